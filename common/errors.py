@@ -1,0 +1,18 @@
+"""The one kind of error that is the user's to mend.
+
+In: what is wrong, said by the code that noticed it. Out: one line on standard error and exit status 2.
+Always: the message names the setting or file, what is wrong with it, and what would be right.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: a wrong setting, a missing or damaged file. Its text is the one line that the user reads."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``word``'s nearest neighbour among ``known`` as a hint such as ``; did you mean 'rank'?``, or ''."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""

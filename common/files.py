@@ -1,0 +1,68 @@
+"""Files that are whole or absent: written under a temporary name, flushed to the disk, then renamed.
+
+In: text, bytes or JSON and a path. Out: the file. Always: a reader of ``path`` sees the old content or the
+new, never a part, whatever is killed when.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.errors import InputError
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary neighbour of ``path`` for writing; it takes ``path``'s name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replaces the file ``path`` by ``content`` in one step."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as JSON with sorted keys: equal values give equal bytes."""
+    write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads a JSON file; ``what`` names it in the error, as in "corpus manifest"."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable {what}: {error}") from None
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of_json(value: Any) -> str:
+    """A digest of ``value`` that does not depend on the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

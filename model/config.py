@@ -1,0 +1,81 @@
+"""What defines a model: the sizes and the reading of its attention.
+
+In: the `model` section of a config file. Out: a checked, frozen ModelConfig and the sizes derived from it.
+Always: nothing here knows how a model is split over processes or trained.
+
+Shape legend of the project (suffixes of names, letters of comments):
+    B batch   T tokens of a sequence   D hidden size   H differential heads   K head dim   R rank of the updates
+    F FFN size   V vocabulary   L layers   S the two streams of a differential head   G key/value heads (diff_v2)
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import InputError
+
+AttentionKind = Literal["standard", "diff", "shared_diff", "diff_v2"]
+Owner = Literal["layer", "head"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only Transformer with pre-RMSNorm, SwiGLU, RoPE and no biases."""
+
+    attention: AttentionKind = "shared_diff"
+    """standard (LLaMA-like), diff (DIFF V1), shared_diff (shared base and low-rank updates) or diff_v2"""
+    num_layers: int = 2
+    """number of blocks, L"""
+    hidden_size: int = 128
+    """width of the residual stream, D"""
+    ffn_hidden_size: int = 344
+    """width inside the SwiGLU feed-forward network, F"""
+    num_heads: int = 2
+    """DIFFERENTIAL heads, H: half of the heads of the matched standard Transformer"""
+    head_dim: int = 32
+    """width of one query/key stream, K; a differential head's value is 2K wide"""
+    rank: int = 16
+    """rank R of the low-rank query/key updates (shared_diff only)"""
+    base: Owner = "layer"
+    """owner of the shared bases W_Q, W_K: one D x K per layer, or one D x K slice per head (shared_diff only)"""
+    down: Owner = "layer"
+    """owner of the updates' down-projections A: one per layer, or one per head (shared_diff only)"""
+    num_kv_heads: int | None = None
+    """key/value heads of diff_v2; every one serves 2 * num_heads / num_kv_heads query heads (default: num_heads)"""
+    vocab_size: int = 8192
+    """entries of the embedding, V: at least the tokenizer's, padded to a multiple of 64 at your choice"""
+    tie_embeddings: bool = True
+    """the output head uses the embedding's weight"""
+    rope_theta: float = 10000.0
+    """base of the rotary position embedding"""
+    head_norm: bool = True
+    """RMSNorm over each differential head's output (diff and shared_diff)"""
+    lambda_init: Literal["default"] | float = "default"
+    """the constant in lambda: 'default' is 0.8 - 0.6 exp(-0.3 (l - 1)) for layer l = 1..L, or one number for all"""
+    norm_eps: float = 1e-5
+    """epsilon of every RMSNorm"""
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_heads", "head_dim", "rank", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name}: must be at least 1, is {getattr(self, name)}")
+        if self.head_dim % 2:
+            raise InputError(f"model.head_dim: must be even for rotary positions, is {self.head_dim}")
+        if self.num_kv_heads is not None and self.attention != "diff_v2":
+            raise InputError(f"model.num_kv_heads: only diff_v2 groups its key/value heads, not {self.attention}")
+        if self.attention == "diff_v2" and self.num_heads % self.kv_heads:
+            raise InputError(
+                f"model.num_kv_heads: must divide model.num_heads ({self.num_heads}), so that the two query heads "
+                f"of a pair share one key/value head; is {self.num_kv_heads}"
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads of diff_v2, G."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    def lambda_init_of(self, layer: int) -> float:
+        """The constant lambda_init of block ``layer``, counted from 0 (DIFF paper, section 2.1)."""
+        if self.lambda_init == "default":
+            return 0.8 - 0.6 * math.exp(-0.3 * layer)
+        return float(self.lambda_init)

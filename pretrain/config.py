@@ -1,0 +1,156 @@
+"""What defines a run: one frozen tree of settings, its sections in the order in which data flows.
+
+In: YAML and command-line overrides (common/cli.py). Out: a checked RunConfig. What two sections must agree on
+is checked in pretrain/checks.py, before any process group starts.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import InputError
+from data.config import DataConfig
+from model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How the model and the optimizer are split over processes; what remains is data parallel."""
+
+    tensor: int = 1
+    """tensor-parallel size"""
+    pipeline: int = 1
+    """pipeline-parallel size (stages)"""
+    sequence: bool = False
+    """split activations outside the tensor-parallel layers along the sequence"""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage; a pipeline accepts 0 and 1"""
+
+    def __post_init__(self) -> None:
+        for name in ("tensor", "pipeline"):
+            if getattr(self, name) < 1:
+                raise InputError(f"parallel.{name}: must be at least 1, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Sequences per optimizer step, and per forward pass of one data-parallel rank."""
+
+    global_size: int = 32
+    """sequences per optimizer step over all ranks"""
+    micro_size: int = 8
+    """sequences per forward pass of one data-parallel rank"""
+
+    def __post_init__(self) -> None:
+        for name in ("global_size", "micro_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"batch.{name}: must be at least 1, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with fp32 state; weight decay acts on matrices only."""
+
+    learning_rate: float = 3e-4
+    """peak learning rate"""
+    beta1: float = 0.9
+    """decay of the first moment"""
+    beta2: float = 0.95
+    """decay of the second moment"""
+    eps: float = 1e-8
+    """added to the square root of the second moment"""
+    weight_decay: float = 0.1
+    """decoupled weight decay of matrices; norms and lambda vectors have none"""
+    gradient_clipping: float = 1.0
+    """largest global gradient norm; 0 turns clipping off"""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps: warm-up, then a decay to `final_ratio` of the peak."""
+
+    kind: Literal["linear", "cosine", "wsd"] = "cosine"
+    """decay after the warm-up: linear, cosine, or warm-up-stable-decay"""
+    warmup_steps: int = 100
+    """steps of linear warm-up from 0"""
+    decay_steps: int = 0
+    """wsd only: the last steps, over which the rate falls linearly"""
+    final_ratio: float = 0.1
+    """last learning rate as a share of the peak"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and in which arithmetic."""
+
+    steps: int = 100
+    """optimizer steps of the whole run"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """arithmetic of the model; the optimizer's state is fp32 either way"""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """recompute in the backward pass: nothing, the attention product, or whole blocks"""
+    prefetch: int = 2
+    """global batches that are read ahead in a background thread"""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run is saved and what is kept."""
+
+    every: int = 100
+    """steps between checkpoints; the last step is always saved; 0: only the last"""
+    keep: int = 3
+    """newest checkpoints that are kept; 0 keeps all"""
+    asynchronous: bool = True
+    """write in the background; training waits only for the copy out of the optimizer"""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out loss during training."""
+
+    every: int = 100
+    """steps between evaluations; the last step is always evaluated; 0: only the last"""
+    batches: int = 8
+    """global batches of held-out text per evaluation; 0: all of it"""
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """What is reported, and where."""
+
+    every: int = 10
+    """steps between logged lines"""
+    wandb: bool = True
+    """log to Weights & Biases: offline unless you are logged in, and never a reason to fail"""
+    wandb_project: str = "shared-diff"
+    """the project's name there"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run."""
+
+    name: str = "run"
+    """the run's name"""
+    seed: int = 1234
+    """seed of the initial weights and of the order of the data"""
+    run_dir: str | None = None
+    """folder of the run (default: runs/NAME)"""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """passed through to DeepSpeed's configuration on top of what is derived from the other sections"""
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run lies."""
+        return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
