@@ -20,11 +20,11 @@ from common.errors import InputError, nearest
 Config = TypeVar("Config")
 
 
-def run_command(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
+def run_command(main: Callable[[list[str]], int | None], arguments: list[str], quiet: bool = False) -> int:
     """Runs ``main(arguments)`` and turns what the user can mend into one line on standard error.
 
     Returns the exit status: 2 for bad input, else what ``main`` returned. ``--debug`` anywhere in the
-    arguments lets the traceback through.
+    arguments lets the traceback through; ``quiet`` is for all ranks but one.
     """
     debug = "--debug" in arguments
     try:
@@ -32,7 +32,8 @@ def run_command(main: Callable[[list[str]], int | None], arguments: list[str]) -
     except InputError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if not quiet:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 2
 
 
@@ -50,8 +51,22 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], program: 
         parsed = parser.instantiate(parser.parse_args(list(arguments)))
     except ArgumentError as error:
         raise InputError(_one_line(error)) from None
-    values = {field.name: parsed[field.name] for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    return config_class(**values)
+    return _build(config_class, parsed)
+
+
+def config_from_values(config_class: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Builds ``config_class`` from nested values, as a saved config holds them; ``where`` names their file.
+
+    Raises:
+        InputError: unknown key or wrong type.
+    """
+    _check_mapping(config_class, values, where)
+    parser = config_parser(config_class, program="")
+    try:
+        parsed = parser.instantiate(parser.parse_object(dict(values)))
+    except ArgumentError as error:
+        raise InputError(f"{where}: {_one_line(error)}") from None
+    return _build(config_class, parsed)
 
 
 def config_parser(config_class: type, program: str, description: str = "") -> ArgumentParser:
@@ -66,6 +81,10 @@ def config_parser(config_class: type, program: str, description: str = "") -> Ar
 def to_yaml(config: Any) -> str:
     """``config`` as the YAML that ``--config`` reads back to an equal value."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=120)
+
+
+def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:
+    return config_class(**{field.name: parsed[field.name] for field in dataclasses.fields(config_class)})  # type: ignore[arg-type]
 
 
 def _refuse_unknown_keys(config_class: type, arguments: Sequence[str]) -> None:

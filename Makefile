@@ -1,0 +1,54 @@
+# Every target sets up what it needs. `make pretrain` is the tour, `make test` the proof.
+# PYTHON chooses the interpreter of the environment (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup pretrain test check format clean
+
+help:
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+setup: $(STAMP) ## create .venv with the pinned dependencies
+
+# torch comes first: DeepSpeed builds against the one that is installed.
+$(STAMP): setup.py constraints.txt
+	@echo "[setup] creating $(VENV) with $$($(PYTHON) --version); about two minutes, once"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[setup] 1/3 torch and build tools"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel ninja py-cpuinfo numpy
+	@echo "[setup] 2/3 deepspeed and megatron-core"
+	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation deepspeed megatron-core
+	@echo "[setup] 3/3 the framework and its other dependencies"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[eval,dev]'
+	@touch $(STAMP)
+	@echo "[setup] done"
+
+corpora/stdlib/train/manifest.json: | $(STAMP)
+	$(BIN)/python -m data prepare --input stdlib --output corpora/stdlib
+
+pretrain: $(STAMP) corpora/stdlib/train/manifest.json ## train, export and evaluate configs/debug_cpu.yaml on 2 processes
+	$(BIN)/python -m launch local --nproc 2 --config configs/debug_cpu.yaml
+	$(BIN)/python scripts/export.py --run runs/debug_cpu --output exports/debug_cpu
+	$(BIN)/python scripts/evaluate.py --model exports/debug_cpu --tasks held_out,sample
+	$(BIN)/python scripts/summary.py --run runs/debug_cpu --export exports/debug_cpu
+
+test: $(STAMP) ## the whole CPU test suite
+	$(BIN)/python -m pytest tests
+
+check: $(STAMP) ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches; runs, corpora and exports stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

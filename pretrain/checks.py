@@ -1,0 +1,59 @@
+"""What two sections of a config must agree on, refused by name with the nearest valid values.
+
+In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no process group, no model, no data.
+"""
+
+from common.errors import InputError
+from model.checks import check_split
+from pretrain.config import RunConfig
+from pretrain.deepspeed_config import deepspeed_config
+from pretrain.schedule import check_schedule
+from pretrain.topology import Topology
+
+
+def check_run(config: RunConfig, topology: Topology) -> None:
+    """Raises InputError for a combination that cannot work."""
+    check_split(
+        config.model,
+        tensor_size=topology.tensor_size,
+        sequence_parallel=topology.sequence_parallel,
+        sequence_length=config.data.sequence_length,
+    )
+    _check_zero(config)
+    _check_pipeline(config)
+    _check_batch(config, topology)
+    check_schedule(config.schedule, config.train.steps)
+    deepspeed_config(config, topology)
+
+
+def _check_zero(config: RunConfig) -> None:
+    stage = config.parallel.zero_stage
+    if config.parallel.pipeline > 1 and stage > 1:
+        raise InputError(
+            f"parallel.zero_stage: a pipeline works with 0 or 1, not {stage}; or set parallel.pipeline to 1"
+        )
+    if stage == 0 and config.train.precision == "bf16":
+        raise InputError(
+            "parallel.zero_stage: 0 cannot accumulate bf16 gradients in fp32; 1 can, also on a single process"
+        )
+
+
+def _check_pipeline(config: RunConfig) -> None:
+    stages, blocks = config.parallel.pipeline, config.model.num_layers
+    if stages > blocks:
+        raise InputError(
+            f"parallel.pipeline: every stage needs a block; {blocks} blocks (model.num_layers) fill at most "
+            f"{blocks} stages, not {stages}"
+        )
+
+
+def _check_batch(config: RunConfig, topology: Topology) -> None:
+    size, micro = config.batch.global_size, config.batch.micro_size
+    unit = micro * topology.data_size
+    if size % unit:
+        lower = size // unit * unit
+        valid = f"{lower} or {lower + unit}" if lower else str(unit)
+        raise InputError(
+            f"batch.global_size: must be a multiple of batch.micro_size x data-parallel size = {micro} x "
+            f"{topology.data_size} = {unit}, is {size}; nearest: {valid}"
+        )

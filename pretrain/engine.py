@@ -1,0 +1,216 @@
+"""One optimizer step: micro-batches in, loss and gradient norm out. DeepSpeed lives here.
+
+In: a RunConfig, a Topology, the list of layers, and a judge who may refuse a step. Out: an Engine.
+Always: the loss is the mean over all tokens of the global batch and is equal on every rank; a step whose loss or
+gradient norm is not finite, or that the judge refuses, changes neither weights nor moments.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from model.layers import LanguageModel, LayerDefinition
+from model.loss import mean_loss
+from model.parallel import Sharding
+from pretrain.config import RunConfig
+from pretrain.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
+from pretrain.gradients import PartialGradientSum, clip_by_global_norm
+from pretrain.optimizer import GatedAdamW, build_optimizer
+from pretrain.stages import StagedModel
+from pretrain.topology import ModelParallelUnit, Topology, data_group, device_of, tensor_group
+
+Judge = Callable[[float, float], bool]
+"""(loss, gradient norm) of a step with finite values -> may it reach the weights?"""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass of one data-parallel rank."""
+
+    tokens_BT: torch.Tensor
+    labels_BT: torch.Tensor
+    document_starts_BT: torch.Tensor | None = None
+
+    def payload(self) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """What the first layer takes."""
+        return self.tokens_BT if self.document_starts_BT is None else (self.tokens_BT, self.document_starts_BT)
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same on ``device``."""
+        starts = self.document_starts_BT
+        return MicroBatch(
+            self.tokens_BT.to(device, non_blocking=True),
+            self.labels_BT.to(device, non_blocking=True),
+            None if starts is None else starts.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step gives."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+
+
+class Engine:
+    """The model, its optimizer and DeepSpeed's engine around both; subclasses drive one module or a pipeline."""
+
+    def __init__(
+        self, config: RunConfig, topology: Topology, module: nn.Module, sharding: Sharding, judge: Judge
+    ) -> None:
+        self.topology = topology
+        self.device = device_of(topology)
+        self.accumulation_steps = accumulation_steps(config, topology)
+        self.zero_stage = config.parallel.zero_stage
+        self._judge = judge
+        self._clipping = config.optimizer.gradient_clipping if clips_itself(config) else None
+        self._loss = math.nan
+        self._grad_norm = math.nan
+        self._sharding = sharding
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer: GatedAdamW = build_optimizer(config.optimizer, self.parameters, self._gate)
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=self.optimizer,
+            config=deepspeed_config(config, topology),
+            mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
+        )
+        self.partial_gradients = (
+            PartialGradientSum(self.parameters, tensor_group(), self.accumulation_steps)
+            if topology.tensor_size > 1
+            else None
+        )
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
+        """One optimizer step over this rank's micro-batches of the global batch."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._loss = self._grad_norm = math.nan
+        self.optimizer.begin_step()
+        self._run_step([batch.to(self.device) for batch in micro_batches])
+        if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
+            self._loss, self._grad_norm = self._global_loss(), math.inf
+        return StepResult(self._loss, self._grad_norm, self.optimizer.applied)
+
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+        """The mean loss of the micro-batches of all data-parallel ranks, without gradients."""
+        raise NotImplementedError
+
+    def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        raise NotImplementedError
+
+    def _global_loss(self) -> float:
+        """The step's loss so far, averaged over the data-parallel ranks; a collective call."""
+        raise NotImplementedError
+
+    def _gate(self) -> bool:
+        """Decides, between clipping and the update, whether this step may reach the weights."""
+        self._loss = self._global_loss()
+        if self._clipping is None:
+            self._grad_norm = float(self.deepspeed.optimizer._global_grad_norm)
+        else:
+            self._grad_norm = clip_by_global_norm(self.parameters, self._clipping, self.topology, self._model_group())
+        finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
+        return finite and self._judge(self._loss, self._grad_norm)
+
+    def _model_group(self) -> dist.ProcessGroup | None:
+        """All ranks that hold a part of one replica of the model."""
+        raise NotImplementedError
+
+    def _mean_over_data(self, value: torch.Tensor) -> torch.Tensor:
+        value = value.detach().float().clone()
+        if self.topology.data_size > 1:
+            dist.all_reduce(value, group=data_group())
+        return value / self.topology.data_size
+
+
+class SequentialEngine(Engine):
+    """The whole list of layers on every rank, or its tensor-parallel shard."""
+
+    def __init__(
+        self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
+    ) -> None:
+        super().__init__(config, topology, self._build(config, topology, layers), sharding, judge)
+        self._loss_sum = torch.zeros((), device=self.device)
+
+    def _build(self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition]) -> nn.Module:
+        if config.parallel.zero_stage < 3:
+            return LanguageModel(layers)
+        settings = deepspeed_config(config, topology)
+        unit = ModelParallelUnit()
+
+        def partitioned(layer: nn.Module) -> nn.Module:
+            deepspeed.zero.Init(module=layer, config_dict_or_path=settings, mpu=unit)
+            return layer
+
+        return LanguageModel(layers, after_build=partitioned)  # never more than one whole layer in memory
+
+    def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        self.deepspeed.train()
+        self._loss_sum.zero_()
+        for batch in micro_batches:
+            loss = mean_loss(self.deepspeed(batch.payload()), batch.labels_BT, self._sharding)
+            self._loss_sum += loss.detach()
+            self.deepspeed.backward(loss)
+            self.deepspeed.step()
+
+    def _global_loss(self) -> float:
+        return float(self._mean_over_data(self._loss_sum / self.accumulation_steps))
+
+    def _model_group(self) -> dist.ProcessGroup | None:
+        return tensor_group() if self.topology.tensor_size > 1 else None
+
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+        self.deepspeed.eval()
+        total = torch.zeros((), device=self.device)
+        for batch in micro_batches:
+            here = batch.to(self.device)
+            total += mean_loss(self.deepspeed(here.payload()), here.labels_BT, self._sharding)
+        return float(self._mean_over_data(total / len(micro_batches)))
+
+
+class PipelinedEngine(Engine):
+    """The list of layers cut into stages, run one-forward-one-backward by DeepSpeed's pipeline engine."""
+
+    def __init__(
+        self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
+    ) -> None:
+        def loss(logits_TBV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+            return mean_loss(logits_TBV, labels_BT, sharding)
+
+        super().__init__(config, topology, StagedModel(layers, topology, loss), sharding, judge)
+
+    def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        self.deepspeed.train_batch(_pipeline_batches(micro_batches))
+
+    def _global_loss(self) -> float:
+        return float(self.deepspeed._aggregate_total_loss())
+
+    def _model_group(self) -> dist.ProcessGroup | None:
+        group: dist.ProcessGroup = self.deepspeed.grid.get_model_parallel_group()
+        return group
+
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+        loss = self.deepspeed.eval_batch(_pipeline_batches(micro_batches), num_micro_batches=len(micro_batches))
+        return float(loss)
+
+
+def _pipeline_batches(micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, torch.Tensor]]:
+    return iter([(batch.payload(), batch.labels_BT) for batch in micro_batches])
+
+
+def build_engine(
+    config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
+) -> Engine:
+    """The engine that the topology asks for."""
+    kind = PipelinedEngine if topology.pipeline_size > 1 else SequentialEngine
+    return kind(config, topology, layers, sharding, judge)

@@ -1,0 +1,92 @@
+"""Global batches as tensors, read ahead: sample numbers in, this rank's micro-batches out.
+
+In: a token stream and a Topology. Out: the micro-batches of step after step.
+Always: what step s holds depends on (data config, seed, global batch size, s) only; no state but the step.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from data.batch import document_starts, rank_samples
+from pretrain.config import RunConfig
+from pretrain.engine import MicroBatch
+from pretrain.topology import Topology
+
+
+class Samples(Protocol):
+    """What data/ gives: tokens of samples by number."""
+
+    eod_id: int
+
+    def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
+        """Tokens of shape [samples, T + 1]."""
+
+
+class BatchFeed:
+    """Micro-batches of one data-parallel rank."""
+
+    def __init__(self, samples: Samples, config: RunConfig, topology: Topology) -> None:
+        self._samples = samples
+        self._batch = config.batch
+        self._document_attention = config.data.document_attention
+        self._prefetch = config.train.prefetch
+        self._topology = topology
+
+    def step(self, step: int) -> list[MicroBatch]:
+        """The micro-batches of step ``step``, counted from 0."""
+        numbers = rank_samples(
+            step,
+            self._batch.global_size,
+            self._batch.micro_size,
+            self._topology.data_size,
+            self._topology.data_rank,
+        )
+        return [self._micro_batch(self._samples.fetch(chunk)) for chunk in numbers]
+
+    def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
+        """Steps ``start`` .. ``stop - 1``, read ahead in a thread; an error there is raised here."""
+        if self._prefetch < 1:
+            yield from (self.step(step) for step in range(start, stop))
+            return
+        ready: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(maxsize=self._prefetch)
+        stopped = threading.Event()
+        threading.Thread(target=self._read_ahead, args=(start, stop, ready, stopped), daemon=True).start()
+        try:
+            for _ in range(start, stop):
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stopped.set()
+
+    def _read_ahead(
+        self, start: int, stop: int, ready: "queue.Queue[list[MicroBatch] | BaseException]", stopped: threading.Event
+    ) -> None:
+        item: list[MicroBatch] | BaseException
+        for step in range(start, stop):
+            try:
+                item = self.step(step)
+            except BaseException as error:
+                item = error
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=1.0)
+                    break
+                except queue.Full:
+                    continue
+            if stopped.is_set() or isinstance(item, BaseException):
+                return
+
+    def _micro_batch(self, tokens: np.ndarray) -> MicroBatch:
+        whole = torch.from_numpy(np.ascontiguousarray(tokens))
+        inputs, labels = whole[:, :-1].contiguous(), whole[:, 1:].contiguous()
+        starts = None
+        if self._document_attention:
+            starts = torch.from_numpy(document_starts(tokens[:, :-1], self._samples.eod_id))
+        return MicroBatch(inputs, labels, starts)

@@ -1,0 +1,84 @@
+"""Gradients of parameters that every tensor-parallel rank holds but only partly feeds, and the global norm.
+
+In: parameters with `.info` (model/parallel.py). Out: whole gradients, once per optimizer step; a clipped norm.
+Always: each replicated parameter is summed once over the tensor-parallel group and counted once in the norm.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pretrain.topology import Topology
+
+
+class PartialGradientSum:
+    """Sums partial gradients over the tensor-parallel group: one reduction per parameter and optimizer step.
+
+    A gradient of all but the last micro-batch is kept here in fp32 and zeros go on to DeepSpeed; the last one is
+    added to what was kept, summed over the group, and goes on as the whole step's gradient. So every ZeRO stage, whether
+    it reduces per micro-batch or per step, sees the same sum. LOG.md has the figures against one reduction per micro-batch.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup, accumulation_steps: int) -> None:
+        self._group = group
+        self._accumulation_steps = accumulation_steps
+        self._handles = [
+            parameter.register_hook(_Accumulator(self._accumulation_steps, self._group))
+            for parameter in parameters
+            if parameter.info.partial_gradient  # type: ignore[attr-defined]
+        ]
+
+    def __len__(self) -> int:
+        """How many parameters are summed."""
+        return len(self._handles)
+
+
+class _Accumulator:
+    """The hook of one parameter: counts micro-batches, keeps their sum, reduces on the last one."""
+
+    def __init__(self, accumulation_steps: int, group: dist.ProcessGroup) -> None:
+        self._accumulation_steps = accumulation_steps
+        self._group = group
+        self._seen = 0
+        self._kept: torch.Tensor | None = None
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        self._seen += 1
+        total = gradient.float() if self._kept is None else self._kept.add_(gradient)
+        if self._seen < self._accumulation_steps:
+            self._kept = total.clone() if total is gradient else total
+            return torch.zeros_like(gradient)
+        self._seen, self._kept = 0, None
+        total = total.clone() if total is gradient else total
+        dist.all_reduce(total, group=self._group)
+        return total.to(gradient.dtype)
+
+
+@torch.no_grad()
+def clip_by_global_norm(
+    parameters: Iterable[nn.Parameter], limit: float, topology: Topology, model_group: dist.ProcessGroup | None
+) -> float:
+    """Scales gradients so that their global norm is at most ``limit`` (0: no limit); returns the norm before.
+
+    Sharded parameters add up over tensor-parallel ranks, replicated ones count on tensor-parallel rank 0 only, tied
+    ones on their first pipeline stage only. ``model_group`` holds all ranks of one data-parallel replica.
+    """
+    gradients = []
+    counted = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        gradients.append(parameter.grad)
+        replica = parameter.info.shard_dim is None and topology.tensor_rank != 0  # type: ignore[attr-defined]
+        if not replica and not getattr(parameter, "ds_pipe_replicated", False):
+            counted.append(parameter.grad)
+    norms = torch.stack(torch._foreach_norm(counted)) if counted else torch.zeros(1)
+    square = norms.double().square().sum().to(gradients[0].device)
+    if model_group is not None:
+        dist.all_reduce(square, group=model_group)
+    norm = float(square.sqrt())
+    if limit > 0 and norm > limit:
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+    return norm

@@ -1,0 +1,69 @@
+"""What a step is worth knowing: speed, utilization, time left, in the shape that every sink takes.
+
+In: the result and the duration of steps. Out: one flat dict per logged step.
+Always: the loss is the mean over all tokens of the global batch; rates are means since the last logged line.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pretrain.config import RunConfig
+from pretrain.engine import StepResult
+
+# Dense bf16 peak of one device in FLOP/s, from the makers' data sheets (without sparsity).
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+
+
+def device_peak_flops() -> float | None:
+    """The device's dense bf16 peak, or None where it is not known, as on a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+@dataclass
+class StepMeter:
+    """Turns step results into metrics."""
+
+    config: RunConfig
+    world_size: int
+    flops_per_token: float
+    """forward and backward, without recomputation (model/counts.py states the formula)"""
+    peak_flops: float | None = field(default_factory=device_peak_flops)
+    _since: float = field(default_factory=time.perf_counter)
+    _steps: int = 0
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one global batch."""
+        return self.config.batch.global_size * self.config.data.sequence_length
+
+    def pause(self) -> None:
+        """Starts the clock anew, so that evaluations and saves do not count as training time."""
+        self._since, self._steps = time.perf_counter(), 0
+
+    def count(self) -> None:
+        """One more step has been taken."""
+        self._steps += 1
+
+    def record(self, step: int, result: StepResult, learning_rate: float) -> dict[str, Any]:
+        """The metrics after ``step`` steps; starts the clock anew."""
+        seconds = (time.perf_counter() - self._since) / max(1, self._steps)
+        self.pause()
+        rate = self.tokens_per_step / seconds
+        achieved = self.flops_per_token * rate / self.world_size
+        return {
+            "step": step,
+            "tokens": step * self.tokens_per_step,
+            "loss": result.loss,
+            "learning_rate": learning_rate,
+            "grad_norm": result.grad_norm,
+            "applied": result.applied,
+            "tokens_per_second": rate,
+            "step_seconds": seconds,
+            "model_flops_utilization": achieved / self.peak_flops if self.peak_flops else None,
+        }

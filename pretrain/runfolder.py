@@ -1,0 +1,67 @@
+"""The run folder: resolved config, per-rank logs, metrics.
+
+In: a RunConfig and a Topology. Out: files under runs/NAME, and the sinks of rank 0.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.cli import to_yaml
+from common.errors import InputError
+from common.files import write_atomically
+from pretrain.config import RunConfig
+from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
+from pretrain.topology import Topology
+
+CONFIG_FILE = "config.yaml"
+
+
+def open_logs(run_folder: Path, topology: Topology) -> None:
+    """Sends every library's log records to logs/rank_R.log; warnings and errors of rank 0 go to the console, too."""
+    folder = run_folder / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / f"rank_{topology.rank}.log")
+    except OSError as error:
+        raise InputError(f"run_dir: {run_folder} cannot be written: {error}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    import deepspeed.utils
+
+    deepspeed_log = deepspeed.utils.logger
+    for console in list(deepspeed_log.handlers):
+        deepspeed_log.removeHandler(console)
+    deepspeed_log.propagate = True
+    if topology.is_main:
+        console_handler = logging.StreamHandler(sys.stderr)
+        console_handler.setLevel(logging.ERROR)
+        root.addHandler(console_handler)
+
+
+def save_config(config: RunConfig) -> None:
+    """Writes the resolved config."""
+    write_atomically(config.run_folder / CONFIG_FILE, to_yaml(config))
+
+
+def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int) -> list[Sink]:
+    """The sinks of rank 0; other ranks have none."""
+    if not topology.is_main:
+        return []
+    metrics, picture = config.run_folder / LOSS_FILE, config.run_folder / PLOT_FILE
+    sinks: list[Sink] = [Console(config.train.steps), MetricsFile(metrics, start)]
+    if config.metrics.wandb:
+        online = WeightsAndBiases.start(config, values)
+        sinks += [online] if online is not None else []
+    sinks.append(LossPlot(metrics, picture, title=f"{config.name} ({config.model.attention})"))
+    return sinks
+
+
+def announce(topology: Topology, text: str) -> None:
+    """Prints ``text`` once, on rank 0."""
+    if topology.is_main:
+        print(text, flush=True)

@@ -1,0 +1,167 @@
+"""Where metrics go: the console, metrics.jsonl, loss.png and Weights & Biases. Rank 0 only.
+
+In: the dicts of pretrain/metrics.py and of evaluations. Out: one line, object, point each.
+Always: metrics.jsonl holds at most one line per step and kind; nothing but a full disk here can stop a run.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.files import atomic_file, write_atomically
+from pretrain.config import RunConfig
+
+LOSS_FILE = "metrics.jsonl"
+PLOT_FILE = "loss.png"
+
+
+class Sink(Protocol):
+    """Takes metrics."""
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """One training step or evaluation."""
+
+    def close(self) -> None:
+        """The run ends."""
+
+
+class Console:
+    """One line per logged step."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        step = f"step {metrics['step']:>{len(str(self._total_steps))}}/{self._total_steps}"
+        if "validation_loss" in metrics:
+            print(
+                f"{step}  validation loss {metrics['validation_loss']:.4f}  "
+                f"{metrics['validation_bits_per_byte']:.4f} bits/byte  "
+                f"perplexity {metrics['validation_perplexity']:.1f}",
+                flush=True,
+            )
+            return
+        left = (self._total_steps - metrics["step"]) * metrics["step_seconds"]
+        utilization = metrics["model_flops_utilization"]
+        print(
+            f"{step}  loss {metrics['loss']:.4f}  grad norm {metrics['grad_norm']:.3f}  "
+            f"lr {metrics['learning_rate']:.2e}  {metrics['tokens_per_second']:,.0f} tokens/s  "
+            + (f"MFU {utilization:.1%}  " if utilization else "")
+            + f"left {timedelta(seconds=round(left))}"
+            + ("" if metrics["applied"] else "  SKIPPED"),
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object per line, flushed at once."""
+
+    def __init__(self, path: Path, resumed_at: int) -> None:
+        """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
+        kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(_finite(metrics)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class LossPlot:
+    """loss.png: training and validation loss over tokens, drawn at evaluations and at the end."""
+
+    def __init__(self, metrics: Path, picture: Path, title: str) -> None:
+        self._metrics = metrics
+        self._picture = picture
+        self._title = title
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        if "validation_loss" in metrics:
+            self.close()
+
+    def close(self) -> None:
+        draw_losses(read_metrics(self._metrics), self._picture, self._title)
+
+
+class WeightsAndBiases:
+    """One run there; offline unless the user is logged in."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    @classmethod
+    def start(cls, config: RunConfig, settings: Mapping[str, Any]) -> "WeightsAndBiases | None":
+        """Starts or continues the run; None, with one line of reason, where that is not possible."""
+        try:
+            import wandb
+
+            online = wandb.api.api_key is not None
+            run = wandb.init(
+                project=config.metrics.wandb_project,
+                name=config.name,
+                id=f"{config.name}-{config.seed}",
+                resume="allow" if online else None,
+                dir=str(config.run_folder),
+                config=dict(settings),
+                mode="online" if online else "offline",
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except Exception as error:
+            print(f"Weights & Biases is off: {error}", flush=True)
+            return None
+        return cls(run)
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        self._run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
+
+    def close(self) -> None:
+        self._run.finish(quiet=True)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that a kill tore is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, title: str) -> None:
+    """Draws training and validation loss over tokens into a PNG file."""
+    from matplotlib.figure import Figure
+
+    training = [line for line in lines if line.get("loss") is not None]
+    tokens_at = {line["step"]: line["tokens"] for line in training}
+    validation = [line for line in lines if line.get("validation_loss") is not None and line["step"] in tokens_at]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([line["tokens"] for line in training], [line["loss"] for line in training], label="training", lw=1.2)
+    axes.plot(
+        [tokens_at[line["step"]] for line in validation],
+        [line["validation_loss"] for line in validation],
+        "o-",
+        label="validation",
+        ms=4,
+    )
+    axes.set(xlabel="tokens", ylabel="loss (nats per token)", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_file(picture) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: values that are not finite become null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}

@@ -1,0 +1,121 @@
+"""The training loop: steps, evaluations, checkpoints, in that order, until the last step.
+
+In: the parts that pretrain/run.py composes. Out: a finished (or cleanly stopped) run.
+Always: after a checkpoint of step s, a new start goes on with step s as if nothing had happened.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.stream import TokenStream
+from pretrain.checkpoint_state import local_fragments
+from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter
+from pretrain.config import RunConfig
+from pretrain.engine import Engine
+from pretrain.evaluate import HeldOut
+from pretrain.feed import BatchFeed
+from pretrain.metrics import StepMeter
+from pretrain.schedule import learning_rate
+from pretrain.sinks import Sink
+from pretrain.topology import Topology
+
+
+@dataclass
+class TrainerState:
+    """What a resumed run must know beside weights, moments and its step."""
+
+    best_validation_loss: float | None = None
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON."""
+        return vars(self).copy()
+
+
+@dataclass
+class Trainer:
+    """Owns the loop; owns no resources."""
+
+    config: RunConfig
+    config_values: dict[str, Any]
+    topology: Topology
+    engine: Engine
+    stream: TokenStream
+    feed: BatchFeed
+    held_out: HeldOut | None
+    meter: StepMeter
+    writer: CheckpointWriter
+    sinks: Sequence[Sink]
+    state: TrainerState = field(default_factory=TrainerState)
+
+    def fit(self, start: int) -> None:
+        """Trains from step ``start`` to the last, and saves it."""
+        steps = self.config.train.steps
+        self.meter.pause()
+        for step, micro_batches in enumerate(self.feed.steps(start, steps), start=start):
+            rate = learning_rate(self.config.schedule, self.config.optimizer.learning_rate, steps, step)
+            result = self.engine.train_step(micro_batches, rate)
+            self.meter.count()
+            done = step + 1
+            if self._due(self.config.metrics.every, done) or not result.applied:
+                self._tell(self.meter.record(done, result, rate))
+            if self.held_out is not None and self._due(self.config.evaluation.every, done):
+                self._evaluate(done)
+            if self._due(self.config.checkpoint.every, done):
+                self._save(done)
+        self._report_failed_save(self.writer.wait())
+
+    def _due(self, every: int, done: int) -> bool:
+        return done == self.config.train.steps or (every > 0 and done % every == 0)
+
+    def _evaluate(self, done: int) -> None:
+        assert self.held_out is not None
+        metrics = self.held_out.evaluate(self.engine, done)
+        best = self.state.best_validation_loss
+        if best is None or metrics["validation_loss"] < best:
+            self.state.best_validation_loss = metrics["validation_loss"]
+        self._tell(metrics)
+        self.meter.pause()
+
+    def _save(self, done: int) -> None:
+        facts = CheckpointFacts(
+            step=done,
+            config=self.config_values,
+            state={
+                "data": self.stream.state(done * self.config.batch.global_size),
+                "trainer": self.state.saved(),
+                "random": random_state(),
+            },
+            topology=self.topology.describe(),
+        )
+        self._report_failed_save(self.writer.save(list(local_fragments(self.engine, done)), facts))
+        self.meter.pause()
+
+    def _report_failed_save(self, failure: str | None) -> None:
+        if failure is not None and self.topology.is_main:
+            print(f"WARNING: {failure}; training goes on with the checkpoints before it", flush=True)
+
+    def _tell(self, metrics: dict[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(metrics)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the generators of this process; nothing in training draws from them today (dropout is 0)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, str]:
+    """Torch's CPU generator, as JSON."""
+    return {"torch": bytes(torch.get_rng_state().numpy()).hex()}
+
+
+def restore_random_state(state: dict[str, str]) -> None:
+    """The inverse of ``random_state``."""
+    torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(state["torch"])), dtype=torch.uint8))

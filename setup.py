@@ -1,0 +1,38 @@
+"""Packaging: wide ranges here, exact versions in constraints.txt (the Makefile installs with both)."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="shared-diff-pretrain",
+    version="0.1.0",
+    description="Pretraining framework for Shared DIFF Transformers on megatron-core layers and DeepSpeed ZeRO",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=["common", "data", "model", "model.kernels", "pretrain", "launch", "scripts"],
+    install_requires=[
+        "torch>=2.7",
+        "deepspeed>=0.19.3,<0.20",
+        "megatron-core>=0.16,<0.17",
+        "datasets>=3",
+        "tiktoken>=0.9",
+        "tokenizers>=0.21",
+        "wandb>=0.19",
+        "jsonargparse>=4.40",
+        "docstring-parser>=0.16",
+        "pyyaml>=6",
+        "numpy>=2",
+        "matplotlib>=3.9",
+        "safetensors>=0.5",
+        "fsspec>=2024.6",
+    ],
+    extras_require={
+        # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
+        "gpu": ["flash-attn>=2.7"],
+        "eval": ["transformers>=5", "lm-eval>=0.4.9"],
+        "dev": ["pytest>=8", "ruff>=0.12", "mypy>=1.16", "types-PyYAML"],
+    },
+)
