@@ -1,9 +1,9 @@
 """The checkpoint format: which bytes of which file hold which part of which parameter.
 
-A checkpoint is a folder `step_00000100/` with one `rank_00000.bin` per writing rank and `manifest.json`, written last.
-A file is a row of fragments. A fragment is a contiguous range of one tensor-parallel shard, flattened row by row, of one
+A checkpoint is a folder `step_00000100/` with one `rank_00000.bin` per rank and `manifest.json`, written last. A file
+is a row of fragments. A fragment is a contiguous range of one tensor-parallel shard, flattened row by row, of one
 parameter's fp32 value or Adam moment, under the parameter's logical name. So a ZeRO partition is written as it lies in
-memory, without any gather, and any other topology can find what it needs by arithmetic (pretrain/checkpoint_reader.py).
+memory, without any gather, and any other topology finds what it needs by arithmetic (pretrain/checkpoint_reader.py).
 
 Always: every element of every parameter stands in exactly one fragment; every fragment has a checksum; the manifest
 has a digest of itself.

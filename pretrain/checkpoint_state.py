@@ -48,7 +48,7 @@ def local_fragments(engine: Engine, steps_taken: int) -> Iterator[LocalFragment]
 
 
 def publish(engine: Engine) -> None:
-    """Copies the optimizer's fp32 weights into the model's parameters, all-gathering them where they are partitioned."""
+    """Copies the optimizer's fp32 weights into the model's parameters, gathering them where they are partitioned."""
     optimizer = engine.deepspeed.optimizer
     if engine.zero_stage == 0:
         return

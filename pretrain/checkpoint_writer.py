@@ -3,8 +3,8 @@
 In: the local fragments of every rank and the trainer's state. Out: `checkpoints/step_00000100/` and `latest`.
 
 How a save goes: every rank copies its fragments to host memory (training waits for this only), then in the background
-writes `rank_R.bin` into a temporary folder, flushes it, reads it back against the checksums and leaves an index beside it.
-Rank 0 waits for all indexes, writes `manifest.json`, renames the folder and replaces `latest`.
+writes `rank_R.bin` into a temporary folder, flushes it, reads it back against the checksums and leaves an index beside
+it. Rank 0 waits for all indexes, writes `manifest.json`, renames the folder and replaces `latest`.
 
 Always: a folder named `step_N` is whole; at most one save is under way; a failed save leaves the older ones untouched.
 """

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import nn
 
 from model.layers import LanguageModel, LayerDefinition
+from model.kernels.attention import attention_backend
+from model.kernels.norm import norm_backend
 from model.loss import mean_loss
 from model.parallel import Sharding
 from pretrain.config import RunConfig
@@ -103,6 +105,17 @@ class Engine:
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
         """The mean loss of the micro-batches of all data-parallel ranks, without gradients."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
+        summed = len(self.partial_gradients) if self.partial_gradients is not None else 0
+        wrapper = type(self.deepspeed.optimizer).__name__
+        return (
+            f"{self.topology.describe()}, ZeRO {self.zero_stage}, {self.parameters[0].dtype} on {self.device}; "
+            f"attention: {attention_backend(self.device)}, norm: {norm_backend(self.device)}, optimizer: fused AdamW"
+            f"{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}, collectives: {dist.get_backend()}"
+            + (f", {summed} replicated parameters summed over the tensor-parallel group" if summed else "")
+        )
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         raise NotImplementedError

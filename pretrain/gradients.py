@@ -17,8 +17,9 @@ class PartialGradientSum:
     """Sums partial gradients over the tensor-parallel group: one reduction per parameter and optimizer step.
 
     A gradient of all but the last micro-batch is kept here in fp32 and zeros go on to DeepSpeed; the last one is
-    added to what was kept, summed over the group, and goes on as the whole step's gradient. So every ZeRO stage, whether
-    it reduces per micro-batch or per step, sees the same sum. LOG.md has the figures against one reduction per micro-batch.
+    added to what was kept, summed over the group, and goes on as the whole step's gradient. So every ZeRO stage,
+    whether it reduces per micro-batch or per step, sees the same sum. LOG.md compares it with one reduction per
+    micro-batch.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup, accumulation_steps: int) -> None:

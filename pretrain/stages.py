@@ -23,8 +23,8 @@ from pretrain.topology import Topology
 def split_into_stages(layers: Sequence[LayerDefinition], stages: int) -> list[int]:
     """The first layer of every stage and the number of layers, as in ``[0, 4, 8]`` for two stages.
 
-    Among all contiguous splits that leave a block on every stage, the one whose most expensive stage is cheapest; ties go to
-    the split with the earlier cuts. Dynamic programming over (stages, cut).
+    Among all contiguous splits that leave a block on every stage, the one whose most expensive stage is cheapest; ties
+    go to the split with the earlier cuts. Dynamic programming over (stages, cut).
 
     Raises:
         InputError: fewer blocks than stages.
