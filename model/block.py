@@ -1,0 +1,42 @@
+"""One Transformer block: attention and feed-forward network, each behind a norm and beside a residual path.
+
+In and out: the payload of model/payload.py. Always: Y = Attention(norm(X)) + X; X' = FFN(norm(Y)) + Y.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import build_attention
+from model.config import ModelConfig
+from model.ffn import FeedForward
+from model.norm import Norm
+from model.parallel import Sharding
+from model.payload import Payload, pack, unpack
+from model.recompute import ActivationCheckpointing, recomputed
+
+
+class Block(nn.Module):
+    """Block ``layer``, counted from 0; ``activation_checkpointing`` says what its backward pass recomputes."""
+
+    def __init__(
+        self, config: ModelConfig, layer: int, sharding: Sharding, activation_checkpointing: ActivationCheckpointing
+    ) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config.hidden_size, config.norm_eps, sharding)
+        self.attention = build_attention(config, layer, sharding, activation_checkpointing == "selective")
+        self.ffn_norm = Norm(config.hidden_size, config.norm_eps, sharding)
+        self.ffn = FeedForward(config, sharding)
+        self.recompute_all = activation_checkpointing == "full"
+
+    def forward(self, payload: Payload) -> Payload:
+        x_TBD, document_starts_TB = unpack(payload)
+        if self.recompute_all and torch.is_grad_enabled():
+            x_TBD = recomputed(self.transform, x_TBD, document_starts_TB)
+        else:
+            x_TBD = self.transform(x_TBD, document_starts_TB)
+        return pack(x_TBD, document_starts_TB)
+
+    def transform(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+        """The block's equations, [T, B, D] to [T, B, D]."""
+        x_TBD = x_TBD + self.attention(self.attention_norm(x_TBD), document_starts_TB)
+        return x_TBD + self.ffn(self.ffn_norm(x_TBD))

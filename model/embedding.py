@@ -1,0 +1,65 @@
+"""The two ends of the model: tokens to activations, activations to logits.
+
+In: tokens_BT or (tokens_BT, document_starts_BT), and at the other end the payload of the last block. Out: a payload,
+and logits_TBV. Always: batch first outside the model, sequence first inside; both ends are split by vocabulary, and
+with tied embeddings both use the same weight.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.norm import Norm
+from model.parallel import Sharding
+from model.payload import Payload, pack, unpack
+
+
+class Embedding(nn.Module):
+    """Tokens to activations, and with tied embeddings also activations to logits."""
+
+    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+        super().__init__()
+        self.sharding = sharding
+        self.embedding = sharding.vocab_embedding(config.vocab_size, config.hidden_size)
+
+    @property
+    def weight(self) -> Tensor:
+        """This rank's part of the vocabulary, [V/size, D]."""
+        weight = self.embedding.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def forward(self, payload: Payload) -> Payload:
+        tokens_BT, document_starts_BT = unpack(payload)
+        starts_TB = None if document_starts_BT is None else document_starts_BT.t().contiguous()
+        return pack(self.embedding(tokens_BT), starts_TB)
+
+    def logits(self, payload: Payload) -> Tensor:
+        """logits_TBV of this rank's part of the vocabulary: the tied head."""
+        x_TBD, _ = unpack(payload)
+        return F.linear(self.sharding.enter(x_TBD), self.weight)
+
+
+class FinalNorm(nn.Module):
+    """The norm between the last block and the head."""
+
+    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+        super().__init__()
+        self.final_norm = Norm(config.hidden_size, config.norm_eps, sharding)
+
+    def forward(self, payload: Payload) -> Payload:
+        x_TBD, document_starts_TB = unpack(payload)
+        return pack(self.final_norm(x_TBD), document_starts_TB)
+
+
+class Head(nn.Module):
+    """Activations to logits with a weight of its own (untied embeddings)."""
+
+    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+        super().__init__()
+        self.sharding = sharding
+        self.head = sharding.column_linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, payload: Payload) -> Tensor:
+        x_TBD, _ = unpack(payload)
+        return self.head(self.sharding.enter(x_TBD))

@@ -1,0 +1,26 @@
+"""The feed-forward half of a block: SwiGLU.
+
+In: x_TBD, normalised. Out: (swish(x W_gate) * x W_up) W_down, [T, B, D]. Always: gate and up are split by columns and
+down by rows, so one exchange enters and one leaves.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.parallel import Sharding
+
+
+class FeedForward(nn.Module):
+    """SwiGLU of width F without biases (Shazeer, 2020; DIFF paper, section 2.2)."""
+
+    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+        super().__init__()
+        self.sharding = sharding
+        self.gate = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
+        self.up = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
+        self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size)
+
+    def forward(self, x_TBD: Tensor) -> Tensor:
+        x_TBD = self.sharding.enter(x_TBD)
+        return self.down(F.silu(self.gate(x_TBD)) * self.up(x_TBD))

@@ -1,0 +1,138 @@
+"""The model: one list of layers, read from top to bottom.
+
+In: a ModelConfig and a Sharding. Out: how to build each layer, in order. Always: a single process, ZeRO and the
+pipeline all use this list, with the same parameter names and the same initial values.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from model.block import Block
+from model.config import ModelConfig
+from model.counts import block_flops, head_flops
+from model.embedding import Embedding, FinalNorm, Head
+from model.init import initialise
+from model.parallel import Sharding
+from model.payload import Payload
+from model.recompute import ActivationCheckpointing
+
+
+def call(layer: nn.Module, payload: Payload) -> Payload:
+    """The usual way to run a layer."""
+    return layer(payload)
+
+
+@dataclass(frozen=True)
+class LayerDefinition:
+    """How to build and run one layer of the list."""
+
+    name: str
+    """"embedding", "blocks.0" .., "final_norm", "head\""""
+    build: Callable[[], nn.Module]
+    """constructs the layer with its initial values; of a tied layer, a copy of what it is tied to"""
+    cost: float
+    """forward floating-point operations per token, relative to one block"""
+    tied_to: str | None = None
+    """name of the layer whose module this one uses (the tied head: "embedding")"""
+    forward: Callable[[nn.Module, Payload], Payload] = call
+    """runs the built module on a payload"""
+
+
+def build_layers(
+    config: ModelConfig,
+    sharding: Sharding,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    activation_checkpointing: ActivationCheckpointing = "none",
+    sequence_length: int = 2048,
+) -> list[LayerDefinition]:
+    """The model as a list; nothing is allocated before a ``build`` is called.
+
+    Args:
+        seed: with a parameter's logical name, the source of its initial value.
+        dtype: type of the parameters and so of the activations.
+        device: where parameters are allocated; "meta" allocates and generates nothing.
+        activation_checkpointing: what the blocks' backward pass recomputes: "none", "selective" (the attention
+            product) or "full" (the whole block).
+        sequence_length: tokens of a sequence; used for ``cost`` only.
+    """
+
+    def layer(construct: Callable[[], nn.Module], prefix: str) -> Callable[[], nn.Module]:
+        return partial(_build, construct, prefix, config, sharding, seed, dtype, device)
+
+    def block(index: int) -> LayerDefinition:
+        construct = partial(Block, config, index, sharding, activation_checkpointing)
+        return LayerDefinition(f"blocks.{index}", layer(construct, f"blocks.{index}."), cost=1.0)
+
+    embedding = layer(partial(Embedding, config, sharding), "")
+    head_cost = head_flops(config) / block_flops(config, sequence_length)
+    if config.tie_embeddings:
+        head = LayerDefinition("head", embedding, head_cost, tied_to="embedding", forward=tied_head)
+    else:
+        head = LayerDefinition("head", layer(partial(Head, config, sharding), ""), head_cost)
+    return [
+        LayerDefinition("embedding", embedding, cost=0.0),
+        *(block(index) for index in range(config.num_layers)),
+        LayerDefinition("final_norm", layer(partial(FinalNorm, config, sharding), ""), cost=0.0),
+        head,
+    ]
+
+
+def tied_head(embedding: nn.Module, payload: Payload) -> Tensor:
+    """The tied head: logits_TBV from the embedding's weight; a ``forward_fn`` for DeepSpeed's TiedLayerSpec."""
+    assert isinstance(embedding, Embedding)
+    return embedding.logits(payload)
+
+
+class LanguageModel(nn.Module):
+    """The whole list in one process: tokens_BT or (tokens_BT, document_starts_BT) to logits_TBV."""
+
+    def __init__(self, definitions: list[LayerDefinition]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {_module_name(layer.name): layer.build() for layer in definitions if layer.tied_to is None}
+        )
+        self.steps = [(_module_name(layer.tied_to or layer.name), layer.forward) for layer in definitions]
+
+    def forward(self, payload: Payload) -> Tensor:
+        for module_name, run in self.steps:
+            payload = run(self.layers[module_name], payload)
+        assert isinstance(payload, Tensor)
+        return payload
+
+
+def _module_name(layer_name: str) -> str:
+    """Module names may not contain dots."""
+    return layer_name.replace(".", "_")
+
+
+def _build(
+    construct: Callable[[], nn.Module],
+    prefix: str,
+    config: ModelConfig,
+    sharding: Sharding,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> nn.Module:
+    with torch.device(device), _default_dtype(dtype):
+        layer = construct()
+    return initialise(layer, prefix, config, sharding, seed)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch's own way to say in which type parameters are allocated, for the time of one construction."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)

@@ -1,0 +1,169 @@
+"""The one interface through which layers are plain or sharded, and what each parameter says about itself.
+
+In: sizes of whole (unsharded) matrices. Out: modules and parameters that hold this rank's part, and the few
+operations at which data crosses between ranks. Always: a layer written against ``Sharding`` reads as plain
+PyTorch; with ``Unsharded`` every operation is the identity or a plain matrix product.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """What the rest of the framework needs to know about one parameter, whatever the topology."""
+
+    name: str
+    """logical name, the same under every topology"""
+    full_shape: tuple[int, ...]
+    """shape of the whole parameter"""
+    shard_dim: int | None = None
+    """dimension split over the tensor-parallel ranks in equal contiguous parts; None: replicated"""
+    partial_gradient: bool = False
+    """this rank's gradient is one summand: the gradient is the sum over the tensor-parallel group"""
+
+    @property
+    def decay(self) -> bool:
+        """Weight decay acts on matrices (and stacks of them), not on norms and lambda vectors."""
+        return len(self.full_shape) >= 2
+
+
+def describe(parameter: nn.Parameter, info: ParameterInfo) -> nn.Parameter:
+    """Attaches ``info``; a sharded parameter also gets the mark that gradient clipping looks for."""
+    parameter.info = info  # type: ignore[attr-defined]
+    if info.shard_dim is not None:
+        parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+    return parameter
+
+
+def info_of(parameter: nn.Parameter) -> ParameterInfo:
+    """The ParameterInfo that ``describe`` attached."""
+    return parameter.info  # type: ignore[attr-defined]
+
+
+def logical_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of ``module`` by logical name, whatever wraps the layers (a pipeline stage, an engine)."""
+    return {info_of(parameter).name: parameter for parameter in module.parameters()}
+
+
+class Sharding(ABC):
+    """How layers are split over the ranks of one tensor-parallel group.
+
+    Under sequence parallelism every activation between the layers holds a contiguous T/size part of the sequence.
+    Between ``enter`` and a row-parallel layer the whole sequence is present and the features are split.
+    """
+
+    size: int
+    """ranks of the group"""
+    rank: int
+    """this rank in the group"""
+    group: Any
+    """the torch.distributed process group; None where there is none"""
+    sequence_parallel: bool
+    """activations between the layers are split along the sequence"""
+
+    @abstractmethod
+    def column_linear(self, in_features: int, out_features: int) -> nn.Module:
+        """Module x [..., in] -> this rank's columns [..., out/size]. ``x`` must have gone through ``enter``."""
+
+    @abstractmethod
+    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
+        """Module from this rank's features [..., in/size] to the sum over all ranks [..., out] (its sequence part)."""
+
+    @abstractmethod
+    def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
+        """Module tokens_BT -> x_TBD (this rank's part of the sequence); its ``weight`` is split by vocabulary."""
+
+    @abstractmethod
+    def enter(self, x: Tensor) -> Tensor:
+        """Makes ``x`` [T or T/size, ...] whole for layers that split features; backward sums the ranks' gradients."""
+
+    @abstractmethod
+    def gather_columns(self, x: Tensor) -> Tensor:
+        """[..., n/size] on each rank -> [..., n] on all, to be used by each rank for its own heads."""
+
+    @abstractmethod
+    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
+        """-log softmax(logits)[label] as loss_TB in fp32 from this rank's part of the vocabulary."""
+
+    def replicated(self, *shape: int, touched_by: str) -> nn.Parameter:
+        """An uninitialised parameter that every rank holds whole.
+
+        ``touched_by`` says whose activations reach it on one rank: "heads" (this rank's heads only) or "tokens" (its
+        part of the sequence). Where that is not everything, the gradient on one rank is partial.
+        """
+        partial = self.size > 1 and (touched_by == "heads" or self.sequence_parallel)
+        return describe(nn.Parameter(torch.empty(*shape)), ParameterInfo("", shape, None, partial))
+
+    def replicated_linear(self, x: Tensor, entered: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """Applies replicated weights, each [n, D], to every token: [..., sum of n], whole sequence.
+
+        ``entered`` is ``enter(x)``. Under sequence parallelism each rank works on its own tokens and the small result
+        is gathered, so no product is computed twice; else every rank computes it whole from ``entered``, whose
+        backward already sums over the ranks.
+        """
+        weight = torch.cat(list(weights))
+        return self.enter(F.linear(x, weight)) if self.sequence_parallel else F.linear(entered, weight)
+
+    def own_heads(self, x_H: Tensor) -> Tensor:
+        """The part of a replicated [H, ...] tensor that belongs to this rank's heads."""
+        heads_per_rank = x_H.shape[0] // self.size
+        return x_H.narrow(0, self.rank * heads_per_rank, heads_per_rank)
+
+
+class Unsharded(Sharding):
+    """One process holds everything."""
+
+    size = 1
+    rank = 0
+    group = None
+    sequence_parallel = False
+
+    def column_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return Linear(in_features, out_features)
+
+    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return Linear(in_features, out_features)
+
+    def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
+        return TokenTable(vocab_size, hidden_size)
+
+    def enter(self, x: Tensor) -> Tensor:
+        return x
+
+    def gather_columns(self, x: Tensor) -> Tensor:
+        return x
+
+    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), labels_TB.flatten(), reduction="none")
+        return loss.view_as(labels_TB)
+
+
+class Linear(nn.Module):
+    """y = x W^T without bias; the weight is allocated, not initialised (model/init.py does that)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        shape = (out_features, in_features)
+        self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class TokenTable(nn.Module):
+    """tokens_BT -> x_TBD by look-up; the weight is allocated, not initialised."""
+
+    def __init__(self, vocab_size: int, hidden_size: int) -> None:
+        super().__init__()
+        shape = (vocab_size, hidden_size)
+        self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return F.embedding(tokens_BT.t(), self.weight)

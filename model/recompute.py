@@ -1,0 +1,17 @@
+"""Activation checkpointing: give memory back in the forward pass, compute it again in the backward pass.
+
+In: a function of tensors. Out: its value. Always: the same bits as without, because nothing in the model is random.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+ActivationCheckpointing = Literal["none", "selective", "full"]
+
+
+def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """``function(*arguments)``, keeping only the arguments for the backward pass."""
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
