@@ -7,7 +7,8 @@ gradient norm is not finite, or that the judge refuses, changes neither weights 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import deepspeed
@@ -15,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.layers import LanguageModel, LayerDefinition
 from model.kernels.attention import attention_backend
 from model.kernels.norm import norm_backend
+from model.layers import LanguageModel, LayerDefinition
 from model.loss import mean_loss
-from model.parallel import Sharding
+from model.parallel import Sharding, logical_parameters
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
 from pretrain.gradients import PartialGradientSum, clip_by_global_norm
@@ -112,7 +113,7 @@ class Engine:
         wrapper = type(self.deepspeed.optimizer).__name__
         return (
             f"{self.topology.describe()}, ZeRO {self.zero_stage}, {self.parameters[0].dtype} on {self.device}; "
-            f"attention: {attention_backend(self.device)}, norm: {norm_backend(self.device)}, optimizer: fused AdamW"
+            f"attention: {attention_backend(self.device, self.parameters[0].dtype)}, norm: {norm_backend(self.device)}, optimizer: fused AdamW"
             f"{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}, collectives: {dist.get_backend()}"
             + (f", {summed} replicated parameters summed over the tensor-parallel group" if summed else "")
         )
@@ -156,15 +157,21 @@ class SequentialEngine(Engine):
 
     def _build(self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition]) -> nn.Module:
         if config.parallel.zero_stage < 3:
-            return LanguageModel(layers)
+            return LanguageModel(list(layers))
         settings = deepspeed_config(config, topology)
         unit = ModelParallelUnit()
 
-        def partitioned(layer: nn.Module) -> nn.Module:
-            deepspeed.zero.Init(module=layer, config_dict_or_path=settings, mpu=unit)
-            return layer
+        def build_partitioned(layer: LayerDefinition) -> nn.Module:
+            module = layer.build()
+            deepspeed.zero.Init(module=module, config_dict_or_path=settings, mpu=unit)
+            return module
 
-        return LanguageModel(layers, after_build=partitioned)  # never more than one whole layer in memory
+        # Never more than one whole layer in memory.
+        partitioned = [replace(layer, build=partial(build_partitioned, layer)) for layer in layers]
+        model = LanguageModel(partitioned)
+        if config.model.tie_embeddings:  # the head reads it outside the embedding's own forward pass
+            deepspeed.zero.register_external_parameter(model, logical_parameters(model)["embedding.weight"])
+        return model
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train()

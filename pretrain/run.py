@@ -7,7 +7,7 @@ model is built, and before any process group starts where that is possible.
 import dataclasses
 
 from data.stream import open_stream, open_validation
-from model.counts import flops_per_token
+from model.counts import training_flops_per_token
 from model.layers import build_layers
 from pretrain.checkpoint_writer import CheckpointWriter, remove_leftovers
 from pretrain.checks import check_run
@@ -46,8 +46,8 @@ def pretrain(config: RunConfig) -> None:
             seed=config.seed,
             dtype=model_dtype(config),
             device=device_of(topology),
-            document_attention=config.data.document_attention,
             activation_checkpointing=config.train.activation_checkpointing,
+            sequence_length=config.data.sequence_length,
         )
         engine = build_engine(config, topology, layers, sharding, judge=_keep_every_step)
         reader = newest_whole(checkpoints, topology)
@@ -73,7 +73,9 @@ def pretrain(config: RunConfig) -> None:
             stream=stream,
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
-            meter=StepMeter(config, topology.world_size, flops_per_token(config.model, config.data.sequence_length)),
+            meter=StepMeter(
+                config, topology.world_size, training_flops_per_token(config.model, config.data.sequence_length)
+            ),
             writer=CheckpointWriter(
                 checkpoints, topology, keep=config.checkpoint.keep, asynchronous=config.checkpoint.asynchronous
             ),

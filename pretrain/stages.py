@@ -76,7 +76,7 @@ def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> La
     owners = {other.tied_to for other in layers if other.tied_to}
     if layer.tied_to is not None:
         owner = next(other for other in layers if other.name == layer.tied_to)
-        return _TiedDefinition(owner, forward_fn=layer.tied_forward)
+        return _TiedDefinition(owner, forward_fn=layer.forward)
     if layer.name in owners:
         return _TiedDefinition(layer, forward_fn=None)
     return _Definition(layer)

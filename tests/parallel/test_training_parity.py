@@ -1,0 +1,89 @@
+"""Every topology trains like one process: losses and gradient norms of 20 steps within 1e-5 in fp32."""
+
+import functools
+
+import pytest
+import torch
+
+from pretrain.config import RunConfig
+from tests.parallel.training import Trace, train, variant
+from tests.world import run_world
+
+TOLERANCE = 1e-5
+
+
+@functools.cache
+def single_process(attention: str, reading: tuple[str, str], tied: bool, document_attention: bool = False) -> Trace:
+    """The yardstick: plain layers, no ZeRO, no accumulation."""
+    config = variant(
+        model={"attention": attention, "base": reading[0], "down": reading[1], "tie_embeddings": tied},
+        data={"document_attention": document_attention},
+    )
+    return run_world(1, train, config)[0]
+
+
+def split(
+    attention: str = "shared_diff",
+    reading: tuple[str, str] = ("layer", "layer"),
+    tied: bool = True,
+    tensor: int = 1,
+    pipeline: int = 1,
+    sequence: bool = False,
+    zero: int = 1,
+    micro: int = 2,
+    document_attention: bool = False,
+    recompute: str = "none",
+) -> RunConfig:
+    return variant(
+        model={"attention": attention, "base": reading[0], "down": reading[1], "tie_embeddings": tied},
+        data={"document_attention": document_attention},
+        parallel={"tensor": tensor, "pipeline": pipeline, "sequence": sequence, "zero_stage": zero},
+        batch={"micro_size": micro},
+        train={"activation_checkpointing": recompute},
+    )
+
+
+# (processes, split): each mechanism stands in at least one case that fails when it is broken.
+CASES = {
+    "zero0-dp2": (2, {"zero": 0}),
+    "zero1-dp2-accumulation4": (2, {"micro": 1}),
+    "zero2-dp2": (2, {"zero": 2}),
+    "zero3-dp2": (2, {"zero": 3}),
+    "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
+    "zero2-tp2-accumulation4": (2, {"zero": 2, "tensor": 2}),
+    "zero0-tp2-untied": (2, {"zero": 0, "tensor": 2, "tied": False}),
+    "tp4-standard": (4, {"tensor": 4, "attention": "standard"}),
+    "tp2-sp-diff": (2, {"tensor": 2, "sequence": True, "attention": "diff"}),
+    "tp2-sp-diff_v2": (2, {"tensor": 2, "sequence": True, "attention": "diff_v2", "micro": 8}),
+    "tp2-sp-head-head": (2, {"tensor": 2, "sequence": True, "reading": ("head", "head")}),
+    "tp4-sp-layer-layer": (4, {"tensor": 4, "sequence": True}),
+    "tp2-layer-head": (2, {"tensor": 2, "reading": ("layer", "head")}),
+    "tp2-sp-head-layer": (2, {"tensor": 2, "sequence": True, "reading": ("head", "layer")}),
+    "pp2-tied": (2, {"pipeline": 2}),
+    "pp4-untied": (4, {"pipeline": 4, "tied": False}),
+    "zero0-pp2-dp2": (4, {"pipeline": 2, "zero": 0}),
+    "tp2-pp2-sp-documents": (4, {"tensor": 2, "pipeline": 2, "sequence": True, "document_attention": True}),
+    "tp2-pp2-dp2": (8, {"tensor": 2, "pipeline": 2, "micro": 1}),
+    "tp2-pp2-full-recompute": (4, {"tensor": 2, "pipeline": 2, "recompute": "full"}),
+    "zero1-selective-recompute": (2, {"recompute": "selective"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_and_norms_equal_the_single_process(name: str) -> None:
+    processes, settings = CASES[name]
+    config = split(**settings)  # type: ignore[arg-type]
+    expected = single_process(
+        config.model.attention,
+        (config.model.base, config.model.down),
+        config.model.tie_embeddings,
+        config.data.document_attention,
+    )
+    traces = run_world(processes, train, config)
+    for trace in traces:
+        torch.testing.assert_close(trace.losses, expected.losses, rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(trace.grad_norms, expected.grad_norms, rtol=TOLERANCE, atol=TOLERANCE)
+    by_name: dict[str, torch.Tensor] = {}
+    for trace in traces:
+        for parameter, value in trace.replicated.items():
+            assert torch.equal(by_name.setdefault(parameter, value), value), f"{parameter} differs between ranks"

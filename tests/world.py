@@ -1,0 +1,98 @@
+"""Worlds of processes for tests: N ranks over gloo, forked from one server that has imported everything.
+
+In: the number of ranks and a function of module level. Out: what the function returned on every rank, by rank.
+Always: torch and DeepSpeed are imported once per test session; a rank that fails or hangs ends the whole world.
+"""
+
+import functools
+import multiprocessing
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import Any
+
+PRELOADED = ["torch", "deepspeed", "megatron.core.parallel_state", "megatron.core.tensor_parallel", "pretrain.engine"]
+
+
+def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300.0) -> list[Any]:
+    """Calls ``function(*arguments)`` on ``size`` ranks with torchrun's environment; returns the results by rank."""
+    context = _context()
+    port = _free_port()
+    pipes = [context.Pipe(duplex=False) for _ in range(size)]
+    processes = [
+        context.Process(target=_run_rank, args=(rank, size, port, pipes[rank][1], function, arguments), daemon=True)
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for _, sender in pipes:
+        sender.close()
+    try:
+        return _collect([receiver for receiver, _ in pipes], timeout)
+    finally:
+        for process in processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
+    deadline = time.monotonic() + timeout
+    results: dict[int, Any] = {}
+    while len(results) < len(receivers):
+        waiting = [r for rank, r in enumerate(receivers) if rank not in results]
+        ready = multiprocessing.connection.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"ranks {[r for r in range(len(receivers)) if r not in results]} have not answered")
+        for receiver in ready:
+            rank = next(index for index, candidate in enumerate(receivers) if candidate is receiver)
+            try:
+                failure, value = receiver.recv()  # type: ignore[union-attr]
+            except EOFError:
+                raise RuntimeError(f"rank {rank} died") from None
+            if failure is not None:
+                raise RuntimeError(f"rank {rank}:\n{failure}")
+            results[rank] = value
+    return [results[rank] for rank in range(len(receivers))]
+
+
+def _run_rank(
+    rank: int, size: int, port: int, sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo",
+    )
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        sender.send((None, function(*arguments)))
+    except BaseException:
+        sender.send((traceback.format_exc(), None))
+    sender.close()
+    os._exit(0)  # process groups of a failed neighbour may hang at a normal exit
+
+
+@functools.cache
+def _context() -> ForkServerContext:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
