@@ -84,7 +84,7 @@ class SharedProjection(nn.Module):
 def rotary_tables(position_ids: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin [B, 1, T, K] in fp32, the two halves of K equal (rotate-half convention)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
-    angles = position_ids[:, None, :, None].float() * base**-exponents
+    angles = position_ids[:, None, :, None].float() / base**exponents
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
@@ -184,10 +184,13 @@ class DiffAttention(DifferentialHeads):
             for half in (0, 1)
         ]
         streams = torch.cat(halves, dim=-1)  # B T H S 2K
-        return self.finish(streams[:, :, :, 0] - self.combination_weight().to(q.dtype) * streams[:, :, :, 1])
+        first, second = streams.float().unbind(3)
+        return self.finish((first - self.combination_weight() * second).to(v.dtype))
 
     def finish(self, out_BTHW: Tensor) -> Tensor:
-        return self.o_proj(((1 - self.lambda_init) * self.head_norm(out_BTHW)).flatten(2))
+        if isinstance(self.head_norm, RMSNorm):
+            out_BTHW = self.head_norm(out_BTHW) * (1 - self.lambda_init)
+        return self.o_proj(out_BTHW.flatten(2))
 
 
 class DiffV2Attention(DifferentialHeads):
@@ -211,8 +214,8 @@ class DiffV2Attention(DifferentialHeads):
 
     def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
         pairs = self.call_kernel(q, k, v, mask, **kwargs).unflatten(2, (-1, 2))  # B T H S K
-        weight = self.combination_weight(x_BTD).to(q.dtype)
-        return self.finish(pairs[:, :, :, 0] - weight * pairs[:, :, :, 1])
+        first, second = pairs.float().unbind(3)
+        return self.finish((first - self.combination_weight(x_BTD) * second).to(v.dtype))
 
     def finish(self, out_BTHK: Tensor) -> Tensor:
         return self.o_proj(out_BTHK.flatten(2))

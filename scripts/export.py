@@ -1,0 +1,137 @@
+"""A checkpoint as a Hugging Face folder.
+
+In: a run folder, a step, an output folder. Out: weights, configuration, code, tokenizer, card, all or nothing.
+Always: the folder appears only after its logits were compared with the trainer's model; no more than one parameter
+and one shard of weights is in memory.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.cli import parse_config, run_command
+from common.errors import InputError
+from common.files import TEMPORARY_SUFFIX, sha256_of_json
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What is exported, and how it is stored."""
+
+    run: str
+    """run folder, as in runs/NAME"""
+    output: str
+    """folder to write; an earlier export there is replaced, anything else is left alone"""
+    step: int | None = None
+    """step of the checkpoint (default: the newest)"""
+    weights: Literal["factored", "merged"] = "factored"
+    """shared_diff only: keep base, down and up apart as they were trained, or merge them into plain matrices"""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """type of the stored weights"""
+    shard_megabytes: int = 1000
+    """largest size of one file of weights"""
+    tokenizer: str | None = None
+    """folder with the tokenizer of the training data (default: the first training folder of the run)"""
+
+    def __post_init__(self) -> None:
+        if self.shard_megabytes < 1:
+            raise InputError(f"--shard_megabytes: must be at least 1, is {self.shard_megabytes}")
+
+
+def export(settings: ExportConfig) -> None:
+    """Writes the folder.
+
+    Raises:
+        InputError: no such checkpoint, no tokenizer, an output that is not ours to replace, or logits that differ.
+    """
+    from data.tokenizer import load_tokenizer
+    from pretrain.checkpoint_reader import CheckpointReader
+    from scripts.hub.check import compare_logits
+    from scripts.hub.config_files import write_config
+    from scripts.hub.fast_tokenizer import write_tokenizer
+    from scripts.hub.layout import dtype_named, hub_tensors
+    from scripts.hub.provenance import describe_export, write_provenance
+    from scripts.hub.weights import write_weights
+
+    output = Path(settings.output)
+    reader = CheckpointReader(find_checkpoint(Path(settings.run), settings.step))
+    config = reader.config
+    tokenizer = load_tokenizer(Path(settings.tokenizer or config.data.train[0].path))
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"{settings.tokenizer or config.data.train[0].path}: the tokenizer has {tokenizer.vocab_size} ids, "
+            f"the model only {config.model.vocab_size}; name the one of the training data: --tokenizer DIR"
+        )
+    factored = config.model.attention == "shared_diff" and settings.weights == "factored"
+    kept = {
+        "weights": settings.weights if config.model.attention == "shared_diff" else "as trained",
+        "dtype": settings.dtype,
+        "checkpoint": sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step]),
+        "tokenizer": tokenizer.fingerprint,
+    }
+    if is_same_export(output, kept):
+        print(f"{output} already holds this export of step {reader.step}")
+        return
+    dtype = dtype_named(settings.dtype)
+    tensors = hub_tensors(config.model, factored)
+    parameters = sum(tensor.numel for tensor in tensors)
+    max_length = config.data.sequence_length
+    temporary = output.with_name(output.name + TEMPORARY_SUFFIX)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
+        write_tokenizer(temporary, tokenizer, max_length)
+        write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * 10**6, progress=print)
+        difference = compare_logits(temporary, config.model, reader.read, max_length, parameters * dtype.itemsize)
+        print(
+            f"logits against the trainer's model: largest difference {difference.largest:.2e}, "
+            f"mean {difference.relative:.2e} standard deviations"
+        )
+        difference.check(dtype, settings.run)
+        facts = kept | {"parameters": parameters, "logits_difference": difference.largest}
+        write_provenance(temporary, describe_export(Path(settings.run), config, reader.step, facts))
+        shutil.rmtree(output, ignore_errors=True)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
+
+
+def find_checkpoint(run: Path, step: int | None) -> Path:
+    """The checkpoint folder of ``step``, or the newest."""
+    from pretrain.checkpoint_writer import list_steps
+
+    folders = {int(folder.name.removeprefix("step_")): folder for folder in list_steps(run / "checkpoints")}
+    if not folders:
+        raise InputError(f"--run {run}: holds no checkpoints; expected {run / 'checkpoints'}/step_*")
+    if step is not None and step not in folders:
+        raise InputError(f"--step {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
+    return folders[max(folders) if step is None else step]
+
+
+def is_same_export(output: Path, kept: dict[str, str]) -> bool:
+    """Whether ``output`` holds just this export already.
+
+    Raises:
+        InputError: something is there that no export made.
+    """
+    from scripts.hub.provenance import read_provenance
+
+    if not output.exists():
+        return False
+    found = read_provenance(output) if output.is_dir() else None
+    if found is None:
+        raise InputError(f"--output {output}: is there already and was not made by an export; choose another folder")
+    return all(found.get(key) == value for key, value in kept.items())
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    export(parse_config(ExportConfig, arguments, "python scripts/export.py", __doc__ or ""))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

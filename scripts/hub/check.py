@@ -1,0 +1,86 @@
+"""Does an exported folder compute what the trainer's model computes?
+
+In: a checkpoint and the folder made of it. Out: the differences of their logits on the same tokens.
+Always: both sides go layer by layer where the model is large, so that the check needs no more memory than the export.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+from model.config import ModelConfig
+from model.layers import build_layers
+from model.parallel import Unsharded, info_of
+
+LARGE_BYTES = 4 * 2**30
+FP32_TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.05
+SAMPLES, LENGTH = 2, 64
+
+
+@dataclass(frozen=True)
+class LogitsDifference:
+    """How far two models' logits lie apart."""
+
+    largest: float
+    """largest absolute difference"""
+    relative: float
+    """mean absolute difference in standard deviations of the logits"""
+
+    def check(self, dtype: torch.dtype, where: str) -> None:
+        """Raises InputError where the difference is more than rounding to ``dtype`` can explain."""
+        if dtype == torch.float32 and not self.largest <= FP32_TOLERANCE:
+            raise InputError(
+                f"{where}: the exported logits differ from the trainer's by {self.largest:.2e}, more than "
+                f"{FP32_TOLERANCE:.0e}; nothing was exported"
+            )
+        if dtype != torch.float32 and not self.relative <= HALF_TOLERANCE:
+            raise InputError(
+                f"{where}: the exported logits differ from the trainer's by {self.relative:.1%} of their standard "
+                f"deviation, more than rounding explains ({HALF_TOLERANCE:.0%}); nothing was exported"
+            )
+
+
+@torch.no_grad()
+def compare_logits(
+    folder: Path, config: ModelConfig, read: Callable[[str], Tensor], max_length: int, weight_bytes: int
+) -> LogitsDifference:
+    """Runs both on the same random tokens; ``read`` gives a parameter of the checkpoint by its logical name."""
+    length = min(LENGTH, max_length)
+    tokens_BT = torch.randint(config.vocab_size, (SAMPLES, length), generator=torch.Generator().manual_seed(0))
+    ours = trainer_logits(config, read, tokens_BT)
+    theirs = folder_logits(folder, tokens_BT, streamed=weight_bytes > LARGE_BYTES).float()
+    distance = (ours - theirs).abs()
+    return LogitsDifference(float(distance.max()), float(distance.mean() / ours.std()))
+
+
+def trainer_logits(config: ModelConfig, read: Callable[[str], Tensor], tokens_BT: Tensor) -> Tensor:
+    """Logits [B, T, V] of the trainer's model in fp32, one layer in memory at a time."""
+    payload: Any = tokens_BT
+    for layer in build_layers(config, Unsharded(), seed=0, device="meta"):
+        module = layer.build()
+        values = {path: read(info_of(parameter).name) for path, parameter in module.named_parameters()}
+        module.load_state_dict(values, assign=True)
+        payload = layer.forward(module, payload)
+    return payload.transpose(0, 1)
+
+
+def folder_logits(folder: Path, tokens_BT: Tensor, streamed: bool) -> Tensor:
+    """Logits [B, T, V] of the model that transformers loads from ``folder``."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with TemporaryDirectory() as offload:
+        placement: dict[str, Any] = {}
+        if streamed:
+            devices = {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu", "model.layers": "disk"}
+            placement = {"device_map": devices, "offload_folder": offload}
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto", **placement)
+        return model.eval()(tokens_BT, use_cache=False).logits

@@ -1,0 +1,75 @@
+"""A checkpoint made of whole parameters, for training to branch from.
+
+In: a RunConfig and parameters one by one. Out: `step_00000000/` with weights and empty Adam moments.
+Always: whole or absent; no more than one parameter is in memory; the moments, which are all zero, take no disk space.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from common.files import TEMPORARY_SUFFIX, flush_folder
+from pretrain.checkpoint_layout import (
+    KINDS,
+    Fragment,
+    Manifest,
+    TensorLayout,
+    checksum,
+    step_folder,
+    write_manifest,
+)
+from pretrain.config import RunConfig
+
+DATA_FILE = "rank_00000.bin"
+
+
+def write_checkpoint(
+    checkpoints: Path,
+    config: RunConfig,
+    shapes: dict[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    state: dict[str, Any],
+) -> Path:
+    """Writes the parameters called ``shapes``, whose values ``read`` gives, as step 0; returns the folder."""
+    final = step_folder(checkpoints, 0)
+    temporary = final.with_name(final.name + TEMPORARY_SUFFIX)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fragments = _write_values(temporary / DATA_FILE, shapes, read)
+        layouts = {name: TensorLayout(shape, None, 1) for name, shape in shapes.items()}
+        files = {DATA_FILE: fragments[-1].offset + fragments[-1].bytes}
+        manifest = Manifest(0, dataclasses.asdict(config), state, "imported", layouts, tuple(fragments), files)
+        write_manifest(temporary, manifest)
+        flush_folder(temporary)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _write_values(path: Path, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> list[Fragment]:
+    """Weights first, then the moments as a hole in the file, which reads as zeros."""
+    fragments: list[Fragment] = []
+    offset = 0
+
+    def add(name: str, kind: Any, values: np.ndarray) -> None:
+        nonlocal offset
+        fragments.append(Fragment(name, kind, 0, 0, values.size, path.name, offset, checksum(values)))
+        offset += values.nbytes
+
+    with path.open("wb") as file:
+        for name in shapes:
+            values = read(name).float().contiguous().numpy().reshape(-1)
+            file.write(memoryview(values).cast("B"))
+            add(name, KINDS[0], values)
+        for kind in KINDS[1:]:
+            for name, shape in shapes.items():
+                add(name, kind, np.zeros(int(np.prod(shape)), dtype=np.float32))
+        file.truncate(offset)
+    return fragments

@@ -1,0 +1,147 @@
+"""A tiktoken encoding as a fast tokenizer of the `tokenizers` library, with the same ids.
+
+In: the data room's Tokenizer. Out: tokenizer.json and tokenizer_config.json. Always: ids are compared on hard texts
+before anything is accepted.
+
+tiktoken joins, among the adjacent parts of a word, the two whose joint has the lowest rank. `tokenizers` wants a list
+of pairs, and joins the pair that stands first in it. So every way to split a token into two tokens is listed, sorted
+by the token's rank.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from common.errors import InputError
+from common.files import write_atomically, write_json
+from data.tokenizer import TiktokenTokenizer, Tokenizer
+
+HARD_TEXTS = (
+    "The special magic Paris number is: 1234567.\n\n\nWhat  is it?   ",
+    "def f(x):\r\n\treturn x**2  # it's WE'LL don't\r\n\r\n",
+    "naïve café \u00a0\u2003 Ωμέγα 漢字かな 한국어 עברית \U0001f600\U0001f469\u200d\U0001f680 e\u0301",
+    "1 12 123 1234 12345678 3.14159 1e-9 ١٢٣",
+    " \n  \n\t \n x\n\n  y   \n",
+    "aaaaaaaaaaaaa!!!!!!!!?????-----====_____\n    \n",
+)
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
+    """Writes the fast tokenizer beside the data room's own files.
+
+    Raises:
+        InputError: the fast tokenizer gives other ids than the one that the model was trained with.
+    """
+    tokenizer.save(folder)
+    if isinstance(tokenizer, TiktokenTokenizer):
+        content = fast_tokenizer_json(tokenizer)
+        write_atomically(folder / "tokenizer.json", content)
+    else:
+        content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    fast = FastTokenizer.from_str(content)
+    for text in HARD_TEXTS:
+        ids, expected = fast.encode(text, add_special_tokens=False).ids, tokenizer.encode(text)
+        if ids != expected:
+            raise InputError(
+                f"{tokenizer.name}: this tokenizer has no equal fast form: {text!r} gives {ids}, in training {expected}"
+            )
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, fast, max_length))
+
+
+def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
+    """The tokenizer.json whose ids are ``tokenizer``'s; names of special tokens in a text become those tokens."""
+    spell = byte_letters()
+    vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in tokenizer.ranks.items()}
+    added = [
+        {
+            "id": index,
+            "content": name,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for name, index in sorted(tokenizer.special_tokens.items(), key=lambda entry: entry[1])
+    ]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": oniguruma(tokenizer.pattern)},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            # ids of special tokens may lie behind a gap, which only the vocabulary can express
+            "vocab": vocabulary | tokenizer.special_tokens,
+            "merges": _merges(tokenizer.ranks, spell),
+        },
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def oniguruma(pattern: str) -> str:
+    r"""``pattern`` for the regex engine of `tokenizers`.
+
+    There a counted repeat cannot be possessive (``{1,3}+`` would repeat the repeat), and ``$`` also stands before
+    every line break. Giving up the possessive changes no match of a repeat whose follower it cannot contain.
+    """
+    pattern = re.sub(r"(\{\d+(?:,\d*)?\})\+", r"\1", pattern)
+    return re.sub(r"(?<!\\)\$", r"\\z", pattern)
+
+
+@cache
+def byte_letters() -> tuple[str, ...]:
+    """GPT-2's printable letter for each byte: itself where it prints, else the next letter after U+00FF."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters, unused = [], 0x100
+    for byte in range(256):
+        letters.append(chr(byte) if byte in printable else chr(unused))
+        unused += byte not in printable
+    return tuple(letters)
+
+
+def _merges(ranks: dict[bytes, int], spell: tuple[str, ...]) -> list[list[str]]:
+    merges = []
+    for token, _ in sorted(ranks.items(), key=lambda entry: entry[1]):
+        splits = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+        known = sorted(
+            (ranks[left], ranks[right], left, right) for left, right in splits if left in ranks and right in ranks
+        )
+        merges += [["".join(spell[byte] for byte in part) for part in pair[2:]] for pair in known]
+    return merges
+
+
+def _tokenizer_config(tokenizer: Tokenizer, fast: FastTokenizer, max_length: int) -> dict[str, Any]:
+    end = fast.id_to_token(tokenizer.eod_id)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "eos_token": end,
+        "pad_token": end,
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }

@@ -1,0 +1,119 @@
+"""Writes the tensors of a folder as safetensors shards with an index, and reads them back one by one.
+
+In: HubTensors and a reader of parameters. Out: `model-00001-of-0000N.safetensors`, ..., and
+`model.safetensors.index.json`. Always: no more than one shard and one parameter is in memory.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.errors import InputError
+from common.files import read_json, write_json
+from scripts.hub.layout import HubTensor
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The tensors of a folder: which file holds which."""
+
+    folder: Path
+    file_of: dict[str, str]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor as it is stored.
+
+        Raises:
+            InputError: no such tensor, or a damaged file.
+        """
+        if name not in self.file_of:
+            raise InputError(f"{self.folder}: holds no tensor {name}; is it a folder of another model?")
+        path = self.folder / self.file_of[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: damaged: {error}") from None
+
+
+def write_weights(
+    folder: Path,
+    tensors: Sequence[HubTensor],
+    read: Callable[[str], Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Writes ``tensors`` in ``dtype``; ``read`` gives a parameter by its logical name."""
+    shards = _plan(tensors, dtype, shard_bytes)
+    file_of: dict[str, str] = {}
+    total = 0
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        values = {}
+        for tensor in shard:
+            value = tensor.make([read(source) for source in tensor.sources])
+            values[tensor.name] = value.to(dtype).reshape(tensor.shape).contiguous()
+            total += values[tensor.name].nbytes
+            file_of[tensor.name] = name
+        save_file(values, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # safetensors lets only the owner read
+        progress(f"{name}: {len(values)} tensors, {sum(value.nbytes for value in values.values()) / 1e6:.1f} MB")
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": file_of})
+
+
+def open_weights(folder: Path) -> WeightFiles:
+    """The weights of a Hugging Face folder, with one file or several.
+
+    Raises:
+        InputError: no weights, a missing file, or a file that is not whole.
+    """
+    single = folder / "model.safetensors"
+    if (folder / INDEX).exists():
+        index = read_json(folder / INDEX, "index of weights")
+        file_of = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(file_of, dict):
+            raise InputError(f"{folder / INDEX}: damaged: has no weight_map")
+    elif single.exists():
+        file_of = dict.fromkeys(_names(single), single.name)
+    else:
+        raise InputError(f"{folder}: holds neither {INDEX} nor model.safetensors; is it a Hugging Face model folder?")
+    for file in sorted(set(file_of.values())):
+        expected = {name for name, where in file_of.items() if where == file}
+        missing = expected - set(_names(folder / file))
+        if missing:
+            raise InputError(f"{folder / file}: lacks {len(missing)} tensors of the index, such as {min(missing)}")
+    return WeightFiles(folder, file_of)
+
+
+def _plan(tensors: Sequence[HubTensor], dtype: torch.dtype, shard_bytes: int) -> list[list[HubTensor]]:
+    """Rows of tensors, each row at most ``shard_bytes`` unless one tensor alone is larger."""
+    shards: list[list[HubTensor]] = []
+    filled = 0
+    for tensor in tensors:
+        size = tensor.numel * dtype.itemsize
+        if not shards or filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += size
+    return shards
+
+
+def _names(path: Path) -> Iterator[str]:
+    """The tensors of one safetensors file, whose size must be the one that its header tells."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return iter(list(file.keys()))
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing, though the index names it") from None
+    except (SafetensorError, OSError, struct.error) as error:
+        raise InputError(f"{path}: damaged or half-written: {error}") from None
