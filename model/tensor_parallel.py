@@ -1,0 +1,144 @@
+"""Layers split over a tensor-parallel group, on megatron-core's parallel layers and mappings.
+
+In: a process group. Out: the modules and operations of ``Sharding`` for this rank. Always: a column-parallel layer
+communicates nothing itself, ``enter`` does it once for all layers that read the same input; a row-parallel layer sums
+(or under sequence parallelism sums and scatters) its output.
+
+megatron-core takes the group explicitly except in its cross-entropy, which asks parallel_state: a run must have
+initialised parallel_state with the same tensor-parallel group (pretrain/topology.py). Building layers needs no
+parallel_state, and works on the meta device with a fake process group.
+"""
+
+import torch
+import torch.distributed as dist
+from megatron.core import tensor_parallel
+from megatron.core.model_parallel_config import ModelParallelConfig
+from megatron.core.tensor_parallel import mappings
+from torch import Tensor, nn
+
+from model.parallel import ParameterInfo, Sharding, describe
+
+
+class TensorParallel(Sharding):
+    """Splits heads, feed-forward features and the vocabulary over ``group``.
+
+    Args:
+        group: the tensor-parallel process group of this rank.
+        sequence_parallel: split the activations between the layers along the sequence; without effect in a group of 1.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, sequence_parallel: bool = False) -> None:
+        self.group = group
+        self.size = group.size()
+        self.rank = group.rank()
+        self.sequence_parallel = sequence_parallel and self.size > 1
+        let_megatron_run_on_cpu()
+
+    def column_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return _ColumnLinear(in_features, out_features, self)
+
+    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return _RowLinear(in_features, out_features, self)
+
+    def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
+        return _TokenTable(vocab_size, hidden_size, self)
+
+    def enter(self, x: Tensor) -> Tensor:
+        if self.sequence_parallel:  # all-gather; backward: reduce-scatter
+            return mappings.gather_from_sequence_parallel_region(x, group=self.group)
+        return mappings.copy_to_tensor_model_parallel_region(x, group=self.group)  # backward: all-reduce
+
+    def gather_columns(self, x: Tensor) -> Tensor:
+        return mappings.all_gather_last_dim_from_tensor_parallel_region(x, group=self.group)  # backward: reduce-scatter
+
+    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
+        # megatron-core's kernel overwrites fp32 logits; others it copies itself.
+        logits_TBV = logits_TBV.clone() if logits_TBV.dtype == torch.float32 else logits_TBV
+        return tensor_parallel.vocab_parallel_cross_entropy(logits_TBV, labels_TB)
+
+    def megatron_config(self, sequence_parallel: bool) -> ModelParallelConfig:
+        """What megatron-core's layers ask for; the values of parameters are model/init.py's business."""
+        return ModelParallelConfig(
+            tensor_model_parallel_size=self.size,
+            sequence_parallel=sequence_parallel,
+            params_dtype=torch.get_default_dtype(),
+            use_cpu_initialization=True,  # allocate on torch's default device, which model/layers.py sets
+            perform_initialization=False,
+        )
+
+
+class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
+    """y_i = x W_i^T on rank i; ``enter`` has prepared x, so nothing is exchanged here in either direction."""
+
+    def __init__(self, in_features: int, out_features: int, sharding: TensorParallel) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            config=sharding.megatron_config(sequence_parallel=False),
+            init_method=_never,
+            bias=False,
+            disable_grad_reduce=True,
+            tp_group=sharding.group,
+        )
+        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]
+
+
+class _RowLinear(tensor_parallel.RowParallelLinear):
+    """y = sum over ranks of x_i W_i^T; under sequence parallelism each rank keeps its part of the sequence."""
+
+    def __init__(self, in_features: int, out_features: int, sharding: TensorParallel) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            config=sharding.megatron_config(sharding.sequence_parallel),
+            init_method=_never,
+            bias=False,
+            input_is_parallel=True,
+            skip_bias_add=False,
+            tp_group=sharding.group,
+        )
+        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]
+
+
+class _TokenTable(tensor_parallel.VocabParallelEmbedding):
+    """tokens_BT -> x_TBD, each rank looking up its part of the vocabulary."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, sharding: TensorParallel) -> None:
+        super().__init__(
+            vocab_size,
+            hidden_size,
+            init_method=_never,
+            reduce_scatter_embeddings=sharding.sequence_parallel,
+            config=sharding.megatron_config(sharding.sequence_parallel),
+            tp_group=sharding.group,
+        )
+        describe(self.weight, ParameterInfo("", (vocab_size, hidden_size), shard_dim=0))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x = super().forward(tokens_BT)
+        return x if self.reduce_scatter_embeddings else x.transpose(0, 1).contiguous()
+
+
+def let_megatron_run_on_cpu() -> None:
+    """Makes ``torch.cuda.current_device()`` answer the CPU on a machine without CUDA.
+
+    megatron-core's gathers and scatters allocate their results there, whatever device their input lies on. This is
+    the one place where the framework changes a library, and with CUDA it changes nothing.
+    """
+    if not torch.cuda.is_available():
+        torch.cuda.current_device = _cpu_device  # type: ignore[assignment]
+
+
+def _cpu_device() -> torch.device:
+    return torch.device("cpu")
+
+
+def _never(weight: Tensor) -> None:
+    """The init_method of layers that megatron-core does not initialise."""
+    raise AssertionError("megatron-core must not initialise parameters")
