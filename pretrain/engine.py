@@ -109,14 +109,20 @@ class Engine:
 
     def describe(self) -> str:
         """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
-        summed = len(self.partial_gradients) if self.partial_gradients is not None else 0
+        dtype = self.parameters[0].dtype
         wrapper = type(self.deepspeed.optimizer).__name__
-        return (
-            f"{self.topology.describe()}, ZeRO {self.zero_stage}, {self.parameters[0].dtype} on {self.device}; "
-            f"attention: {attention_backend(self.device, self.parameters[0].dtype)}, norm: {norm_backend(self.device)}, optimizer: fused AdamW"
-            f"{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}, collectives: {dist.get_backend()}"
-            + (f", {summed} replicated parameters summed over the tensor-parallel group" if summed else "")
-        )
+        parts = [
+            self.topology.describe(),
+            f"ZeRO {self.zero_stage}",
+            f"{str(dtype).removeprefix('torch.')} on {self.device}",
+            f"attention: {attention_backend(self.device, dtype)}",
+            f"norm: {norm_backend(self.device)}",
+            f"optimizer: fused AdamW{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}",
+            f"collectives: {dist.get_backend()}",
+        ]
+        if self.partial_gradients is not None:
+            parts.append(f"{len(self.partial_gradients)} replicated parameters summed over the tensor-parallel group")
+        return "; ".join(parts)
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         raise NotImplementedError

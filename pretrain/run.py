@@ -65,6 +65,7 @@ def pretrain(config: RunConfig) -> None:
         announce(topology, f"{config.name}: {engine.describe()}")
         announce(topology, f"{'resuming at' if start else 'starting at'} step {start} of {config.train.steps}")
         sinks = open_sinks(config, values, topology, start)
+        flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
         trainer = Trainer(
             config=config,
             config_values=values,
@@ -73,9 +74,7 @@ def pretrain(config: RunConfig) -> None:
             stream=stream,
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
-            meter=StepMeter(
-                config, topology.world_size, training_flops_per_token(config.model, config.data.sequence_length)
-            ),
+            meter=StepMeter(config, topology.world_size, flops_per_token),
             writer=CheckpointWriter(
                 checkpoints, topology, keep=config.checkpoint.keep, asynchronous=config.checkpoint.asynchronous
             ),

@@ -28,6 +28,7 @@ def open_logs(run_folder: Path, topology: Topology) -> None:
     except OSError as error:
         raise InputError(f"run_dir: {run_folder} cannot be written: {error}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

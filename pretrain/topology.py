@@ -5,6 +5,8 @@ Always: tensor-parallel ranks are neighbours, then data-parallel ones, pipeline 
 PipeModelDataParallelTopology and megatron-core's order "tp-cp-ep-dp-pp" are this same map.
 """
 
+import contextlib
+import io
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -103,12 +105,13 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
         os.environ.setdefault(name, value)
     if topology.world_size == 1:  # a single process needs no port that another run may hold
         dist.init_process_group(_backend(device), store=dist.HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(
-        dist_backend=_backend(device),
-        timeout=timedelta(seconds=timeout_seconds),
-        verbose=False,
-        auto_mpi_discovery=False,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of the operations that it builds
+        deepspeed.init_distributed(
+            dist_backend=_backend(device),
+            timeout=timedelta(seconds=timeout_seconds),
+            verbose=False,
+            auto_mpi_discovery=False,
+        )
     parallel_state.initialize_model_parallel(
         topology.tensor_size,
         topology.pipeline_size,

@@ -6,7 +6,9 @@ Always: torch and DeepSpeed are imported once per test session; a rank that fail
 
 import functools
 import multiprocessing
+import multiprocessing.connection
 import os
+import pickle
 import socket
 import time
 import traceback
@@ -52,7 +54,7 @@ def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
         for receiver in ready:
             rank = next(index for index, candidate in enumerate(receivers) if candidate is receiver)
             try:
-                failure, value = receiver.recv()  # type: ignore[union-attr]
+                failure, value = pickle.loads(receiver.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"rank {rank} died") from None
             if failure is not None:
@@ -76,9 +78,11 @@ def _run_rank(
 
     torch.set_num_threads(1)
     try:
-        sender.send((None, function(*arguments)))
+        answer = None, function(*arguments)
     except BaseException:
-        sender.send((traceback.format_exc(), None))
+        answer = traceback.format_exc(), None
+    # Plain pickle: torch's own way of sending tensors needs this process to live until they are read.
+    sender.send_bytes(pickle.dumps(answer))
     sender.close()
     os._exit(0)  # process groups of a failed neighbour may hang at a normal exit
 

@@ -1,0 +1,97 @@
+"""The command line: dataclasses become flags, and every mistake is one line that names what would be right."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common.cli import config_from_values, parse_config, run_command, to_yaml
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    path: str
+    """where"""
+    weight: float = 1.0
+    """how much"""
+
+
+@dataclass(frozen=True)
+class Section:
+    layers: int = 2
+    """how many"""
+    sources: list[Source] = field(default_factory=list)
+    """from where"""
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"
+    """the name"""
+    section: Section = field(default_factory=Section)
+
+
+def parse(*arguments: str) -> Config:
+    return parse_config(Config, arguments, "test")
+
+
+def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: mine\nsection: {layers: 3, sources: [{path: a, weight: 2}]}\n")
+    assert parse("--config", str(path)) == Config("mine", Section(3, [Source("a", 2.0)]))
+    assert parse("--config", str(path), "--section.layers=5").section.layers == 5
+    assert parse() == Config()
+
+
+def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
+    config = Config("x", Section(7, [Source("a"), Source("b", 0.5)]))
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(config))
+    assert parse("--config", str(path)) == config
+    assert config_from_values(Config, {"name": "x", "section": {"layers": 7}}, "here").section.layers == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--section.layrs=3"], "unknown key 'section.layrs'; did you mean 'section.layers'?"),
+        (["--nme", "x"], "unknown key 'nme'; did you mean 'name'?"),
+        (["--section.layers=many"], "--section.layers: Expected a <class 'int'>. Got value: many"),
+        (["--config", "missing.yaml"], "--config missing.yaml: no such file"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(arguments: list[str], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(*arguments)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("section: {lairs: 3}", "unknown key 'section.lairs'; did you mean 'section.layers'?"),
+        ("section: {sources: [{pth: a}]}", "unknown key 'section.sources.pth'; did you mean 'section.sources.path'?"),
+        ("- a\n- b", "expected a mapping of settings, found list"),
+        ("a: [", "not readable as YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        parse("--config", str(path))
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_bad_input_ends_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: list[str]) -> None:
+        raise InputError("model.rank: must be\nat least 1")
+
+    assert run_command(main, []) == 2
+    assert capsys.readouterr().err == "error: model.rank: must be at least 1\n"
+    assert run_command(main, [], quiet=True) == 2
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError):
+        run_command(main, ["--debug"])
