@@ -9,6 +9,8 @@ initialised parallel_state with the same tensor-parallel group (pretrain/topolog
 parallel_state, and works on the meta device with a fake process group.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from megatron.core import tensor_parallel
@@ -46,7 +48,8 @@ class TensorParallel(Sharding):
     def enter(self, x: Tensor) -> Tensor:
         if self.sequence_parallel:  # all-gather; backward: reduce-scatter
             return mappings.gather_from_sequence_parallel_region(x, group=self.group)
-        return mappings.copy_to_tensor_model_parallel_region(x, group=self.group)  # backward: all-reduce
+        x = mappings.copy_to_tensor_model_parallel_region(x, group=self.group)  # backward: all-reduce
+        return _ContiguousGradient.apply(x)
 
     def gather_columns(self, x: Tensor) -> Tensor:
         return mappings.all_gather_last_dim_from_tensor_parallel_region(x, group=self.group)  # backward: reduce-scatter
@@ -65,6 +68,22 @@ class TensorParallel(Sharding):
             use_cpu_initialization=True,  # allocate on torch's default device, which model/layers.py sets
             perform_initialization=False,
         )
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    """The identity; its gradient is contiguous.
+
+    megatron-core's all-reduce of a gradient reduces a contiguous copy and returns the original: a gradient with other
+    strides (from an einsum, say) would silently stay unreduced.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
 
 
 class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
