@@ -66,7 +66,7 @@ def _write_values(path: Path, shapes: dict[str, tuple[int, ...]], read: Callable
     with path.open("wb") as file:
         for name in shapes:
             values = read(name).float().contiguous().numpy().reshape(-1)
-            file.write(memoryview(values).cast("B"))
+            file.write(values.data)
             add(name, KINDS[0], values)
         for kind in KINDS[1:]:
             for name, shape in shapes.items():

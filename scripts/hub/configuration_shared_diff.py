@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 
-class SharedDiffConfig(PretrainedConfig):  # type: ignore[misc]
+class SharedDiffConfig(PretrainedConfig):
     """A decoder-only model with differential attention.
 
     ``attention`` is ``diff`` (DIFF V1, arXiv 2410.05258), ``shared_diff`` (V1 with query and key projections made of

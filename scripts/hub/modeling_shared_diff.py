@@ -161,8 +161,10 @@ class DiffAttention(DifferentialHeads):
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.lambda_init = config.lambda_inits[layer_idx]
-        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-            self.register_parameter(name, nn.Parameter(torch.empty(config.head_dim)))
+        self.lambda_q1 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_k1 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_q2 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_k2 = nn.Parameter(torch.empty(config.head_dim))
         self.head_norm = RMSNorm(2 * config.head_dim, config.rms_norm_eps) if config.head_norm else nn.Identity()
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
 
@@ -221,7 +223,7 @@ class DiffV2Attention(DifferentialHeads):
         return self.o_proj(out_BTHK.flatten(2))
 
 
-class SharedDiffDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+class SharedDiffDecoderLayer(GradientCheckpointingLayer):
     """One block: Y = Attn(norm(X)) + X, X' = FFN(norm(Y)) + Y."""
 
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
@@ -245,7 +247,7 @@ class SharedDiffDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), maps
 
 
-class SharedDiffPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class SharedDiffPreTrainedModel(PreTrainedModel):
     """What transformers needs to know about every model of this family."""
 
     config_class = SharedDiffConfig
@@ -267,8 +269,8 @@ class SharedDiffPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             for parameter in module.parameters():
                 nn.init.normal_(parameter, 0.0, std)
         elif isinstance(module, DiffAttention):
-            for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-                nn.init.normal_(getattr(module, name), 0.0, 0.1)
+            for parameter in (module.lambda_q1, module.lambda_k1, module.lambda_q2, module.lambda_k2):
+                nn.init.normal_(parameter, 0.0, 0.1)
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
 
@@ -342,7 +344,7 @@ class SharedDiffModel(SharedDiffPreTrainedModel):
         )
 
 
-class SharedDiffForCausalLM(SharedDiffPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class SharedDiffForCausalLM(SharedDiffPreTrainedModel, GenerationMixin):
     """The language model: SharedDiffModel and the output head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}

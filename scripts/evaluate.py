@@ -1,0 +1,63 @@
+"""Evaluates any causal model that transformers loads: the papers' own tasks and lm-evaluation-harness.
+
+In: a model folder and task names. Out: a line per metric; with --output a JSON file and pictures.
+Always: every number has a confidence interval and counts; a model is loaded once for all tasks.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from common.cli import parse_config, run_command
+from scripts.evaluation.result import TaskResult, save_results
+from scripts.evaluation.settings import EvaluateConfig
+
+
+def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
+    """Runs the tasks in the order given.
+
+    Raises:
+        InputError: unknown task, unusable model, or input that a task cannot use.
+    """
+    from scripts.evaluation.subject import load_subject
+    from scripts.evaluation.tasks import find_task
+    from scripts.hub.provenance import read_provenance
+
+    names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
+    runs = {name: find_task(name) for name in names}
+    subject = load_subject(settings.model, settings.device, settings.dtype, settings.batch_tokens)
+    provenance = read_provenance(Path(settings.model))
+    results = {}
+    for name, run in runs.items():
+        started = time.perf_counter()
+        results[name] = run(subject, settings, provenance)
+        _print(name, results[name], time.perf_counter() - started)
+        if settings.output:
+            for picture in save_results(
+                Path(settings.output), subject.describe(), {name: results[name]}, settings.seed
+            ):
+                print(f"  picture: {picture}")
+    if settings.output:
+        print(f"results: {settings.output}")
+    return results
+
+
+def _print(name: str, result: TaskResult, seconds: float) -> None:
+    print(f"{name} ({seconds:.1f} s)")
+    for metric, estimate in result.metrics.items():
+        print(f"  {metric}: {estimate}")
+    if result.text is not None:
+        print("  " + result.text.replace("\n", "\n  "))
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    settings = parse_config(EvaluateConfig, arguments, "python scripts/evaluate.py", __doc__ or "")
+    # This file's folder comes first on the path, where `import evaluate` of another library would find this file.
+    here = str(Path(__file__).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if entry != here]
+    evaluate(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""Held-out loss, bits per byte and perplexity, as the trainer measures them.
+
+In: the subject and held-out data. Out: estimates over samples of the trained length. Always: on the trainer's own
+tokens the loss is the trainer's own, to rounding; what the trainer measured stands beside it.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.errors import InputError
+from scripts.evaluation.result import TaskResult
+from scripts.evaluation.settings import EvaluateConfig
+from scripts.evaluation.statistics import Estimate, mean
+from scripts.evaluation.subject import Subject
+from scripts.evaluation.texts import HeldOutSamples, open_held_out
+
+SAMPLES_PER_PASS = 64
+
+
+def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+    """Measures the mean loss per token.
+
+    Raises:
+        InputError: no data was named and the folder does not say which was used in training.
+    """
+    config = provenance["config"] if provenance else None
+    data = settings.data or (config["data"]["validation"] if config else None)
+    if data is None:
+        raise InputError("--data: name held-out data: a folder of token shards, a .txt or a .jsonl file")
+    trained = provenance["validation"] if provenance else None
+    length = settings.held_out.sequence_length or (config["data"]["sequence_length"] if config else 0)
+    length = length or min(subject.max_length, 2048)
+    wanted = settings.held_out.samples
+    if wanted is None:
+        wanted = trained["validation_samples"] if trained else 0
+    samples = open_held_out(data, subject, length, wanted)
+    count = min(wanted, samples.num_samples) if wanted else samples.num_samples
+    within_documents = bool(config and config["data"]["document_attention"])
+    losses = np.concatenate(
+        [
+            sample_losses(subject, samples, np.arange(first, min(first + SAMPLES_PER_PASS, count)), within_documents)
+            for first in range(0, count, SAMPLES_PER_PASS)
+        ]
+    )
+    loss = mean(losses.mean(axis=1))
+    metrics = {"loss": loss, "bits_per_byte": _scaled(loss, 1 / math.log(2) / samples.bytes_per_token)}
+    metrics["perplexity"] = Estimate(*map(math.exp, (loss.value, loss.low, loss.high)), loss.count, "exp of loss")
+    details = {"unigram_entropy": samples.unigram_entropy}
+    if trained and samples.same_tokens and data == config["data"]["validation"]:  # type: ignore[index]
+        details |= {"trainer": trained}
+    return TaskResult(
+        metrics,
+        {"data": data, "samples": count, "sequence_length": length, "trainer_tokens": samples.same_tokens},
+        details,
+    )
+
+
+def sample_losses(
+    subject: Subject, samples: HeldOutSamples, numbers: np.ndarray, within_documents: bool = False
+) -> np.ndarray:
+    """Losses [n, T] of the samples with these numbers."""
+    from data.batch import document_starts
+
+    tokens = samples.fetch(numbers)
+    starts = torch.from_numpy(document_starts(tokens[:, :-1], samples.eod_id)) if within_documents else None
+    return subject.token_losses(torch.from_numpy(tokens), starts).double().numpy()
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    values = (estimate.value * factor, estimate.low * factor, estimate.high * factor)
+    return Estimate(*values, estimate.count, estimate.method)

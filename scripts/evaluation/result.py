@@ -1,0 +1,77 @@
+"""What a task hands back, and the JSON file of an evaluation.
+
+In: estimates, details, a picture. Out: one JSON document for all tasks, pictures beside it.
+Always: a task's settings, seed and counts stand beside its numbers; an existing file keeps the tasks that were not run.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.files import read_json, write_atomically, write_json
+from scripts.evaluation.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task on one model."""
+
+    metrics: Mapping[str, Estimate]
+    """headline numbers"""
+    settings: Mapping[str, Any]
+    """what was run: sizes, counts, sources"""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """tables behind the headline"""
+    draw: Callable[[Any], None] | None = None
+    """draws the task's picture into a matplotlib figure"""
+    text: str | None = None
+    """what a person reads, such as a sample of text"""
+
+    def to_json(self, seed: int) -> dict[str, Any]:
+        """As JSON: NaN becomes null."""
+        document = {
+            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "settings": dict(self.settings),
+            "details": dict(self.details),
+            "seed": seed,
+        }
+        return dict(_finite(document | ({"text": self.text} if self.text is not None else {})))
+
+
+def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, TaskResult], seed: int) -> list[Path]:
+    """Writes ``path`` and the pictures beside it; returns the pictures' paths."""
+    tasks = read_json(path, "evaluation")["tasks"] if path.exists() else {}
+    pictures = []
+    for name, result in results.items():
+        tasks[name] = result.to_json(seed)
+        if result.draw is not None:
+            picture = path.with_name(f"{path.stem}_{name}.png")
+            write_atomically(picture, render(result.draw))
+            tasks[name]["picture"] = picture.name
+            pictures.append(picture)
+    write_json(path, {"model": dict(model), "tasks": tasks})
+    return pictures
+
+
+def render(draw: Callable[[Any], None]) -> bytes:
+    """A PNG of what ``draw`` draws into a figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    draw(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

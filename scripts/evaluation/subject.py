@@ -1,0 +1,193 @@
+"""The model under evaluation: loaded once, asked by every task through the same few questions.
+
+In: a folder (or hub name) of any causal model that transformers loads. Out: losses, continuations, attention maps.
+Always: a damaged folder or a prompt longer than the model allows is one clear error, before any number comes out.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.errors import InputError
+
+ATTENTION = "sdpa"
+
+
+@dataclass
+class Subject:
+    """A loaded model and its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    max_length: int
+    """positions that the model was made for"""
+    batch_tokens: int
+    """tokens of one forward pass, at most"""
+
+    def describe(self) -> dict[str, Any]:
+        """What a results file says about the model."""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return {
+            "name": self.name,
+            "class": type(self.model).__name__,
+            "parameters": parameters,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "max_length": self.max_length,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return torch.device(self.model.device)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the embedding."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without any special token."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``."""
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def check_length(self, length: int, what: str) -> None:
+        """Raises InputError where ``length`` tokens are more than the model's positions."""
+        if length > self.max_length:
+            raise InputError(f"{what}: needs {length} tokens, more than the {self.max_length} that {self.name} allows")
+
+    @torch.no_grad()
+    def token_losses(self, tokens_BT: Tensor, document_starts_BT: Tensor | None = None) -> Tensor:
+        """-log p of tokens 1 .. T-1 given those before, [B, T-1] in fp32 on the CPU.
+
+        ``document_starts_BT`` [B, T-1] keeps attention and positions inside documents, as in training.
+        """
+        self.check_length(tokens_BT.shape[1] - 1, "sample")
+        losses = []
+        rows = max(1, self.batch_tokens // tokens_BT.shape[1])
+        for first in range(0, len(tokens_BT), rows):
+            part = tokens_BT[first : first + rows].to(self.device)
+            inputs, labels = part[:, :-1], part[:, 1:]
+            positions = None
+            if document_starts_BT is not None:
+                index = torch.arange(inputs.shape[1])
+                positions = (index - document_starts_BT[first : first + rows]).to(self.device)
+            logits = self.model(inputs, position_ids=positions, use_cache=False).logits
+            loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+            losses.append(loss.view(labels.shape).cpu())
+        return torch.cat(losses)
+
+    @torch.no_grad()
+    def continue_greedily(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """The most likely continuation of each prompt, of exactly ``max_new_tokens`` tokens; left-padded batches."""
+        for prompt in prompts:
+            self.check_length(len(prompt) + max_new_tokens, "prompt and answer")
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        answers: list[list[int]] = [[] for _ in prompts]
+        for batch in self._batches([len(prompts[index]) + max_new_tokens for index in order]):
+            chosen = [order[position] for position in batch]
+            inputs, mask = self.left_padded([prompts[index] for index in chosen])
+            out = self.model.generate(
+                inputs,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=0,
+            )
+            for index, row in zip(chosen, out[:, inputs.shape[1] :].tolist(), strict=True):
+                answers[index] = row
+        return answers
+
+    def left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """(ids, mask) of prompts that end together; no mask where none is needed, which saves T x T memory."""
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        return ids.to(self.device), None if bool(mask.all()) else mask.to(self.device)
+
+    def _batches(self, lengths: Sequence[int]) -> list[range]:
+        """Consecutive ranges whose padded size stays within ``batch_tokens``."""
+        batches, start = [], 0
+        for index, length in enumerate(lengths):
+            if index > start and (index - start + 1) * length > self.batch_tokens:
+                batches.append(range(start, index))
+                start = index
+        return [*batches, range(start, len(lengths))] if lengths else []
+
+
+def load_subject(
+    name: str, device: str, dtype: Literal["auto", "float32", "bfloat16", "float16"], batch_tokens: int
+) -> Subject:
+    """Loads a model and its tokenizer.
+
+    Raises:
+        InputError: no such model, a damaged or half-written folder, no usable tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = Path(name)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.is_absolute() or len(folder.parts) > 2:
+        raise InputError(f"--model {name}: no such folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            trust_remote_code=True,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=ATTENTION,
+        )
+    except Exception as error:
+        raise InputError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval()
+    config = model.config.get_text_config()
+    vocab_size = int(config.vocab_size)
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"--model {name}: its tokenizer has {len(tokenizer)} ids, its embedding only {vocab_size}; "
+            "the tokenizer belongs to another model"
+        )
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return Subject(name, model, tokenizer, int(positions), batch_tokens)
+
+
+def _check_folder(folder: Path) -> None:
+    """Finds what is missing or torn before a library reports it in its own words."""
+    from scripts.hub.weights import open_weights
+
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--model {folder}: no config.json in it; is it a Hugging Face model folder?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged: {_first_line(error)}") from None
+    for target in config.get("auto_map", {}).values():
+        code = folder / f"{target.split('.')[0]}.py"
+        if "--" not in target and not code.exists():
+            raise InputError(f"{code}: is missing, though config.json names it")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        raise InputError(f"--model {folder}: holds no tokenizer; save the model's own beside it")
+    if not list(folder.glob("*.bin")):  # the old format has no header that could be checked
+        open_weights(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

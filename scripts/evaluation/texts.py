@@ -1,0 +1,126 @@
+"""Held-out text as samples of tokens, for any model.
+
+In: a folder of token shards, or text (.txt, .jsonl with "text"). Out: samples [n, T+1] in the subject's own tokens.
+Always: shards made with the subject's tokenizer are used as they are, so the numbers equal the trainer's; otherwise
+the text is tokenized anew, and bits per byte stay comparable between models.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import InputError
+from scripts.evaluation.subject import Subject
+
+
+@dataclass(frozen=True)
+class HeldOutSamples:
+    """Samples that overlap by one token: inputs are [:-1], labels [1:]."""
+
+    fetch: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+    """tokens [n, T+1] of the samples with these numbers"""
+    num_samples: int
+    bytes_per_token: float
+    unigram_entropy: float
+    """nats per token of the tokens' own distribution: what a model without context could reach"""
+    eod_id: int
+    same_tokens: bool
+    """these are the very tokens that the trainer evaluates"""
+
+
+def open_held_out(path: str, subject: Subject, sequence_length: int, most_samples: int) -> HeldOutSamples:
+    """Opens held-out data; of text no more is tokenized than ``most_samples`` need (0: all).
+
+    Raises:
+        InputError: no such data, or too little for one sample.
+    """
+    place = Path(path)
+    if place.is_file():
+        return _encode(_read_documents(place), path, subject, sequence_length, most_samples)
+    if not (place / "manifest.json").exists():
+        raise InputError(f"--data {path}: neither a folder of token shards nor a .txt or .jsonl file")
+    from data.config import DataConfig
+    from data.stream import open_validation
+    from data.tokenizer import load_tokenizer
+
+    validation = open_validation(DataConfig(validation=path, sequence_length=sequence_length))
+    assert validation is not None
+    if _fingerprint(Path(subject.name)) != validation.fingerprint:
+        tokenizer = load_tokenizer(place)
+        documents = _decoded_documents(validation.fetch, validation.num_samples, validation.eod_id, tokenizer.decode)
+        return _encode(documents, path, subject, sequence_length, most_samples)
+    if validation.num_samples == 0:
+        raise InputError(f"--data {path}: holds no sample of {sequence_length} tokens")
+    return HeldOutSamples(
+        validation.fetch,
+        validation.num_samples,
+        validation.bytes_per_token,
+        validation.unigram_entropy(),
+        validation.eod_id,
+        same_tokens=True,
+    )
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """The fingerprint of an exported folder's tokenizer."""
+    path = folder / "tokenizer_info.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"]) if path.exists() else None
+
+
+def _read_documents(path: Path) -> Iterator[str]:
+    if path.suffix != ".jsonl":
+        yield path.read_text(encoding="utf-8")
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}, line {number}: expected an object with a text") from None
+
+
+def _decoded_documents(
+    fetch: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    num_samples: int,
+    eod_id: int,
+    decode: Callable[[list[int]], str],
+) -> Iterator[str]:
+    """The documents of a token folder, in order; the last may be cut."""
+    rest: list[int] = []
+    for number in range(num_samples):
+        rest += fetch(np.array([number]))[0, :-1].tolist()
+        while eod_id in rest:
+            end = rest.index(eod_id)
+            yield decode(rest[:end])
+            rest = rest[end + 1 :]
+    if rest:
+        yield decode(rest)
+
+
+def _encode(
+    documents: Iterator[str], path: str, subject: Subject, sequence_length: int, most_samples: int
+) -> HeldOutSamples:
+    end = subject.tokenizer.eos_token_id
+    if end is None:
+        raise InputError(f"--model {subject.name}: its tokenizer has no end-of-text token to put between documents")
+    ids: list[int] = []
+    text_bytes = 0
+    for document in documents:
+        ids += [*subject.encode(document), end]
+        text_bytes += len(document.encode())
+        if most_samples and len(ids) > most_samples * sequence_length:
+            break
+    tokens = np.array(ids, dtype=np.int64)
+    num_samples = (len(tokens) - 1) // sequence_length
+    if num_samples < 1:
+        raise InputError(f"--data {path}: {len(tokens)} tokens, too few for one sample of {sequence_length}")
+
+    def fetch(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.stack([tokens[n * sequence_length : (n + 1) * sequence_length + 1] for n in numbers])
+
+    shares = np.unique(tokens, return_counts=True)[1] / len(tokens)
+    entropy = float(-(shares * np.log(shares)).sum())
+    return HeldOutSamples(fetch, num_samples, text_bytes / len(tokens), entropy, end, same_tokens=False)
