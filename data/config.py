@@ -14,9 +14,62 @@ class SourceConfig:
     """One folder of token shards and its share of the mixture."""
 
     path: str
-    """folder with manifest.json, as `python -m data prepare` writes it"""
+    """folder or URL with manifest.json, as `python -m data prepare` writes it"""
     weight: float = 1.0
     """share of the samples, relative to the other sources' weights"""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A change of the mixture or of the sequence length during training."""
+
+    from_tokens: int
+    """the stage begins with the first sample at or after this many tokens of the run"""
+    train: list[SourceConfig] | None = None
+    """the mixture from there on; none: as before"""
+    sequence_length: int | None = None
+    """tokens of one sample from there on; none: as before"""
+
+
+@dataclass(frozen=True)
+class SkipConfig:
+    """A range of global samples to leave out, after a loss spike for instance."""
+
+    first: int
+    """first global sample left out"""
+    last: int
+    """last global sample left out"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last:
+            raise InputError(f"data.skip: first must be 0 to last, is first {self.first}, last {self.last}")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The node-local copy of blocks of remote token shards, shared by the processes of a node."""
+
+    folder: str = "/tmp/token-cache"
+    """folder on a local disk"""
+    gigabytes: float = 50.0
+    """bound of its size, in 1e9 bytes"""
+    block_bytes: int = 1 << 23
+    """what is fetched at once"""
+    connections: int = 8
+    """blocks fetched at the same time by one process"""
+    attempts: int = 6
+    """tries of one fetch before it is an error; waits double from `backoff`"""
+    backoff: float = 0.5
+    """seconds before the second try"""
+    timeout: float = 60.0
+    """seconds after which a fetch counts as failed"""
+
+    def __post_init__(self) -> None:
+        for name in ("gigabytes", "block_bytes", "connections", "attempts", "timeout"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"data.cache.{name}: must be positive, is {getattr(self, name)}")
+        if self.gigabytes * 1e9 < 2 * self.block_bytes:
+            raise InputError(f"data.cache.gigabytes: must hold two blocks of {self.block_bytes} bytes")
 
 
 @dataclass(frozen=True)
@@ -31,10 +84,38 @@ class DataConfig:
     """tokens of one sample, T"""
     document_attention: bool = False
     """attention stops at document ends and positions restart there"""
+    stages: list[StageConfig] = field(default_factory=list)
+    """later mixtures or sequence lengths, as [{from_tokens: N, train: [...], sequence_length: T}, ...]"""
+    skip: list[SkipConfig] = field(default_factory=list)
+    """global samples to leave out, as [{first: N, last: M}, ...]; later samples move up"""
+    shuffle_window: int = 0
+    """samples that are mixed with each other; 0: all of an epoch. Set it for remote shards, to at least four global
+    batches: whole blocks are then read once, in a random order"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
         if self.sequence_length < 2:
             raise InputError(f"data.sequence_length: must be at least 2, is {self.sequence_length}")
-        for source in self.train:
-            if not source.weight > 0:
-                raise InputError(f"data.train: the weight of {source.path} must be positive, is {source.weight}")
+        if self.shuffle_window < 0:
+            raise InputError(f"data.shuffle_window: must be at least 0, is {self.shuffle_window}")
+        self._check_mixture("data.train", self.train)
+        previous = 0
+        for number, stage in enumerate(self.stages):
+            where = f"data.stages[{number}]"
+            if stage.from_tokens <= previous:
+                raise InputError(f"{where}.from_tokens: must be larger than {previous}, is {stage.from_tokens}")
+            if stage.sequence_length is not None and stage.sequence_length < 2:
+                raise InputError(f"{where}.sequence_length: must be at least 2, is {stage.sequence_length}")
+            if stage.train is not None and not stage.train:
+                raise InputError(f"{where}.train: an empty mixture; leave the key out to keep the one before")
+            self._check_mixture(f"{where}.train", stage.train or [])
+            previous = stage.from_tokens
+
+    @staticmethod
+    def _check_mixture(where: str, sources: list[SourceConfig]) -> None:
+        paths = [source.path for source in sources]
+        for source in sources:
+            if not 0 < source.weight < float("inf"):
+                raise InputError(f"{where}: the weight of {source.path} must be positive, is {source.weight}")
+            if paths.count(source.path) > 1:
+                raise InputError(f"{where}: {source.path} is named twice; add up its weights")

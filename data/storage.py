@@ -1,0 +1,91 @@
+"""Bytes of named files in one folder.
+
+In: a file's name, an offset and a length. Out: exactly that many bytes, or an error: never fewer.
+Always: bounded open files; a name may be an absolute path (adopted files).
+"""
+
+import errno
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+from common.errors import InputError
+
+OPEN_FILES = 128
+
+
+class Storage(Protocol):
+    """Where the files of a dataset lie."""
+
+    location: str
+
+    def size(self, name: str) -> int:
+        """Bytes of the file. Raises InputError where there is none."""
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``. Raises InputError where the file ends before."""
+
+    def forget(self, name: str, offset: int, length: int) -> bool:
+        """Drops local copies of these bytes; False: there are none, reading again brings the same."""
+
+
+class LocalStorage:
+    """A folder on a mounted file system, read with pread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.location = str(folder)
+        self._folder = folder
+        self._descriptors: OrderedDict[str, int] = OrderedDict()
+
+    def size(self, name: str) -> int:
+        """Bytes of the file."""
+        try:
+            return (self._folder / name).stat().st_size
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``."""
+        descriptor = self._open(name)
+        try:
+            content = os.pread(descriptor, length, offset)
+            while len(content) < length:  # a signal, or a file system that returns less than asked
+                more = os.pread(descriptor, length - len(content), offset + len(content))
+                if not more:
+                    raise InputError(
+                        f"{self._folder / name}: ends at byte {offset + len(content)}, expected {offset + length} or "
+                        "more: truncated; restore or prepare it again"
+                    )
+                content += more
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+        return content
+
+    def forget(self, name: str, offset: int, length: int) -> bool:
+        """Nothing is copied."""
+        return False
+
+    def _open(self, name: str) -> int:
+        descriptor = self._descriptors.get(name)
+        if descriptor is not None:
+            self._descriptors.move_to_end(name)
+            return descriptor
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDONLY)
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+        self._descriptors[name] = descriptor
+        if len(self._descriptors) > OPEN_FILES:
+            _, oldest = self._descriptors.popitem(last=False)
+            os.close(oldest)
+        return descriptor
+
+    def _unreadable(self, name: str, error: OSError) -> InputError:
+        if error.errno == errno.ENOENT:
+            return InputError(f"{self._folder / name}: no such file")
+        return InputError(f"{self._folder / name}: not readable: {error.strerror}")
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)

@@ -1,0 +1,234 @@
+"""The stream of training samples, and the held-out one.
+
+In: DataConfig, seed, numbers of samples. Out: tokens. Always: sample n is a pure function of (config, seed, n);
+nothing is opened, read or kept per sample; the state is a few numbers that any other number of processes can
+go on from.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import InputError
+from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.order import ALGORITHM, GlobalOrder, StagePlan, StageSource
+from data.skip import SkipList
+from data.source import TokenSource, open_source
+
+
+class TokenStream:
+    """The training samples of a run."""
+
+    def __init__(self, config: DataConfig, seed: int, sources: list[TokenSource]) -> None:
+        self._config, self._seed = config, seed
+        self.sources = sources
+        self.skip = SkipList(config.skip)
+        plans = plan_stages(config, sources)
+        self.order = GlobalOrder([source.id for source in sources], plans, seed, config.shuffle_window)
+        manifest = sources[0].manifest
+        self.vocab_size = max(source.manifest.vocab_size for source in sources)
+        self.eod_id = manifest.eod_id
+        self.tokenizer = manifest.tokenizer
+
+    def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens [n, T + 1] of the samples with these numbers, skipped samples not counted.
+
+        Raises:
+            InputError: a damaged or missing shard, or samples of stages with different sequence lengths.
+        """
+        numbers = self.skip.number_of(np.asarray(sample_numbers, np.int64))
+        length = self._length_of(numbers)
+        places = self.order.locate(numbers)
+        tokens = np.empty((len(numbers), length + 1), np.int64)
+        for row, (source, sample) in enumerate(zip(places.source, places.sample, strict=True)):
+            tokens[row] = self.sources[source].reader.read(int(sample) * length, length + 1)
+        return tokens
+
+    def sequence_length(self, sample_number: int) -> int:
+        """T of one sample; it changes where a stage says so."""
+        return self._length_of(self.skip.number_of(np.array([sample_number])))
+
+    def state(self, consumed: int) -> dict[str, Any]:
+        """What a checkpoint keeps after ``consumed`` samples: independent of processes, batches and workers."""
+        return {
+            "algorithm": ALGORITHM,
+            "consumed": consumed,
+            "seed": self._seed,
+            "skip": [list(entry) for entry in self.skip.ranges],
+            "shuffle_window": self._config.shuffle_window,
+            "stages": self._describe_stages(),
+        }
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuses to go on from ``state`` where this stream's past is another one.
+
+        Stages and skip ranges that lie in the future may change.
+
+        Raises:
+            InputError: it names the setting that differs.
+        """
+        if state["algorithm"] != ALGORITHM:
+            raise InputError(
+                f"data: the checkpoint's order is version {state['algorithm']}, this program's {ALGORITHM}"
+            )
+        for key, value in (("seed", self._seed), ("data.shuffle_window", self._config.shuffle_window)):
+            saved = state[key.removeprefix("data.")]
+            if saved != value:
+                raise InputError(f"{key}: the checkpoint was trained with {saved}, now {value}; set it back")
+        old_skip = SkipList([SkipConfig(first, last) for first, last in state["skip"]])
+        consumed = int(state["consumed"])
+        past = int(old_skip.number_of(np.array([consumed - 1]))[0]) + 1 if consumed else 0
+        if old_skip.before(past) != self.skip.before(past):
+            raise InputError(
+                f"data.skip: ranges below global sample {past} differ from the checkpoint's "
+                f"{old_skip.before(past)}: those samples are trained already; skip only what lies ahead"
+            )
+        old_stages = [stage for stage in state["stages"] if stage["first"] < past]
+        stages = [stage for stage in self._describe_stages() if stage["first"] < past]
+        for number, (old, new) in enumerate(itertools.zip_longest(old_stages, stages)):
+            if old != new:
+                raise InputError(
+                    f"data: stage {number} differs from the one that the checkpoint was trained on: "
+                    f"{_difference(old, new)}; set it back, or begin a new stage after global sample {past}"
+                )
+
+    def _describe_stages(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "first": stage.first,
+                "sequence_length": stage.plan.sequence_length,
+                "datasets": [self.sources[entry.source].id for entry in stage.plan.sources],
+                "shares": stage.mixture.counts,
+            }
+            for stage in self.order.stages
+        ]
+
+    def _length_of(self, numbers: NDArray[np.int64]) -> int:
+        stages = self.order.stage_of(numbers)
+        lengths = sorted({self.order.stages[int(stage)].plan.sequence_length for stage in np.unique(stages)})
+        if len(lengths) != 1:
+            raise InputError(
+                f"data.stages: the batch with global samples {numbers.min()} to {numbers.max()} has samples of "
+                f"sequence lengths {lengths}: let the stage begin at a multiple of the tokens of a global batch"
+            )
+        return lengths[0]
+
+
+class ValidationStream:
+    """Held-out samples, in the order of the shards."""
+
+    def __init__(self, source: TokenSource, sequence_length: int) -> None:
+        self.source, self._length = source, sequence_length
+        manifest = source.manifest
+        self.num_samples = manifest.num_samples(sequence_length)
+        self.bytes_per_token = manifest.bytes_per_token
+        self.vocab_size, self.eod_id, self.tokenizer = manifest.vocab_size, manifest.eod_id, manifest.tokenizer
+
+    def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens [n, T + 1] of these samples, each below ``num_samples``."""
+        starts = np.asarray(sample_numbers, np.int64) * self._length
+        return np.stack([self.source.reader.read(int(start), self._length + 1) for start in starts])
+
+    def unigram_entropy(self) -> float:
+        """Nats per token that a model without context needs at best: the entropy of the tokens' own distribution."""
+        return self.source.manifest.unigram_entropy
+
+
+def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> TokenStream:
+    """Opens the training data.
+
+    Args:
+        check_files: also look at the size of every shard. One process is enough where a file system is slow.
+
+    Raises:
+        InputError: nothing named, a missing, damaged or truncated file, or sources that do not fit together.
+    """
+    if not config.train:
+        raise InputError("data.train: names no folder of token shards; prepare one: python -m data prepare --help")
+    sources = open_sources(config)
+    check_alike(sources)
+    if check_files:
+        for source in sources:
+            source.reader.check_files()
+    return TokenStream(config, seed, sources)
+
+
+def open_validation(config: DataConfig, *, check_files: bool = True) -> ValidationStream:
+    """Opens the held-out data. Raises InputError as ``open_stream`` does."""
+    if config.validation is None:
+        raise InputError("data.validation: names no folder of held-out token shards")
+    source = open_source(config.validation, config.cache)
+    if check_files:
+        source.reader.check_files()
+    stream = ValidationStream(source, config.sequence_length)
+    if stream.num_samples == 0:
+        raise InputError(
+            f"data.validation {source.path}: {source.manifest.tokens} tokens make no sample of "
+            f"data.sequence_length {config.sequence_length} + 1"
+        )
+    return stream
+
+
+def open_sources(config: DataConfig) -> list[TokenSource]:
+    """Every source that some stage names, once, in the order of naming."""
+    mixtures = [config.train, *(stage.train or [] for stage in config.stages)]
+    paths = dict.fromkeys(source.path for mixture in mixtures for source in mixture)
+    return [open_source(path, config.cache) for path in paths]
+
+
+def check_alike(sources: list[TokenSource]) -> None:
+    """Refuses sources that cannot be trained on together.
+
+    Raises:
+        InputError: it names the two sources and what differs.
+    """
+    first = sources[0]
+    for number, other in enumerate(sources):
+        for earlier in sources[:number]:
+            if other.id == earlier.id:
+                raise InputError(f"data.train: {earlier.path} and {other.path} hold the same tokens; keep one of them")
+        for what, one, two in (
+            ("tokenizer", _fingerprint(first), _fingerprint(other)),
+            ("end-of-document id", first.manifest.eod_id, other.manifest.eod_id),
+            ("vocabulary size", first.manifest.vocab_size, other.manifest.vocab_size),
+        ):
+            if one != two:
+                raise InputError(f"data.train: the {what} of {first.path} is {one}, of {other.path} it is {two}")
+
+
+def plan_stages(config: DataConfig, sources: list[TokenSource]) -> list[StagePlan]:
+    """The stages of ``config`` with the numbers of samples of ``sources``."""
+    index = {source.path: number for number, source in enumerate(sources)}
+    mixture, length = config.train, config.sequence_length
+    plans = []
+    for stage in [StageConfig(0), *config.stages]:
+        mixture, length = stage.train or mixture, stage.sequence_length or length
+        entries = [_stage_source(entry, index[entry.path], sources, length, config) for entry in mixture]
+        plans.append(StagePlan(stage.from_tokens, length, tuple(entries)))
+    return plans
+
+
+def _stage_source(
+    entry: SourceConfig, number: int, sources: list[TokenSource], length: int, config: DataConfig
+) -> StageSource:
+    manifest = sources[number].manifest
+    samples = manifest.num_samples(length)
+    if samples == 0:
+        raise InputError(
+            f"data.train: {entry.path}: {manifest.tokens} tokens make no sample of sequence length {length} + 1"
+        )
+    block_tokens = config.cache.block_bytes // manifest.item_bytes
+    return StageSource(number, entry.weight, samples, max(1, block_tokens // length))
+
+
+def _fingerprint(source: TokenSource) -> str:
+    tokenizer = source.manifest.tokenizer
+    return f"{tokenizer.get('name')} ({tokenizer['fingerprint'][:12]})"
+
+
+def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
+    if old is None or new is None:
+        return "it is missing" if new is None else "it is new"
+    return ", ".join(f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key])

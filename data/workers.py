@@ -1,0 +1,117 @@
+"""Processes that do heavy work task by task, with progress.
+
+In: a module-level function and the arguments of each task. Out: the results in the order of the tasks. Always:
+a worker ends when its parent does, however that ends; a worker that is killed is reported, not waited for.
+
+Each worker hangs on a pipe of its own, which the kernel closes with the parent. Tasks and results pass through
+it, and so do amounts of work done, which the parent turns into a progress line.
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from common.errors import InputError
+from data.progress import Progress
+
+Report = Callable[[int, int], None]
+"""Called by a task with (bytes, tokens) done since its last call."""
+
+
+class Workers:
+    """``count`` processes, started with the first tasks; one worker means this process."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._processes: dict[Connection, BaseProcess] = {}
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection, process in self._processes.items():
+            connection.close()
+            process.terminate()
+            process.join()
+
+    def run(
+        self, title: str, total_bytes: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """``function(*task, report)`` for every task."""
+        progress = Progress(title, total_bytes)
+        if self._count == 1 or len(tasks) <= 1:
+            results = [function(*task, progress.add) for task in tasks]
+        else:
+            results = self._run_in_processes(progress, function, tasks)
+        progress.finish()
+        return results
+
+    def _run_in_processes(
+        self, progress: Progress, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        while len(self._processes) < min(self._count, len(tasks)):
+            self._start()
+        results: dict[int, Any] = {}
+        waiting = iter(enumerate(tasks))
+        working: dict[Connection, int] = {}
+        idle = list(self._processes)
+        while len(results) < len(tasks):
+            for connection in idle:
+                if (task := next(waiting, None)) is not None:
+                    working[connection] = task[0]
+                    connection.send((function, task[1]))
+            idle = []
+            for ready in wait(list(working)):
+                assert isinstance(ready, Connection)
+                kind, content = _receive(ready)
+                if kind == "done":
+                    progress.add(*content)
+                elif kind == "result":
+                    results[working.pop(ready)] = content
+                    idle.append(ready)
+                else:
+                    raise content
+        return [results[place] for place in range(len(tasks))]
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+
+
+def _receive(connection: Connection) -> tuple[str, Any]:
+    try:
+        message: tuple[str, Any] = connection.recv()
+    except (EOFError, OSError):
+        raise InputError(
+            "a worker process was killed, for lack of memory perhaps: call again, with fewer --workers; what is "
+            "finished is kept"
+        ) from None
+    return message
+
+
+def _serve(connection: Connection) -> None:
+    """A worker's life: tasks in, reports and results out, until the pipe is closed."""
+    try:
+        while True:
+            function, arguments = connection.recv()
+            connection.send(_answer(function, arguments, lambda *amounts: connection.send(("done", amounts))))
+    except (EOFError, OSError, KeyboardInterrupt):
+        return
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], report: Report) -> tuple[str, Any]:
+    try:
+        return "result", function(*arguments, report)
+    except InputError as error:
+        return "error", error
+    except OSError as error:
+        return "error", InputError(f"{error.filename or 'a worker'}: {error.strerror or error}")
+    except Exception:
+        return "error", RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
