@@ -169,7 +169,7 @@ class SequentialEngine(Engine):
 
         def build_partitioned(layer: LayerDefinition) -> nn.Module:
             module = layer.build()
-            deepspeed.zero.Init(module=module, config_dict_or_path=settings, mpu=unit)
+            deepspeed.zero.Init(module, data_parallel_group=data_group(), config_dict_or_path=settings, mpu=unit)
             return module
 
         # Never more than one whole layer in memory.

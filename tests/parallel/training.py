@@ -85,7 +85,7 @@ def start_engine(config: RunConfig) -> tuple[Engine, BatchFeed]:
     return engine, BatchFeed(samples, config, topology)
 
 
-def run_steps(engine: Engine, feed: BatchFeed, start: int, stop: int, rate: float = 3e-3) -> list[StepResult]:
+def run_steps(engine: Engine, feed: BatchFeed, start: int, stop: int, rate: float = 1e-3) -> list[StepResult]:
     """Steps ``start`` .. ``stop - 1`` at a constant learning rate."""
     return [engine.train_step(batches, rate) for batches in feed.steps(start, stop)]
 
