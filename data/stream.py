@@ -31,6 +31,7 @@ class TokenStream:
         self.vocab_size = max(source.manifest.vocab_size for source in sources)
         self.eod_id = manifest.eod_id
         self.tokenizer = manifest.tokenizer
+        self.fingerprint = manifest.tokenizer["fingerprint"]
 
     def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tokens [n, T + 1] of the samples with these numbers, skipped samples not counted.
@@ -116,7 +117,7 @@ class TokenStream:
         return lengths[0]
 
 
-class ValidationStream:
+class Validation:
     """Held-out samples, in the order of the shards."""
 
     def __init__(self, source: TokenSource, sequence_length: int) -> None:
@@ -124,7 +125,8 @@ class ValidationStream:
         manifest = source.manifest
         self.num_samples = manifest.num_samples(sequence_length)
         self.bytes_per_token = manifest.bytes_per_token
-        self.vocab_size, self.eod_id, self.tokenizer = manifest.vocab_size, manifest.eod_id, manifest.tokenizer
+        self.vocab_size, self.eod_id = manifest.vocab_size, manifest.eod_id
+        self.tokenizer, self.fingerprint = manifest.tokenizer, manifest.tokenizer["fingerprint"]
 
     def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tokens [n, T + 1] of these samples, each below ``num_samples``."""
@@ -155,14 +157,14 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     return TokenStream(config, seed, sources)
 
 
-def open_validation(config: DataConfig, *, check_files: bool = True) -> ValidationStream:
-    """Opens the held-out data. Raises InputError as ``open_stream`` does."""
+def open_validation(config: DataConfig, *, check_files: bool = True) -> Validation | None:
+    """Opens the held-out data, if the config names any. Raises InputError as ``open_stream`` does."""
     if config.validation is None:
-        raise InputError("data.validation: names no folder of held-out token shards")
+        return None
     source = open_source(config.validation, config.cache)
     if check_files:
         source.reader.check_files()
-    stream = ValidationStream(source, config.sequence_length)
+    stream = Validation(source, config.sequence_length)
     if stream.num_samples == 0:
         raise InputError(
             f"data.validation {source.path}: {source.manifest.tokens} tokens make no sample of "

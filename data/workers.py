@@ -32,8 +32,10 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection, process in self._processes.items():
-            connection.close()
+        for connection in self._processes:
+            connection.close()  # an idle worker ends by itself
+        for process in self._processes.values():
+            process.join(1.0)
             process.terminate()
             process.join()
 
