@@ -15,6 +15,8 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.files import TEMPORARY_SUFFIX, sha256_of_json
 
+SHARD_UNIT = 10**6
+
 
 @dataclass(frozen=True)
 class ExportConfig:
@@ -84,7 +86,7 @@ def export(settings: ExportConfig) -> None:
     try:
         write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
         write_tokenizer(temporary, tokenizer, max_length)
-        write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * 10**6, progress=print)
+        write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * SHARD_UNIT, progress=print)
         difference = compare_logits(temporary, config.model, reader.read, max_length, parameters * dtype.itemsize)
         print(
             f"logits against the trainer's model: largest difference {difference.largest:.2e}, "

@@ -1,0 +1,93 @@
+"""Small models of every kind as checkpoints and as exported folders, made once per session."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.config import DataConfig, SourceConfig
+from data.tokenizer import TiktokenTokenizer
+from model.config import ModelConfig
+from model.init import initial_value
+from pretrain.config import RunConfig
+from scripts.export import ExportConfig, export
+from scripts.hub.checkpoint_file import write_checkpoint
+from scripts.hub.layout import parameter_shapes
+
+SMALL = ModelConfig(
+    num_layers=2, hidden_size=48, ffn_hidden_size=80, num_heads=2, head_dim=16, rank=6, vocab_size=320, rope_theta=500.0
+)
+SHARED = {
+    f"shared_diff-{base}-{down}": dataclasses.replace(SMALL, attention="shared_diff", base=base, down=down)
+    for base in ("layer", "head")
+    for down in ("layer", "head")
+}
+KINDS = {
+    "standard": dataclasses.replace(SMALL, attention="standard"),
+    "standard-odd": dataclasses.replace(SMALL, attention="standard", hidden_size=52, num_heads=3),
+    "diff": dataclasses.replace(SMALL, attention="diff", tie_embeddings=False),
+    "diff-no-norm": dataclasses.replace(SMALL, attention="diff", head_norm=False, lambda_init=0.5),
+    "diff_v2": dataclasses.replace(SMALL, attention="diff_v2"),
+    "diff_v2-grouped": dataclasses.replace(SMALL, attention="diff_v2", num_heads=4, num_kv_heads=2),
+    **SHARED,
+}
+"""One model per kind and reading; standard-odd has a hidden size that is no multiple of its heads."""
+
+
+def small_tokenizer() -> TiktokenTokenizer:
+    """Bytes, a few merges, and ids behind a gap for the special tokens, as cl100k_base has."""
+    merges = [b"th", b"the", b"  ", b"    ", b"in", b"ing", b"12", b"\n\n", "é".encode(), b"he", b"ab", b"aba"]
+    ranks = {bytes([byte]): byte for byte in range(256)} | {token: 256 + rank for rank, token in enumerate(merges)}
+    words = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    pattern = words + r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"  # cl100k_base's
+    return TiktokenTokenizer("small", pattern, ranks, {"<|endoftext|>": 300, "<|fim|>": 305}, 300)
+
+
+def noisy_value(name: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
+    """The initial value with norms and lambdas moved away from where all heads and layers are alike."""
+    value = initial_value(name, shape, config, seed=7)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(len(name)))
+    return value + 0.3 * noise if len(shape) == 1 else value
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the tokenizer, as a prepared corpus does."""
+    folder = tmp_path_factory.mktemp("corpus")
+    small_tokenizer().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[[str], Path]:
+    """The run folder, with one checkpoint, of a kind."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def make(kind: str) -> Path:
+        folder = root / kind
+        if not folder.exists():
+            data = DataConfig(train=[SourceConfig(str(corpus))], sequence_length=96)
+            config = RunConfig(name=kind, model=KINDS[kind], data=data)
+            shapes = parameter_shapes(config.model)
+            read = lambda name: noisy_value(name, shapes[name], config.model)  # noqa: E731
+            write_checkpoint(folder / "checkpoints", config, shapes, read, {})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def export_of(tmp_path_factory: pytest.TempPathFactory, run_of: Callable[[str], Path]) -> Callable[..., Path]:
+    """The exported folder of a kind, with factored or merged weights."""
+    root = tmp_path_factory.mktemp("exports")
+
+    def make(kind: str, weights: str = "factored") -> Path:
+        folder = root / f"{kind}-{weights}"
+        if not folder.exists():
+            export(ExportConfig(run=str(run_of(kind)), output=str(folder), weights=weights))  # type: ignore[arg-type]
+        return folder
+
+    return make
