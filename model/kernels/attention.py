@@ -20,7 +20,12 @@ from model.kernels import flash
 
 
 def differential_attention(
-    q_TBHSK: Tensor, k_TBHSK: Tensor, v_TBHE: Tensor, lambda_full: Tensor, document_starts_TB: Tensor | None = None
+    q_TBHSK: Tensor,
+    k_TBHSK: Tensor,
+    v_TBHE: Tensor,
+    lambda_full: Tensor,
+    document_starts_TB: Tensor | None = None,
+    form: str | None = None,
 ) -> Tensor:
     """(softmax(Q1 K1^T / sqrt K) - lambda softmax(Q2 K2^T / sqrt K)) V per head (DIFF paper, equation 1).
 
@@ -29,12 +34,13 @@ def differential_attention(
         v_TBHE: values, E = 2K.
         lambda_full: scalar in fp32 or better.
         document_starts_TB: index of the first token of the document that each token is in; attention stays inside it.
+        form: "stacked" or "padded"; None: the one that is faster on the tensors' device.
 
     Returns:
         [T, B, H, 2K] in the values' type.
     """
-    form = _padded if q_TBHSK.device.type == "cpu" else _stacked
-    first, second = form(q_TBHSK, k_TBHSK, v_TBHE, document_starts_TB).to(lambda_full.dtype).unbind(3)
+    both_TBHSE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBHSK, v_TBHE, document_starts_TB)
+    first, second = both_TBHSE.to(lambda_full.dtype).unbind(3)
     return (first - lambda_full * second).to(v_TBHE.dtype)
 
 
@@ -60,11 +66,13 @@ def softmax_attention(
 
 def attention_backend(device: torch.device | str, dtype: torch.dtype) -> str:
     """Which kernel and form the functions above use for tensors like these, in words."""
-    if torch.device(device).type == "cpu":
-        return "torch SDPA, differential heads padded to 2K"
-    if dtype in flash.DTYPES and flash.installed():
-        return "flash-attn, differential heads stacked"
-    return "torch SDPA, differential heads stacked"
+    device = torch.device(device)
+    kernel = "flash-attn" if device.type == "cuda" and dtype in flash.DTYPES and flash.installed() else "torch SDPA"
+    return f"{kernel}, differential heads {_form_on(device)}"
+
+
+def _form_on(device: torch.device) -> str:
+    return "padded" if device.type == "cpu" else "stacked"
 
 
 def _stacked(q_TBHSK: Tensor, k_TBHSK: Tensor, v_TBHE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
@@ -83,6 +91,9 @@ def _padded(q_TBHSK: Tensor, k_TBHSK: Tensor, v_TBHE: Tensor, document_starts_TB
     q, k = (F.pad(x, (0, K)).flatten(2, 3) for x in (q_TBHSK, k_TBHSK))
     v = v_TBHE.unsqueeze(3).expand(T, B, H, S, 2 * K).flatten(2, 3)
     return softmax_attention(q, k, v, document_starts_TB, scale=K**-0.5).unflatten(2, (H, S))
+
+
+FORMS = {"stacked": _stacked, "padded": _padded}
 
 
 def _document_mask(document_starts_TB: Tensor) -> Tensor:

@@ -133,6 +133,12 @@ def inspect_details() -> dict[str, bool]:
     for sequence_parallel in (False, True):
         mode = "sequence-parallel" if sequence_parallel else "plain"
         sharding = tensor_parallel(sequence_parallel)
+        whole = logical_parameters(LanguageModel(build_layers(config, Unsharded(), seed=1)))
+        own = logical_parameters(LanguageModel(build_layers(config, sharding, seed=1)))
+        facts[f"{mode}: initial values are parts of the plain model's"] = all(
+            torch.equal(p, own_part(whole[name], p, sharding)) for name, p in own.items()
+        )
+
         payload, labels_BT = payload_and_labels(config, documents=True)
         runs = {}
         for recompute in ("none", "selective", "full"):
@@ -175,7 +181,7 @@ def inspect_details() -> dict[str, bool]:
 def test_recomputation_losses_and_partial_gradients():
     for facts in run_world(2, inspect_details):
         assert [fact for fact, holds in facts.items() if not holds] == []
-        assert len(facts) == 13
+        assert len(facts) == 15
 
 
 def build_13b_on_meta(rank: int) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
