@@ -17,7 +17,7 @@ from typing import Any, Literal
 import xxhash
 
 from common.errors import InputError
-from common.files import read_json, sha256_of_json, write_json
+from common.files import TEMPORARY_SUFFIX, read_json, sha256_of_json, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -98,6 +98,13 @@ def checksum(data: Any) -> str:
 def step_folder(checkpoints: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` lies."""
     return checkpoints / f"step_{step:08d}"
+
+
+def list_steps(checkpoints: Path) -> list[Path]:
+    """The folders of whole checkpoints, oldest first."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted(p for p in checkpoints.glob("step_*") if p.is_dir() and not p.name.endswith(TEMPORARY_SUFFIX))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -31,6 +31,7 @@ from pretrain.checkpoint_layout import (
     Manifest,
     TensorLayout,
     checksum,
+    list_steps,
     step_folder,
     write_manifest,
 )
@@ -192,13 +193,6 @@ class CheckpointWriter:
             doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-
-
-def list_steps(checkpoints: Path) -> list[Path]:
-    """The folders of whole checkpoints, oldest first."""
-    if not checkpoints.is_dir():
-        return []
-    return sorted(p for p in checkpoints.glob("step_*") if p.is_dir() and not p.name.endswith(TEMPORARY_SUFFIX))
 
 
 def remove_leftovers(checkpoints: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from common.errors import InputError
+from pretrain.checkpoint_layout import list_steps
 from pretrain.checkpoint_reader import CheckpointReader
 from pretrain.checkpoint_state import local_fragments, publish
-from pretrain.checkpoint_writer import list_steps
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
 from pretrain.topology import Topology

@@ -104,7 +104,7 @@ def export(settings: ExportConfig) -> None:
 
 def find_checkpoint(run: Path, step: int | None) -> Path:
     """The checkpoint folder of ``step``, or the newest."""
-    from pretrain.checkpoint_writer import list_steps
+    from pretrain.checkpoint_layout import list_steps
 
     folders = {int(folder.name.removeprefix("step_")): folder for folder in list_steps(run / "checkpoints")}
     if not folders:
