@@ -20,7 +20,7 @@ setup(
         "datasets>=3",
         "tiktoken>=0.9",
         "tokenizers>=0.21",
-        "wandb>=0.19",
+        "wandb>=0.31",
         "jsonargparse>=4.40",
         "docstring-parser>=0.16",
         "pyyaml>=6",

@@ -4,12 +4,14 @@ import os
 import sys
 
 from common.cli import parse_config, run_command
+from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
 
 
 def main(arguments: list[str]) -> int:
     """Parses the config and trains."""
     config = parse_config(RunConfig, arguments, "python -m pretrain", "Pretrains a Shared DIFF Transformer.")
+    choose_accelerator()
     from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
 
     pretrain(config)

@@ -119,7 +119,7 @@ class CheckpointReader:
         return values
 
     def _pread(self, fragment: Fragment, skip: int, target: np.ndarray) -> None:
-        view = memoryview(target).cast("B")
+        view = target.view(np.uint8).data
         path = self.folder / fragment.file
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -37,9 +37,6 @@ def local_fragments(engine: Engine, steps_taken: int) -> Iterator[LocalFragment]
     """Every range that this rank holds; creates the Adam moments if no step has created them yet."""
     if not engine.optimizer.state:
         engine.optimizer.create_state(steps_taken)
-    link = getattr(engine.deepspeed.optimizer, "_lazy_init_hp_params_optimizer_state", None)
-    if link is not None:
-        link()
     for parameter in engine.parameters:
         for kind in KINDS:
             view = _view(engine, parameter, kind)
@@ -94,7 +91,18 @@ def _view(engine: Engine, parameter: nn.Parameter, kind: Kind) -> tuple[int, tor
     mapping = parameter._hp_mapping  # type: ignore[attr-defined]
     if mapping is None:
         return None
-    return mapping.lp_fragment_address.start, mapping.get_hp_fragment(state_key).view(-1)
+    flat = _flat_partitions(engine.deepspeed.optimizer)[mapping.param_group_index]
+    # Not mapping.get_hp_fragment: DeepSpeed links moments before the second parameter group has any.
+    source = flat if state_key is None else engine.optimizer.state[flat][state_key]
+    address = mapping.hp_fragment_address
+    return mapping.lp_fragment_address.start, source.narrow(0, address.start, address.numel)
+
+
+def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:
+    """This rank's fp32 partition of every parameter group, for ZeRO 1 and 2."""
+    if hasattr(optimizer, "fp32_groups_flat_partition"):  # BF16_Optimizer
+        return list(optimizer.fp32_groups_flat_partition)
+    return list(optimizer.single_partition_of_fp32_groups)
 
 
 def _describe(engine: Engine, parameter: nn.Parameter, kind: Kind, start: int, view: torch.Tensor) -> LocalFragment:

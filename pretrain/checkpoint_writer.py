@@ -214,7 +214,7 @@ def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.nda
             record = Fragment(
                 fragment.name, fragment.kind, fragment.tensor_rank, start, values.size, path.name, offset, digest
             )
-            file.write(memoryview(values).cast("B"))
+            file.write(values.view(np.uint8).data)
             records.append(record)
             tensors[fragment.name] = dataclasses.asdict(fragment.layout)
             offset += record.bytes

@@ -16,7 +16,7 @@ def check_data(config: RunConfig, stream: TokenStream, validation: Validation | 
                 f"model.vocab_size: is {config.model.vocab_size}, but the tokens of {what} need at least "
                 f"{source.vocab_size}"
             )
-    if validation is not None and validation.fingerprint != stream.fingerprint:
+    if validation is not None and validation.tokenizer["fingerprint"] != stream.tokenizer["fingerprint"]:
         raise InputError(
             f"data.validation: {config.data.validation} was tokenized by another tokenizer than data.train; "
             "prepare both with the same one"

@@ -28,7 +28,8 @@ def pretrain(config: RunConfig) -> None:
     """Trains to the last step, going on from the newest whole checkpoint of the run folder."""
     topology = topology_from_environment(config.parallel)
     check_run(config, topology)
-    stream, validation = open_stream(config.data, config.seed), open_validation(config.data)
+    stream = open_stream(config.data, config.seed, check_files=topology.local_rank == 0)
+    validation = open_validation(config.data, check_files=topology.local_rank == 0)
     check_data(config, stream, validation)
     held_out = HeldOut(validation, config, topology) if validation is not None else None
     checkpoints = config.run_folder / "checkpoints"

@@ -104,7 +104,7 @@ class WeightsAndBiases:
         try:
             import wandb
 
-            online = wandb.api.api_key is not None
+            online = bool(wandb.login(prompt=False))
             run = wandb.init(
                 project=config.metrics.wandb_project,
                 name=config.name,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from common.errors import InputError
 from pretrain.config import ParallelConfig
@@ -104,7 +105,7 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
     if topology.world_size == 1:  # a single process needs no port that another run may hold
-        dist.init_process_group(_backend(device), store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(_backend(device), store=HashStore(), rank=0, world_size=1)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of the operations that it builds
         deepspeed.init_distributed(
             dist_backend=_backend(device),
