@@ -82,7 +82,11 @@ class Sharding(ABC):
 
     @abstractmethod
     def enter(self, x: Tensor) -> Tensor:
-        """Makes ``x`` [T or T/size, ...] whole for layers that split features; backward sums the ranks' gradients."""
+        """Makes ``x`` [T or T/size, ...] whole for layers that split features; backward sums the ranks' gradients.
+
+        Under sequence parallelism the layers keep the whole sequence for their backward pass: a second gather there,
+        as megatron-core's own linear layers do, would save that memory and cost one exchange for each layer.
+        """
 
     @abstractmethod
     def gather_columns(self, x: Tensor) -> Tensor:

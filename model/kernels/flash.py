@@ -50,5 +50,5 @@ def document_bounds(document_starts_TB: Tensor) -> Tensor:
     T, B = document_starts_TB.shape
     index_T = torch.arange(T, device=document_starts_TB.device)
     first_B_T = (document_starts_TB.t() == index_T).flatten()
-    end = torch.tensor([B * T], dtype=torch.int32, device=document_starts_TB.device)
+    end = torch.full((1,), B * T, dtype=torch.int32, device=document_starts_TB.device)
     return torch.cat([first_B_T.nonzero().flatten().int(), end])

@@ -1,0 +1,72 @@
+"""The ledger's formula equals what two processes exchange: every kind, reading and mode, layer by layer."""
+
+import itertools
+
+import torch.distributed as dist
+
+from model.communication import Collective, Split, layer_communication, partial_gradient_elements
+from model.config import ModelConfig
+from model.layers import build_layers
+from model.loss import mean_loss
+from model.parallel import info_of
+from tests.model.helpers import tokens
+from tests.parallel.collectives import CollectiveCounter
+from tests.parallel.test_layers import KINDS, tensor_parallel
+from tests.world import run_world
+
+B, T = 2, 16
+
+
+def as_pairs(collectives: tuple[Collective, ...]) -> list[tuple[str, int]]:
+    return sorted((collective.operation, collective.whole_bytes) for collective in collectives)
+
+
+def count_and_compare() -> list[str]:
+    """The cases in which formula and count differ on this rank."""
+    wrong = []
+    modes = itertools.product(KINDS.items(), (False, True), ("none", "selective", "full"))
+    for (kind, config), sequence_parallel, recompute in modes:
+        sharding = tensor_parallel(sequence_parallel)
+        split = Split(dist.get_world_size(), sequence_parallel, B, T, 4, recompute)
+        expected = layer_communication(config, split)
+        layers = build_layers(config, sharding, seed=1, activation_checkpointing=recompute)
+        built = {layer.name: layer.build() for layer in layers if layer.tied_to is None}
+
+        payload = tokens(config, B, T)
+        for layer in layers:
+            module = built[layer.tied_to or layer.name]
+            leaf = payload.detach().requires_grad_() if payload.is_floating_point() else payload
+            with CollectiveCounter() as forward:
+                out = layer.forward(module, leaf)
+            with CollectiveCounter() as backward:
+                out.sum().backward()
+            formula = expected.get("block" if layer.name.startswith("blocks") else layer.name)
+            pairs = [as_pairs(formula.forward), as_pairs(formula.backward)] if formula else [[], []]
+            if [sorted(forward.seen), sorted(backward.seen)] != pairs:
+                wrong.append(f"{kind}, sequence {sequence_parallel}, {recompute}, {layer.name}")
+            payload = out.detach()
+
+        logits = payload.requires_grad_()
+        with CollectiveCounter() as counter:
+            mean_loss(logits, tokens(config, B, T), sharding).backward()
+        if sorted(counter.seen) != as_pairs(expected["loss"].forward):
+            wrong.append(f"{kind}, loss")
+
+        partial = [p for module in built.values() for p in module.parameters() if info_of(p).partial_gradient]
+        if sum(p.numel() for p in partial) != sum(partial_gradient_elements(config, sequence_parallel).values()):
+            wrong.append(f"{kind}, sequence {sequence_parallel}, partial gradients")
+    return wrong
+
+
+def test_the_formula_counts_what_two_processes_exchange() -> None:
+    assert run_world(2, count_and_compare) == [[], []]
+
+
+def test_one_process_exchanges_nothing() -> None:
+    ledger = layer_communication(ModelConfig(), Split(1, False, B, T, 4))
+    assert all(not layer.forward and not layer.backward for layer in ledger.values())
+
+
+def test_ring_traffic_of_each_operation() -> None:
+    assert Collective("all_reduce", "", 800).wire_bytes(4) == 1200
+    assert Collective("all_gather", "", 800).wire_bytes(4) == Collective("reduce_scatter", "", 800).wire_bytes(4) == 600
