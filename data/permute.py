@@ -50,28 +50,23 @@ def mix(words: Words) -> Words:
 
 
 def _apply(index: ArrayLike, size: ArrayLike, key: ArrayLike, inverse: bool) -> IntArray:
-    index, size = np.asarray(index, np.int64), np.asarray(size, np.int64)
-    shape = np.broadcast_shapes(index.shape, size.shape, np.shape(key))
-    index = np.broadcast_to(index, shape)
-    key = np.asarray(key, np.uint64)
-    if index.size and (index.min() < 0 or (index >= size).any()):
-        raise ValueError(f"index outside 0..size-1 (largest {index.max()}, size {size.min()})")
-    small = np.broadcast_to(size < SMALL, shape)
-    if not small.any():
-        return _walk(index, size, key, inverse)
-    result = np.empty(shape, np.int64)
-    if shape == ():
-        return _sorted_by_hash(int(size), int(key), inverse)[index]
-    size, key = np.broadcast_to(size, shape), np.broadcast_to(key, shape)
-    large = ~small
-    result[large] = _walk(index[large], size[large], key[large], inverse)
+    index, size, key = np.asarray(index, np.int64), np.asarray(size, np.int64), np.asarray(key, np.uint64)
+    shape = np.broadcast_shapes(index.shape, size.shape, key.shape)
+    index = np.broadcast_to(index, shape).reshape(-1)
+    if index.size and (index.min() < 0 or (index >= np.broadcast_to(size, shape).reshape(-1)).any()):
+        raise ValueError(f"index outside 0..size-1: {index.min()} to {index.max()}, size at least {size.min()}")
+    if size.size and size.min() >= SMALL and size.ndim == key.ndim == 0:
+        return _walk(index, size.reshape(1), key.reshape(1), inverse).reshape(shape)
+    size, key = np.broadcast_to(size, shape).reshape(-1), np.broadcast_to(key, shape).reshape(-1)
+    images = np.empty(index.shape, np.int64)
+    large = size >= SMALL
+    images[large] = _walk(index[large], size[large], key[large], inverse)
+    small = np.flatnonzero(~large)
     tables, which = np.unique(np.stack([size[small].astype(np.uint64), key[small]]), axis=1, return_inverse=True)
-    images, places = np.empty(which.size, np.int64), index[small]
     for number, (table_size, table_key) in enumerate(tables.T):
-        chosen = which.ravel() == number
-        images[chosen] = _sorted_by_hash(int(table_size), int(table_key), inverse)[places[chosen]]
-    result[small] = images
-    return result
+        chosen = small[which.reshape(-1) == number]
+        images[chosen] = _sorted_by_hash(int(table_size), int(table_key), inverse)[index[chosen]]
+    return images.reshape(shape)
 
 
 @lru_cache(maxsize=512)
@@ -87,12 +82,13 @@ def _walk(index: IntArray, size: IntArray, key: Words, inverse: bool) -> IntArra
     right_bits = (bits - bits // 2).astype(np.uint64)
     left_bits = (bits // 2).astype(np.uint64)
     images = _network(index.astype(np.uint64), left_bits, right_bits, key, inverse)
-    limit = np.broadcast_to(size.astype(np.uint64), images.shape)
+    everyone = (size.astype(np.uint64), left_bits, right_bits, key)
+    limit, left_bits, right_bits, key = (np.broadcast_to(values, images.shape) for values in everyone)
     outside = np.flatnonzero(images >= limit)
     while outside.size:
-        again = [np.broadcast_to(values, images.shape).flat[outside] for values in (left_bits, right_bits, key)]
-        images.flat[outside] = _network(images.flat[outside], again[0], again[1], again[2], inverse)
-        outside = outside[images.flat[outside] >= limit.flat[outside]]
+        again = _network(images[outside], left_bits[outside], right_bits[outside], key[outside], inverse)
+        images[outside] = again
+        outside = outside[again >= limit[outside]]
     return images.astype(np.int64)
 
 

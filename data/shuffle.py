@@ -67,7 +67,7 @@ class _Windows:
         self.missing = self.chunks * self.chunk - epoch.size
         self.per_window = np.maximum(1, -(-epoch.window // self.chunk))
         self.full = self.per_window * self.chunk
-        self.short_slot = permute(self.chunks - 1, self.chunks, epoch.key)
+        self.short_slot = unpermute(self.chunks - 1, self.chunks, epoch.key)
         self.short_window = self.short_slot // self.per_window
 
     def number_at(self, position: IntArray) -> IntArray:
