@@ -33,10 +33,9 @@ class LocalFragment:
     """the part of ``values`` that this rank, and no other, writes"""
 
 
-def local_fragments(engine: Engine, steps_taken: int) -> Iterator[LocalFragment]:
-    """Every range that this rank holds; creates the Adam moments if no step has created them yet."""
-    if not engine.optimizer.state:
-        engine.optimizer.create_state(steps_taken)
+def local_fragments(engine: Engine) -> Iterator[LocalFragment]:
+    """Every range that this rank holds; creates the Adam moments where no step has created them yet."""
+    engine.optimizer.create_state(_master_weights(engine))
     for parameter in engine.parameters:
         for kind in KINDS:
             view = _view(engine, parameter, kind)
@@ -50,13 +49,20 @@ def publish(engine: Engine) -> None:
     if engine.zero_stage == 0:
         return
     if engine.zero_stage == 3:
-        for group in range(len(optimizer.fp16_groups)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        _publish_stage_3(optimizer)
         return
     if hasattr(optimizer, "update_lp_params"):  # BF16_Optimizer
         optimizer.update_lp_params()
         return
     _publish_stage_1_and_2(optimizer)
+
+
+def _publish_stage_3(optimizer: Any) -> None:
+    optimizer._partition_all_parameters()
+    for group in range(len(optimizer.fp16_groups)):
+        optimizer._reassign_or_swap_out_partitioned_parameters(group)
+    if optimizer.persistent_parameters:  # small ones, which stay whole between steps
+        optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
 
 def _publish_stage_1_and_2(optimizer: Any) -> None:
@@ -96,6 +102,16 @@ def _view(engine: Engine, parameter: nn.Parameter, kind: Kind) -> tuple[int, tor
     source = flat if state_key is None else engine.optimizer.state[flat][state_key]
     address = mapping.hp_fragment_address
     return mapping.lp_fragment_address.start, source.narrow(0, address.start, address.numel)
+
+
+def _master_weights(engine: Engine) -> list[torch.Tensor]:
+    """The fp32 tensors that the optimizer updates on this rank."""
+    optimizer = engine.deepspeed.optimizer
+    if engine.zero_stage == 0:
+        return list(engine.parameters)
+    if engine.zero_stage == 3:
+        return list(optimizer.fp32_partitioned_groups_flat)
+    return _flat_partitions(optimizer)
 
 
 def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:

@@ -40,15 +40,20 @@ class GatedAdamW(torch.optim.AdamW):
             self._open = self._gate()
         return super().step(closure) if self._open else None
 
-    def create_state(self, steps_taken: int) -> None:
-        """Creates the moments of every parameter now, as zeros, so that a checkpoint can be read into them."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
+    def create_state(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Creates the missing moments of ``parameters`` now, as zeros, so that a checkpoint can be read into them."""
+        for parameter in parameters:
+            if parameter not in self.state:
                 self.state[parameter] = {
-                    "step": torch.tensor(float(steps_taken), dtype=torch.float32, device=parameter.device),
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
+
+    def set_steps_taken(self, steps: int) -> None:
+        """Tells every parameter's bias correction that ``steps`` steps have been taken."""
+        for state in self.state.values():
+            state["step"].fill_(float(steps))
 
 
 def build_optimizer(

@@ -63,7 +63,7 @@ def check_same_model(reader: CheckpointReader, config: RunConfig) -> None:
 @torch.no_grad()
 def load(engine: Engine, reader: CheckpointReader) -> None:
     """Fills weights and Adam moments of ``engine`` from a checkpoint of any topology."""
-    for fragment in local_fragments(engine, steps_taken=reader.step):
+    for fragment in local_fragments(engine):
         values = reader.read_range(
             fragment.name,
             fragment.kind,
@@ -73,4 +73,5 @@ def load(engine: Engine, reader: CheckpointReader) -> None:
             fragment.values.numel(),
         )
         fragment.values.copy_(values)
+    engine.optimizer.set_steps_taken(reader.step)
     publish(engine)

@@ -92,7 +92,7 @@ class Trainer:
             },
             topology=self.topology.describe(),
         )
-        self._report_failed_save(self.writer.save(list(local_fragments(self.engine, done)), facts))
+        self._report_failed_save(self.writer.save(list(local_fragments(self.engine)), facts))
         self.meter.pause()
 
     def _report_failed_save(self, failure: str | None) -> None:

@@ -90,6 +90,7 @@ def _run_rank(
 @functools.cache
 def _context() -> ForkServerContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

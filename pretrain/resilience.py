@@ -1,0 +1,146 @@
+"""What every start of a run leaves behind, so that the next start, the launcher and a person know how it went.
+
+In: what a rank or the launcher knows. Out: `runs/NAME/attempts/0003/`, one small file per writer:
+`launch.json` and `node_HOST.json` by the launcher, `start.json`, `progress` and `end.json` by rank 0,
+`rank_00005.error.json`, `rank_00005.hang.json` and `rank_00005.stacks` by the ranks.
+Always: every file has one writer and is whole or absent, so nodes never mix on a shared file system. The attempt's
+number comes from the launcher; attempt 0 stands for starts without one.
+"""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from common.files import write_json
+
+ATTEMPT_VARIABLE = "PRETRAIN_ATTEMPT"
+HUNG_STATUS = 76
+"""exit status of a rank that the hang watchdog ended"""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    ROLLED_BACK = "rolled back"
+    BAD_INPUT = "bad input"
+    HUNG = "hung"
+    CRASHED = "crashed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """What an attempt's folder says."""
+
+    number: int
+    folder: Path
+    launch: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    """the last step that was finished in it; None: none was"""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it runs, or where nobody has said it yet."""
+        return Outcome(self.end["outcome"]) if self.end else None
+
+    @property
+    def last_step(self) -> int:
+        """Steps that the run had taken when the attempt ended."""
+        return self.step if self.step is not None else int(self.start.get("step", 0))
+
+    def files(self, pattern: str) -> list[dict[str, Any]]:
+        """The readable JSON files of that name, as in "rank_*.hang.json", in order."""
+        found = (_read(path) for path in sorted(self.folder.glob(pattern)))
+        return [content for content in found if content]
+
+
+class Attempt:
+    """The writing side: one start of a run."""
+
+    def __init__(self, run_folder: Path, number: int) -> None:
+        self.number = number
+        self.folder = attempt_folder(run_folder, number)
+        self._progress: int | None = None
+
+    def launch(self, **facts: Any) -> None:
+        """The launcher starts it."""
+        self._write("launch.json", time=time.time(), **facts)
+
+    def start(self, step: int, **facts: Any) -> None:
+        """Rank 0 goes on from ``step``."""
+        if self.number == 0:  # reused by every start without a launcher
+            for old in ("end.json", "progress"):
+                (self.folder / old).unlink(missing_ok=True)
+        self._write("start.json", time=time.time(), step=step, **facts)
+
+    def progress(self, step: int) -> None:
+        """Rank 0 has finished ``step`` steps; costs one small write."""
+        if self._progress is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._progress = os.open(self.folder / "progress", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.pwrite(self._progress, f"{step:>15}\n".encode(), 0)
+
+    def end(self, outcome: Outcome, reason: str, step: int | None = None) -> None:
+        """It is over, and why, in one line."""
+        self._write("end.json", time=time.time(), outcome=outcome, reason=" ".join(reason.split()), step=step)
+
+    def rank_failed(self, rank: int, error: BaseException) -> None:
+        """This rank ends with ``error``."""
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        self._write(f"rank_{rank:05d}.error.json", time=time.time(), rank=rank, host=socket.gethostname(), error=text)
+
+    def node_failed(self, host: str, failures: list[dict[str, Any]]) -> None:
+        """The launcher of ``host`` saw these ranks die."""
+        self._write(f"node_{host}.json", time=time.time(), host=host, failures=failures)
+
+    def _write(self, name: str, **content: Any) -> None:
+        write_json(self.folder / name, content)
+
+
+def current_attempt(run_folder: Path) -> Attempt:
+    """The attempt that this process belongs to, as the launcher's environment says."""
+    return Attempt(run_folder, int(os.environ.get(ATTEMPT_VARIABLE, "0")))
+
+
+def next_attempt(run_folder: Path) -> Attempt:
+    """A new attempt, numbered after all there are."""
+    return Attempt(run_folder, max((record.number for record in read_attempts(run_folder)), default=0) + 1)
+
+
+def attempt_folder(run_folder: Path, number: int) -> Path:
+    """Where attempt ``number`` lies."""
+    return run_folder / "attempts" / f"{number:04d}"
+
+
+def read_attempts(run_folder: Path) -> list[AttemptRecord]:
+    """All attempts of a run, oldest first; safe while the run goes on."""
+    folders = [path for path in (run_folder / "attempts").glob("*") if path.name.isdigit()]
+    records = [read_attempt(path) for path in folders]
+    return sorted(records, key=lambda record: (record.start or record.launch).get("time", 0.0))
+
+
+def read_attempt(folder: Path) -> AttemptRecord:
+    """One attempt."""
+    try:
+        step = int((folder / "progress").read_text())
+    except (OSError, ValueError):
+        step = None
+    parts = {name: _read(folder / f"{name}.json") for name in ("launch", "start", "end")}
+    return AttemptRecord(number=int(folder.name), folder=folder, step=step, **parts)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
