@@ -61,6 +61,13 @@ class ModelConfig:
                 raise InputError(f"model.{name}: must be at least 1, is {getattr(self, name)}")
         if self.head_dim % 2:
             raise InputError(f"model.head_dim: must be even for rotary positions, is {self.head_dim}")
+        for name in ("rope_theta", "norm_eps"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"model.{name}: must be positive, is {getattr(self, name)}")
+        if self.lambda_init != "default" and not 0 <= float(self.lambda_init) < 1:
+            raise InputError(f"model.lambda_init: must be 'default' or in [0, 1), is {self.lambda_init}")
+        if self.num_kv_heads is not None and self.num_kv_heads < 1:
+            raise InputError(f"model.num_kv_heads: must be at least 1, is {self.num_kv_heads}")
         if self.num_kv_heads is not None and self.attention != "diff_v2":
             raise InputError(f"model.num_kv_heads: only diff_v2 groups its key/value heads, not {self.attention}")
         if self.attention == "diff_v2" and self.num_heads % self.kv_heads:

@@ -7,7 +7,7 @@ model/kernels/norm.py.
 from torch import Tensor, nn
 
 from model.kernels.norm import rms_norm
-from model.parallel import Sharding
+from model.parallel import Sharding, TouchedBy
 
 
 class Norm(nn.Module):
@@ -17,7 +17,7 @@ class Norm(nn.Module):
         touched_by: "tokens" for a norm of the residual stream, "heads" for one inside this rank's heads.
     """
 
-    def __init__(self, width: int, eps: float, sharding: Sharding, touched_by: str = "tokens") -> None:
+    def __init__(self, width: int, eps: float, sharding: Sharding, touched_by: TouchedBy = "tokens") -> None:
         super().__init__()
         self.weight = sharding.replicated(width, touched_by=touched_by)
         self.eps = eps

@@ -8,11 +8,14 @@ PyTorch; with ``Unsharded`` every operation is the identity or a plain matrix pr
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+TouchedBy = Literal["heads", "tokens"]
+"""Whose activations reach a replicated parameter on one rank: its heads only, or its part of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,10 @@ class Sharding(ABC):
     def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
         """-log softmax(logits)[label] as loss_TB in fp32 from this rank's part of the vocabulary."""
 
-    def replicated(self, *shape: int, touched_by: str) -> nn.Parameter:
+    def replicated(self, *shape: int, touched_by: TouchedBy) -> nn.Parameter:
         """An uninitialised parameter that every rank holds whole.
 
-        ``touched_by`` says whose activations reach it on one rank: "heads" (this rank's heads only) or "tokens" (its
-        part of the sequence). Where that is not everything, the gradient on one rank is partial.
+        Where ``touched_by`` says that one rank sees only some of what the parameter acts on, its gradient is partial.
         """
         partial = self.size > 1 and (touched_by == "heads" or self.sequence_parallel)
         return describe(nn.Parameter(torch.empty(*shape)), ParameterInfo("", shape, None, partial))

@@ -1,5 +1,6 @@
 """The list of layers: names, order, costs, the tied head, and what each parameter says about itself."""
 
+import pytest
 import torch
 
 from model.config import ModelConfig
@@ -148,3 +149,16 @@ def test_recomputation_keeps_less():
         saved[recompute] = sum(sizes.values())
         del logits_TBV
     assert saved["full"] < saved["selective"] < saved["none"]
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_a_block_is_one_graph_without_side_effects(config):
+    """What torch.compile needs: no Python between two halves of a block, nothing that waits for the device."""
+    torch.compiler.reset()
+    block = build(config, dtype=torch.float32).layers["blocks_0"]
+    x_TBD = torch.randn(12, 2, config.hidden_size)
+    starts_TB = torch.zeros(12, 2, dtype=torch.int32)
+    for payload in (x_TBD, (x_TBD, starts_TB)):
+        compiled = torch.compile(block, fullgraph=True, backend="eager")(payload)
+        for found, expected in zip(compiled, block(payload), strict=True):
+            torch.testing.assert_close(found, expected)

@@ -1,0 +1,99 @@
+"""On a GPU: kernels and whole models in bf16 and fp32 against their twins on the CPU, and no waiting for the device."""
+
+import pytest
+import torch
+
+from model.kernels.attention import FORMS, attention_backend, differential_attention, softmax_attention
+from model.kernels.norm import norm_backend, rms_norm
+from model.layers import LanguageModel
+from tests.model.helpers import KINDS, assert_close, build, spread, tokens
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
+T, B, H = 192, 2, 3
+STARTS_TB = torch.tensor([[0, 0]] * 70 + [[70, 0]] * 30 + [[70, 100]] * 92, dtype=torch.int32)
+both_dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+documents = pytest.mark.parametrize("starts_TB", [None, STARTS_TB], ids=["one document", "documents"])
+
+
+def compare_with_cpu(function, shapes, dtype):
+    """``function`` of random tensors: on the GPU in ``dtype`` against the CPU in fp64, outputs and gradients."""
+    generator = torch.Generator().manual_seed(1)
+    values = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    exact = [x.double().requires_grad_() for x in values]
+    found = [x.cuda().requires_grad_() for x in values]
+    expected_out, out = function(*exact), function(*found)
+    direction = torch.randn(expected_out.shape, generator=generator)
+    (expected_out * direction.double()).sum().backward()
+    (out * direction.to(dtype).cuda()).sum().backward()
+    assert_close(out.cpu().double(), expected_out, TOLERANCE[dtype], "output")
+    for index, (x, reference) in enumerate(zip(found, exact, strict=True)):
+        assert_close(x.grad.cpu().double(), reference.grad, 2 * TOLERANCE[dtype], f"gradient of argument {index}")
+
+
+def starts_on(x, starts_TB):
+    return None if starts_TB is None else starts_TB.to(x.device)
+
+
+@documents
+@both_dtypes
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("head_dim", [64, 88, 104, 128])
+def test_differential_attention(head_dim, form, dtype, starts_TB):
+    def attend(q, k, v):
+        weight = torch.tensor(0.4, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
+        return differential_attention(q, k, v, weight, starts_on(q, starts_TB), form=form)
+
+    shapes = [(T, B, H, 2, head_dim), (T, B, H, 2, head_dim), (T, B, H, 2 * head_dim)]
+    compare_with_cpu(attend, shapes, dtype)
+
+
+@documents
+@both_dtypes
+def test_grouped_softmax_attention(dtype, starts_TB):
+    def attend(q, k, v):
+        return softmax_attention(q, k, v, starts_on(q, starts_TB))
+
+    compare_with_cpu(attend, [(T, B, 6, 64), (T, B, 3, 64), (T, B, 3, 64)], dtype)
+
+
+@both_dtypes
+def test_rms_norm(dtype):
+    compare_with_cpu(lambda x, weight: rms_norm(x, weight, 1e-5), [(T, B, 256), (256,)], dtype)
+
+
+@both_dtypes
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_models_compute_what_they_compute_on_the_cpu(config, dtype):
+    exact = build(config, dtype=torch.float64)
+    found = build(config, dtype=dtype, device="cuda")
+    spread(exact)
+    with torch.no_grad():
+        for parameter, reference in zip(found.parameters(), exact.parameters(), strict=True):
+            parameter.copy_(reference)
+    tokens_BT = tokens(config, length=64)
+    logits_TBV, expected_TBV = found(tokens_BT.cuda()), exact(tokens_BT)
+    error = (logits_TBV.cpu().double() - expected_TBV).std() / expected_TBV.std()
+    assert error < (0.05 if dtype == torch.bfloat16 else 1e-4)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_a_step_never_waits_for_the_gpu(config, recompute):
+    model: LanguageModel = build(config, dtype=torch.bfloat16, device="cuda", activation_checkpointing=recompute)
+    tokens_BT = tokens(config, length=64).cuda()
+    model(tokens_BT).float().square().mean().backward()  # kernels are chosen and loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(tokens_BT).float().square().mean().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_what_is_in_use_can_be_told():
+    assert attention_backend("cuda", torch.bfloat16).endswith("stacked")
+    assert "RMSNorm" in norm_backend("cuda")
