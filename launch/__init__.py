@@ -1,0 +1,1 @@
+"""Starting, watching and requeueing runs. Imports pretrain; nothing imports it."""

@@ -1,0 +1,32 @@
+"""`python -m launch COMMAND ...`: starts, watches and requeues runs."""
+
+import importlib
+import sys
+
+from common.cli import run_command
+from common.errors import InputError, nearest
+
+COMMANDS = {
+    "local": ("launch.local", "train on this machine: torchrun with checks before it"),
+    "torchrun": ("launch.torchrun", "this node's part of a job: torchrun that passes signals on (run by srun)"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Hands the arguments to the command's module, whose ``main`` returns the exit status."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print("usage: python -m launch COMMAND ...\n")
+        print("\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()))
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise InputError(
+            f"launch {command}: no such command{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
+        )
+    module = importlib.import_module(COMMANDS[command][0])
+    status: int = module.main(rest)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""`python -m launch local --nproc N --config configs/X.yaml [--section.key value ...]`
+
+In: the training's own arguments. Out: the training on this machine, and its exit status.
+Always: a wrong config is one line and status 2 before any process starts; a run that was asked to stop ends with
+status 75 and goes on where it was when the same command is given again; one that rolled back starts again at once.
+"""
+
+import argparse
+import os
+
+from common.cli import parse_config
+from common.errors import InputError
+from launch.torchrun import NodePlan, relay_signals, run_node
+from launch.verdict import Action, close_attempt, decide
+from pretrain.config import RunConfig
+from pretrain.resilience import ATTEMPT_VARIABLE, next_attempt
+
+STOPPED_STATUS = 75
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the config, then trains until the run is finished, stopped, or has crashed too often."""
+    settings, training = _parse(arguments)
+    relay_signals()
+    config = parse_config(RunConfig, training, "python -m launch local")
+    processes = settings.nproc or _devices()
+    check(config, processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
+    while True:
+        attempt = next_attempt(config.run_folder)
+        attempt.launch(nodes=[os.uname().nodename], processes=processes)
+        os.environ[ATTEMPT_VARIABLE] = str(attempt.number)
+        status = run_node(NodePlan(processes), ["pretrain", *training], config.run_folder)
+        close_attempt(config.run_folder, status)
+        decision = decide(config.run_folder, tries=settings.tries)
+        if decision.action is Action.FINISHED:
+            return 0
+        if decision.action is Action.REQUEUE and status == 0:
+            print(f"{decision.reason}; the same command goes on from there", flush=True)
+            return STOPPED_STATUS
+        if decision.action is Action.STOP:
+            return status
+        print(f"{decision.reason}; starting again", flush=True)
+
+
+def check(config: RunConfig, processes: int) -> None:
+    """Refuses what the training would refuse, before there are processes."""
+    from pretrain.checks import check_run
+    from pretrain.topology import plan_topology
+
+    check_run(config, plan_topology(config.parallel, processes))
+
+
+def threads_per_process(processes: int) -> int:
+    """An equal share of the cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch local",
+        usage="%(prog)s [--nproc N] [--tries N] --config FILE [--section.key value ...]",
+        description="Trains on this machine. All other arguments go to `python -m pretrain`; its --help lists them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--nproc", type=int, help="processes (default: one per GPU, or one)")
+    parser.add_argument("--tries", type=int, default=1, help="starts that may end at the same step before giving up")
+    settings, training = parser.parse_known_args(arguments)
+    for name in ("nproc", "tries"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}: must be at least 1, is {value}")
+    return settings, training
+
+
+def _devices() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
