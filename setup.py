@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts")
 
 setup(
     name="shared-diff-pretrain",
@@ -12,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["common", "data", "model", "model.kernels", "pretrain", "launch", "scripts"],
+    packages=find_packages(include=[f"{room}*" for room in ROOMS]),
     install_requires=[
         "torch>=2.7",
         "deepspeed>=0.19.3,<0.20",
