@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import ModelConfig
 from model.layers import LanguageModel, build_layers
+from model.loss import mean_loss
 from model.parallel import Unsharded, info_of, logical_parameters
 from tests.model.helpers import KINDS, TINY, build, tokens
 
@@ -153,7 +155,7 @@ def test_recomputation_keeps_less():
 
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_a_block_is_one_graph_without_side_effects(config):
-    """What torch.compile needs: no Python between two halves of a block, nothing that waits for the device."""
+    """What torch.compile needs: no Python that it cannot follow between the two ends of a block."""
     torch.compiler.reset()
     block = build(config, dtype=torch.float32).layers["blocks_0"]
     x_TBD = torch.randn(12, 2, config.hidden_size)
@@ -162,3 +164,26 @@ def test_a_block_is_one_graph_without_side_effects(config):
         compiled = torch.compile(block, fullgraph=True, backend="eager")(payload)
         for found, expected in zip(compiled, block(payload), strict=True):
             torch.testing.assert_close(found, expected)
+
+
+class WaitingOperations(TorchDispatchMode):
+    """Notes operations whose result the host would have to wait for on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"):
+            self.seen.append(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_nothing_in_a_step_waits_for_the_device(config):
+    model = build(config, dtype=torch.float32)
+    tokens_BT = tokens(config)
+    with WaitingOperations() as waiting:
+        for payload in (tokens_BT, (tokens_BT, torch.zeros_like(tokens_BT, dtype=torch.int32))):
+            mean_loss(model(payload), tokens_BT, Unsharded()).backward()
+    assert waiting.seen == []
