@@ -16,7 +16,7 @@ Command = Callable[[list[str]], int | None]
 
 def main(arguments: list[str]) -> int | None:
     """Runs the sub-command that ``arguments`` begin with."""
-    commands = {"prepare": _prepare}
+    commands = {"prepare": _prepare, "adopt": _adopt, "plan": _plan, "verify": _verify, "trace": _trace}
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m data COMMAND [--help]\n")
         for name, command in commands.items():
@@ -29,11 +29,69 @@ def main(arguments: list[str]) -> int | None:
 
 
 def _prepare(arguments: list[str]) -> None:
-    """turns text into token shards"""
+    """Text to token shards."""
     from data.prepare import PrepareConfig, prepare, print_summary
 
     config = parse_config(PrepareConfig, _join_lists(arguments, "--input"), "python -m data prepare")
     print_summary(config.output, prepare(config))
+
+
+def _adopt(arguments: list[str]) -> None:
+    """Existing flat token files as shards, in place."""
+    from data.adopt import AdoptConfig, adopt
+
+    config = parse_config(AdoptConfig, _join_lists(arguments, "--input"), "python -m data adopt")
+    manifest = adopt(config)
+    print(
+        f"{manifest.documents:,} documents, {manifest.tokens:,} tokens of {manifest.dtype} in {len(manifest.shards)} "
+        f"file(s), adopted by {config.output}"
+    )
+
+
+def _plan(arguments: list[str]) -> int:
+    """What a run will see, and whether its data is all right."""
+    from data.plan import make_plan, print_plan
+    from data.run_order import RunOrder, parse_run_order
+
+    config = parse_run_order(RunOrder, _flag(arguments, "--json"), "python -m data plan")
+    plan = make_plan(config)
+    if config.json:
+        print(json.dumps(plan.as_dict(), indent=1))
+    else:
+        print_plan(plan)
+    return 2 if plan.problems else 0
+
+
+def _verify(arguments: list[str]) -> int:
+    """Every byte of token shards against its checksum."""
+    from data.verify import VerifyConfig, print_verdicts, verify
+
+    arguments = _join_lists(_flag(arguments, "--json"), "--input")
+    config = parse_config(VerifyConfig, arguments, "python -m data verify")
+    verdicts = verify(config)
+    if config.json:
+        print(json.dumps([verdict.as_dict() for verdict in verdicts], indent=1))
+    else:
+        print_verdicts(verdicts)
+    return 0 if all(verdict.is_whole for verdict in verdicts) else 2
+
+
+def _trace(arguments: list[str]) -> None:
+    """Which steps saw, or will see, a token, a document or a text."""
+    from data.run_order import parse_run_order
+    from data.trace import TraceConfig, as_dicts, print_sightings, trace
+
+    config = parse_run_order(TraceConfig, _flag(arguments, "--json"), "python -m data trace")
+    sightings = trace(config)
+    if config.json:
+        print(json.dumps(as_dicts(sightings), indent=1))
+    else:
+        print_sightings(config, sightings)
+
+
+def _flag(arguments: list[str], flag: str) -> list[str]:
+    """A bare ``flag`` as the ``flag=true`` that the parser reads."""
+    return [f"{flag}=true" if argument == flag else argument for argument in arguments]
 
 
 def _join_lists(arguments: list[str], flag: str) -> list[str]:

@@ -5,10 +5,15 @@ starts. Always: sample j of step s is number s * global_size + j, whatever the n
 micro-batch: a change of either leaves the global order as it was.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from data.config import RampConfig
 
 
 def rank_samples(
@@ -19,21 +24,50 @@ def rank_samples(
     Raises:
         InputError: ``global_size`` is no multiple of ``micro_size * data_size``.
     """
-    return split_samples(step * global_size, global_size, micro_size, data_size, data_rank)
+    return BatchSchedule(global_size).rank_samples(step, micro_size, data_size, data_rank)
 
 
-def split_samples(
-    first: int, global_size: int, micro_size: int, data_size: int, data_rank: int
-) -> list[NDArray[np.int64]]:
-    """As ``rank_samples``, for the global batch that begins with sample ``first`` (batch-size ramps)."""
-    per_pass = micro_size * data_size
-    if global_size % per_pass:
-        raise InputError(
-            f"batch.global_size: {global_size} sequences do not divide into micro-batches of {micro_size} on "
-            f"{data_size} data-parallel ranks; a multiple of {per_pass} would"
-        )
-    starts = range(first + data_rank * micro_size, first + global_size, per_pass)
-    return [np.arange(start, start + micro_size, dtype=np.int64) for start in starts]
+class BatchSchedule:
+    """Which samples each step takes: ``global_size`` of them, fewer in the steps of a batch-size ramp.
+
+    Steps and samples are counted from 0; the samples of step s follow those of step s - 1 without a gap.
+    """
+
+    def __init__(self, global_size: int, ramp: Sequence[RampConfig] = ()) -> None:
+        self._sizes = [entry.global_size for entry in ramp] + [global_size]
+        self._first_steps = [0, *accumulate(entry.steps for entry in ramp)]
+        self._first_samples = [0, *accumulate(entry.steps * entry.global_size for entry in ramp)]
+
+    def global_size(self, step: int) -> int:
+        """Samples of ``step``."""
+        return self._sizes[bisect_right(self._first_steps, step) - 1]
+
+    def first_sample(self, step: int) -> int:
+        """The first sample of ``step``: the number of samples consumed before it."""
+        part = bisect_right(self._first_steps, step) - 1
+        return self._first_samples[part] + (step - self._first_steps[part]) * self._sizes[part]
+
+    def step_of(self, sample: int) -> int:
+        """The step that takes ``sample``."""
+        part = bisect_right(self._first_samples, sample) - 1
+        return self._first_steps[part] + (sample - self._first_samples[part]) // self._sizes[part]
+
+    def rank_samples(self, step: int, micro_size: int, data_size: int, data_rank: int) -> list[NDArray[np.int64]]:
+        """As the function ``rank_samples``."""
+        size, first, per_pass = self.global_size(step), self.first_sample(step), micro_size * data_size
+        if size % per_pass:
+            raise InputError(
+                f"batch.global_size: {size} sequences do not divide into micro-batches of {micro_size} on "
+                f"{data_size} data-parallel ranks; a multiple of {per_pass} would"
+            )
+        starts = range(first + data_rank * micro_size, first + size, per_pass)
+        return [np.arange(start, start + micro_size, dtype=np.int64) for start in starts]
+
+    def place_of(self, sample: int, micro_size: int, data_size: int) -> tuple[int, int, int]:
+        """The inverse of ``rank_samples``: step, data-parallel rank and micro-batch of ``sample``."""
+        step = self.step_of(sample)
+        place = sample - self.first_sample(step)
+        return step, place // micro_size % data_size, place // (micro_size * data_size)
 
 
 def document_starts(tokens_BT: NDArray[np.integer], eod_id: int) -> NDArray[np.int32]:

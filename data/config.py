@@ -73,6 +73,21 @@ class CacheConfig:
 
 
 @dataclass(frozen=True)
+class RampConfig:
+    """The first steps of a batch-size ramp."""
+
+    steps: int
+    """steps with this batch size"""
+    global_size: int
+    """sequences per step"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "global_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"batch.ramp: {name} must be at least 1, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Training and held-out tokens."""
 

@@ -6,6 +6,7 @@ shard, page and bytes.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Damage:
     def __str__(self) -> str:
         return (
             f"{self.file}: shard {self.shard}, block {self.page} (bytes {self.first_byte} to {self.last_byte}): "
-            "checksum differs from the one taken when it was written"
+            "its checksum differs from the one taken when it was written"
         )
 
 
@@ -72,14 +73,37 @@ class TokenReader:
         self._ends = np.cumsum([shard.tokens for shard in manifest.shards], dtype=np.int64)
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._checksums: OrderedDict[int, NDArray[np.uint64]] = OrderedDict()
+        self._indices = {shard.file: index for index, shard in enumerate(manifest.shards)}
+        sizes = {shard.file: manifest.shard_bytes(index) for index, shard in enumerate(manifest.shards)}
+        sizes |= {checksum_file(index): self._checksum_bytes(index) for index in range(len(manifest.shards))}
+        sizes |= {
+            documents_file(index): shard.documents * DOCUMENT_RECORD.itemsize
+            for index, shard in enumerate(manifest.shards)
+        }
+        storage.expect(manifest.dataset_id(), sizes, self._damage_on_arrival)
 
-    def check_files(self) -> None:
-        """Looks at the size of every shard. Raises InputError for a missing, short or long one."""
-        for index, shard in enumerate(self.manifest.shards):
-            size, expected = self._storage.size(shard.file), self.manifest.shard_bytes(index)
+    def check_files(self, indices: Sequence[int] | None = None) -> None:
+        """Looks at the size of these shards, or of all. Raises InputError for a missing, short or long one."""
+        chosen = range(len(self.manifest.shards)) if indices is None else indices
+        sizes = self._storage.sizes([self.manifest.shards[index].file for index in chosen])
+        for index, size in zip(chosen, sizes, strict=True):
+            expected = self.manifest.shard_bytes(index)
             if size != expected:
                 kind = "truncated" if size < expected else "not the file that the manifest describes"
-                raise InputError(f"{self._storage.location}/{shard.file}: {size} bytes, expected {expected}: {kind}")
+                path = self._path(self.manifest.shards[index].file)
+                raise InputError(f"{path}: {size} bytes, expected {expected}: {kind}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on a mounted file system."""
+        return self._storage.is_local
+
+    def prefetch(self, start: int, count: int) -> None:
+        """Says that these tokens will be read soon."""
+        for index, place, part in self._parts(start, count):
+            begin, length = self._pages(index, place, part)
+            header = self.manifest.shards[index].header_bytes
+            self._storage.prefetch(self.manifest.shards[index].file, header + begin, length)
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
         """Tokens ``start`` to ``start + count`` of the stream."""
@@ -87,47 +111,72 @@ class TokenReader:
             raise ValueError(f"tokens {start} to {start + count} of {self.manifest.tokens}")
         tokens = np.empty(count, np.int64)
         done = 0
-        index = int(np.searchsorted(self._ends, start, side="right"))
-        while done < count:
-            shard_start = int(self._ends[index]) - self.manifest.shards[index].tokens
-            place = start + done - shard_start
-            part = min(count - done, self.manifest.shards[index].tokens - place)
-            tokens[done : done + part] = self._read_shard(index, place, part)
+        for index, place, part in self._parts(start, count):
+            tokens[done : done + part] = self.read_shard(index, place, part)
             done += part
-            index += 1
         return tokens
+
+    def _parts(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """The pieces (shard, first token in it, tokens) that make up a range of the stream."""
+        index = int(np.searchsorted(self._ends, start, side="right"))
+        while count > 0:
+            tokens = self.manifest.shards[index].tokens
+            place = start - int(self._ends[index]) + tokens
+            part = min(count, tokens - place)
+            yield index, place, part
+            start, count, index = start + part, count - part, index + 1
 
     def shard_of(self, token: int) -> tuple[int, int]:
         """The shard that holds token ``token`` of the stream, and the token's place in it."""
         index = int(np.searchsorted(self._ends, token, side="right"))
         return index, token - int(self._ends[index]) + self.manifest.shards[index].tokens
 
-    def _read_shard(self, index: int, place: int, count: int) -> NDArray[np.integer]:
+    def _pages(self, index: int, place: int, count: int) -> tuple[int, int]:
+        """The first byte behind the header, and the length, of the whole pages that hold some tokens of a shard."""
         item, page_bytes = self.manifest.item_bytes, self.manifest.page_bytes
-        shard = self.manifest.shards[index]
-        first_page = place * item // page_bytes
-        last_page = ((place + count) * item - 1) // page_bytes
-        begin = first_page * page_bytes
-        length = min((last_page + 1) * page_bytes, shard.tokens * item) - begin
-        content = self._storage.read(shard.file, shard.header_bytes + begin, length)
-        damage = self._damage(index, first_page, content)
-        if damage and self._storage.forget(shard.file, shard.header_bytes + begin, length):
-            content = self._storage.read(shard.file, shard.header_bytes + begin, length)
-            damage = self._damage(index, first_page, content)
-        if damage:
-            raise InputError(f"{damage}; restore or prepare it again")
-        return np.frombuffer(content, self._dtype, count, place * item - begin)
+        begin = place * item // page_bytes * page_bytes
+        end = -(-(place + count) * item // page_bytes) * page_bytes
+        return begin, min(end, self.manifest.shards[index].tokens * item) - begin
 
-    def _damage(self, index: int, first_page: int, content: bytes) -> Damage | None:
-        actual = page_checksums(content, self.manifest.page_bytes)
-        expected = self._expected_checksums(index)[first_page : first_page + actual.size]
-        wrong = np.flatnonzero(actual != expected)
-        if not wrong.size:
+    def read_shard(self, index: int, place: int, count: int) -> NDArray[np.integer]:
+        """Tokens of one shard, in the type in which they are stored."""
+        shard = self.manifest.shards[index]
+        begin, length = self._pages(index, place, count)
+        content = self._storage.read(shard.file, shard.header_bytes + begin, length)
+        damages = self.damages(index, begin, content)
+        if damages and self._storage.forget(shard.file, shard.header_bytes + begin, length):
+            content = self._storage.read(shard.file, shard.header_bytes + begin, length)
+            damages = self.damages(index, begin, content)
+        if damages:
+            raise InputError(f"{damages[0]}; restore or prepare it again")
+        return np.frombuffer(content, self._dtype, count, place * self.manifest.item_bytes - begin)
+
+    def _damage_on_arrival(self, name: str, offset: int, content: bytes) -> str | None:
+        """Checks the whole pages inside a block that was fetched."""
+        index = self._indices.get(name)
+        if index is None:  # checksums are checked when they are read
             return None
-        page, shard = first_page + int(wrong[0]), self.manifest.shards[index]
-        begin = shard.header_bytes + page * self.manifest.page_bytes
-        end = min(begin + self.manifest.page_bytes, self.manifest.shard_bytes(index))
-        return Damage(f"{self._storage.location}/{shard.file}", index, page, begin, end - 1)
+        shard, page_bytes = self.manifest.shards[index], self.manifest.page_bytes
+        first = max(0, -(-(offset - shard.header_bytes) // page_bytes)) * page_bytes
+        end = offset + len(content) - shard.header_bytes
+        if end < shard.tokens * self.manifest.item_bytes:
+            end -= end % page_bytes
+        skipped = first + shard.header_bytes - offset
+        damages = self.damages(index, first, memoryview(content)[skipped : skipped + max(0, end - first)])
+        return str(damages[0]) if damages else None
+
+    def damages(self, index: int, begin: int, content: bytes | memoryview) -> list[Damage]:
+        """The damaged pages of ``content``, which starts with a page, ``begin`` bytes behind the shard's header."""
+        shard, page_bytes = self.manifest.shards[index], self.manifest.page_bytes
+        actual = page_checksums(content, page_bytes)
+        first_page = begin // page_bytes
+        expected = self._expected_checksums(index)[first_page : first_page + actual.size]
+        found = []
+        for page in np.flatnonzero(actual != expected).tolist():
+            first_byte = shard.header_bytes + (first_page + page) * page_bytes
+            end = min(first_byte + page_bytes, self.manifest.shard_bytes(index))
+            found.append(Damage(self._path(shard.file), index, first_page + page, first_byte, end - 1))
+        return found
 
     def _expected_checksums(self, index: int) -> NDArray[np.uint64]:
         """Shard ``index``'s checksums, themselves checked against the manifest when they are read."""
@@ -136,15 +185,21 @@ class TokenReader:
             self._checksums.move_to_end(index)
             return checksums
         name, shard = checksum_file(index), self.manifest.shards[index]
-        pages = -(-shard.tokens * self.manifest.item_bytes // self.manifest.page_bytes)
-        content = self._storage.read(name, 0, pages * CHECKSUM_TYPE.itemsize)
+        content = self._storage.read(name, 0, self._checksum_bytes(index))
         if xxhash.xxh3_128_hexdigest(content) != shard.checksums:
             self._storage.forget(name, 0, len(content))
             content = self._storage.read(name, 0, len(content))
         if xxhash.xxh3_128_hexdigest(content) != shard.checksums:
-            raise InputError(f"{self._storage.location}/{name}: damaged: not the checksums that the manifest names")
+            raise InputError(f"{self._path(name)}: damaged: not the checksums that the manifest names")
         checksums = np.frombuffer(content, CHECKSUM_TYPE)
         self._checksums[index] = checksums
         if len(self._checksums) > self.OPEN_CHECKSUMS:
             self._checksums.popitem(last=False)
         return checksums
+
+    def _checksum_bytes(self, index: int) -> int:
+        pages = -(-self.manifest.shards[index].tokens * self.manifest.item_bytes // self.manifest.page_bytes)
+        return pages * CHECKSUM_TYPE.itemsize
+
+    def _path(self, name: str) -> str:
+        return name if name.startswith("/") else f"{self._storage.location}/{name}"

@@ -17,7 +17,6 @@ class SkipList:
         self.ranges = _merge(ranges)
         firsts = np.array([first for first, _ in self.ranges], np.int64)
         lengths = np.array([last - first + 1 for first, last in self.ranges], np.int64)
-        self._firsts, self._lasts = firsts, firsts + lengths - 1
         self._skipped_before = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._trained_before = firsts - self._skipped_before[:-1]
 
@@ -27,10 +26,17 @@ class SkipList:
 
     def trained_of(self, number: int) -> int | None:
         """The inverse of ``number_of``; None: the sample is skipped."""
-        place = int(np.searchsorted(self._firsts, number, side="right"))
-        if place and number <= self._lasts[place - 1]:
+        if any(first <= number <= last for first, last in self.ranges):
             return None
-        return number - int(self._skipped_before[place])
+        return self.trained_before(number)
+
+    def trained_before(self, number: int) -> int:
+        """How many of the global samples below ``number`` are not skipped."""
+        return number - sum(last - first + 1 for first, last in self.before(number))
+
+    def passed(self, trained: int) -> int:
+        """Global samples, skipped ones included, that lie behind after ``trained`` samples were trained on."""
+        return int(self.number_of(np.array([trained - 1]))[0]) + 1 if trained else 0
 
     def before(self, number: int) -> list[tuple[int, int]]:
         """The ranges cut off at global sample ``number``."""

@@ -21,6 +21,7 @@ class TokenSource:
     id: str
     manifest: Manifest
     reader: TokenReader
+    storage: Storage
 
 
 def open_source(path: str, cache: CacheConfig) -> TokenSource:
@@ -30,10 +31,13 @@ def open_source(path: str, cache: CacheConfig) -> TokenSource:
         InputError: no manifest there, or one that is not readable.
     """
     storage = _storage(path, cache)
-    content = storage.read(MANIFEST_FILE, 0, storage.size(MANIFEST_FILE))
-    manifest = parse_manifest(content, f"{path}/{MANIFEST_FILE}")
-    return TokenSource(path, manifest.dataset_id(), manifest, TokenReader(manifest, storage))
+    manifest = parse_manifest(storage.content(MANIFEST_FILE), f"{path}/{MANIFEST_FILE}")
+    return TokenSource(path, manifest.dataset_id(), manifest, TokenReader(manifest, storage), storage)
 
 
 def _storage(path: str, cache: CacheConfig) -> Storage:
-    return LocalStorage(Path(path))
+    if "://" in path and not path.startswith("file://"):
+        from data.remote import RemoteStorage
+
+        return RemoteStorage(path, cache)
+    return LocalStorage(Path(path.removeprefix("file://")))

@@ -7,6 +7,7 @@ Always: bounded open files; a name may be an absolute path (adopted files).
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,16 +16,33 @@ from common.errors import InputError
 OPEN_FILES = 128
 
 
+ArrivalCheck = Callable[[str, int, bytes], str | None]
+"""Called with (file, offset, content) of what was fetched from afar; returns what is wrong with it, or None."""
+
+
 class Storage(Protocol):
     """Where the files of a dataset lie."""
 
     location: str
+    is_local: bool
 
-    def size(self, name: str) -> int:
-        """Bytes of the file. Raises InputError where there is none."""
+    def expect(self, dataset: str, sizes: dict[str, int], check: ArrivalCheck) -> None:
+        """Announces the dataset's id, the bytes of its files, and how to check what arrives."""
+
+    def content(self, name: str) -> bytes:
+        """All bytes of a small file. Raises InputError where there is none."""
+
+    def sizes(self, names: list[str]) -> list[int]:
+        """Bytes of the files. Raises InputError where there is none."""
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``. Raises InputError where the file ends before."""
+
+    def read_origin(self, name: str, offset: int, length: int) -> bytes:
+        """As ``read``, past any local copy."""
+
+    def prefetch(self, name: str, offset: int, length: int) -> None:
+        """Says that these bytes will be read soon."""
 
     def forget(self, name: str, offset: int, length: int) -> bool:
         """Drops local copies of these bytes; False: there are none, reading again brings the same."""
@@ -33,17 +51,29 @@ class Storage(Protocol):
 class LocalStorage:
     """A folder on a mounted file system, read with pread."""
 
+    is_local = True
+
     def __init__(self, folder: Path) -> None:
         self.location = str(folder)
         self._folder = folder
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
-    def size(self, name: str) -> int:
-        """Bytes of the file."""
-        try:
-            return (self._folder / name).stat().st_size
-        except OSError as error:
-            raise self._unreadable(name, error) from None
+    def expect(self, dataset: str, sizes: dict[str, int], check: ArrivalCheck) -> None:
+        """Nothing arrives here: what is read is checked when it is read."""
+
+    def content(self, name: str) -> bytes:
+        """All bytes of a small file."""
+        return self.read(name, 0, self.sizes([name])[0])
+
+    def sizes(self, names: list[str]) -> list[int]:
+        """Bytes of the files."""
+        found = []
+        for name in names:
+            try:
+                found.append((self._folder / name).stat().st_size)
+            except OSError as error:
+                raise self._unreadable(name, error) from None
+        return found
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``."""
@@ -61,6 +91,13 @@ class LocalStorage:
         except OSError as error:
             raise self._unreadable(name, error) from None
         return content
+
+    def read_origin(self, name: str, offset: int, length: int) -> bytes:
+        """The same: there are no copies."""
+        return self.read(name, offset, length)
+
+    def prefetch(self, name: str, offset: int, length: int) -> None:
+        """The operating system reads ahead by itself."""
 
     def forget(self, name: str, offset: int, length: int) -> bool:
         """Nothing is copied."""

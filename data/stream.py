@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
-from data.order import ALGORITHM, GlobalOrder, StagePlan, StageSource
+from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
 from data.skip import SkipList
 from data.source import TokenSource, open_source
 
@@ -43,9 +43,16 @@ class TokenStream:
         length = self._length_of(numbers)
         places = self.order.locate(numbers)
         tokens = np.empty((len(numbers), length + 1), np.int64)
+        self._announce(places, length)
         for row, (source, sample) in enumerate(zip(places.source, places.sample, strict=True)):
             tokens[row] = self.sources[source].reader.read(int(sample) * length, length + 1)
         return tokens
+
+    def prefetch(self, sample_numbers: NDArray[np.int64]) -> None:
+        """Begins to fetch what these samples need from remote stores; local files need nothing."""
+        if any(not source.reader.is_local for source in self.sources):
+            numbers = self.skip.number_of(np.asarray(sample_numbers, np.int64))
+            self._announce(self.order.locate(numbers), self._length_of(numbers))
 
     def sequence_length(self, sample_number: int) -> int:
         """T of one sample; it changes where a stage says so."""
@@ -79,8 +86,7 @@ class TokenStream:
             if saved != value:
                 raise InputError(f"{key}: the checkpoint was trained with {saved}, now {value}; set it back")
         old_skip = SkipList([SkipConfig(first, last) for first, last in state["skip"]])
-        consumed = int(state["consumed"])
-        past = int(old_skip.number_of(np.array([consumed - 1]))[0]) + 1 if consumed else 0
+        past = old_skip.passed(int(state["consumed"]))
         if old_skip.before(past) != self.skip.before(past):
             raise InputError(
                 f"data.skip: ranges below global sample {past} differ from the checkpoint's "
@@ -105,6 +111,12 @@ class TokenStream:
             }
             for stage in self.order.stages
         ]
+
+    def _announce(self, places: Places, length: int) -> None:
+        for source, sample in zip(places.source, places.sample, strict=True):
+            reader = self.sources[source].reader
+            if not reader.is_local:
+                reader.prefetch(int(sample) * length, length + 1)
 
     def _length_of(self, numbers: NDArray[np.int64]) -> int:
         stages = self.order.stage_of(numbers)
@@ -153,7 +165,8 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     check_alike(sources)
     if check_files:
         for source in sources:
-            source.reader.check_files()
+            if source.reader.is_local:  # afar, a look at each of thousands of shards takes minutes; `plan` does that
+                source.reader.check_files()
     return TokenStream(config, seed, sources)
 
 
@@ -162,7 +175,7 @@ def open_validation(config: DataConfig, *, check_files: bool = True) -> Validati
     if config.validation is None:
         return None
     source = open_source(config.validation, config.cache)
-    if check_files:
+    if check_files and source.reader.is_local:
         source.reader.check_files()
     stream = Validation(source, config.sequence_length)
     if stream.num_samples == 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import regex
 import tiktoken
 from numpy.typing import NDArray
 
@@ -43,6 +44,9 @@ class Tokenizer(Protocol):
 
     def encode_document(self, text: str) -> tuple[NDArray[np.uint32], bool]:
         """The ids of ``text`` without EOD; and whether it had to be cut where the tokenizer would not have."""
+
+    def inner_ids(self, text: str) -> list[int]:
+        """The ids that ``text`` has wherever it stands: those of its first and last word are left out."""
 
     def decode(self, ids: list[int]) -> str:
         """The text of ``ids``."""
@@ -96,6 +100,11 @@ class TiktokenTokenizer:
                 ids += [self._encode_piece(piece[at : at + SHORT_PIECE]) for at in range(0, len(piece), SHORT_PIECE)]
         return (ids[0] if len(ids) == 1 else np.concatenate(ids)), inexact
 
+    def inner_ids(self, text: str) -> list[int]:
+        """The ids of ``text`` without its first and last word, which may be parts of longer ones."""
+        words = regex.findall(self.pattern, text)
+        return self.encode("".join(words[1:-1]))
+
     def decode(self, ids: list[int]) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
         return self._encoding.decode(ids)
@@ -145,6 +154,12 @@ class HuggingFaceTokenizer:
     def encode_document(self, text: str) -> tuple[NDArray[np.uint32], bool]:
         """The ids of ``text``, which is never cut: what such a tokenizer does at a cut is not known."""
         return np.array(self.encode(text), np.uint32), False
+
+    def inner_ids(self, text: str) -> list[int]:
+        """The ids of ``text`` without its first and last word, as the tokenizer divides it into words."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        words = [-1 if word is None else word for word in encoding.word_ids]
+        return [token for token, word in zip(encoding.ids, words, strict=True) if 0 < word < max(words)]
 
     def decode(self, ids: list[int]) -> str:
         """The text of ``ids``."""

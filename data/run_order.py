@@ -1,0 +1,112 @@
+"""The part of a run's config that decides which samples it sees, read for `plan` and `trace`.
+
+In: `--config FILE` of a run and overrides. Out: a RunOrder. Always: sections and keys that have no say in the data
+are passed over, so that any run's config file will do.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from common.cli import parse_config
+from common.errors import InputError
+from data.batch import BatchSchedule
+from data.config import DataConfig, RampConfig
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """As in a run's `batch` section."""
+
+    global_size: int = 32
+    """sequences per optimizer step over all ranks"""
+    micro_size: int = 8
+    """sequences per forward pass of one data-parallel rank"""
+    ramp: list[RampConfig] = field(default_factory=list)
+    """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """As in a run's `train` section."""
+
+    steps: int = 100
+    """optimizer steps of the whole run"""
+
+
+@dataclass(frozen=True)
+class ModelOrder:
+    """As in a run's `model` section."""
+
+    vocab_size: int = 8192
+    """entries of the embedding"""
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """What decides which samples a run sees."""
+
+    seed: int = 1234
+    """seed of the order"""
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchOrder = field(default_factory=BatchOrder)
+    train: TrainOrder = field(default_factory=TrainOrder)
+    model: ModelOrder = field(default_factory=ModelOrder)
+    json: bool = False
+    """print JSON"""
+
+    @property
+    def schedule(self) -> BatchSchedule:
+        """The samples of each step."""
+        return BatchSchedule(self.batch.global_size, self.batch.ramp)
+
+
+Order = TypeVar("Order", bound=RunOrder)
+
+
+def parse_run_order(config_class: type[Order], arguments: list[str], program: str) -> Order:
+    """Builds ``config_class`` from a run's config file and overrides, later ones winning.
+
+    Raises:
+        InputError: as common.cli.parse_config does, for the sections that matter here.
+    """
+    translated: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config" or argument.startswith("--config="):
+            path = next(rest, "") if argument == "--config" else argument.partition("=")[2]
+            translated += _as_flags(config_class, Path(path))
+        else:
+            translated.append(argument)
+    return parse_config(config_class, translated, program)
+
+
+def _as_flags(config_class: type[RunOrder], path: Path) -> list[str]:
+    """The settings of the YAML file that ``config_class`` knows, as flags."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--config {path}: expected a mapping of settings")
+    flags = []
+    hints = typing.get_type_hints(config_class)
+    for section, values in content.items():
+        if section not in hints:
+            continue
+        if isinstance(values, dict):
+            known = {entry.name for entry in dataclasses.fields(hints[section])}
+            keys = values if section == "data" else known.intersection(values)
+            flags += [_flag(f"{section}.{key}", values[key]) for key in sorted(keys)]
+        else:
+            flags.append(_flag(section, values))
+    return flags
+
+
+def _flag(key: str, value: Any) -> str:
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"

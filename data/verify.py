@@ -1,0 +1,113 @@
+"""Every byte of token shards against its checksum: `python -m data verify`.
+
+In: folders or URLs. Out: where the damage is: shard, block and bytes. Always: reads each shard once, past any
+cache, in parallel processes; goes on after damage, so that one call finds all of it.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from data.config import CacheConfig
+from data.shards import Damage
+from data.source import TokenSource, open_source
+from data.tokenizer import load_tokenizer
+from data.workers import Report, Workers
+
+CHUNK_PAGES = 16
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Which shards."""
+
+    input: list[str]
+    """folders or URLs with a manifest.json"""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """processes"""
+    json: bool = False
+    """print JSON"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in one folder."""
+
+    path: str
+    dataset_id: str
+    shards: int
+    bytes: int
+    problems: list[str]
+    """files that are missing, or of another size or content than the manifest says"""
+    damages: list[Damage]
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing wrong was found."""
+        return not self.problems and not self.damages
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self) | {"whole": self.is_whole}
+
+
+def verify(config: VerifyConfig) -> list[Verdict]:
+    """Reads everything. Raises InputError only where there is no readable manifest."""
+    with Workers(config.workers) as workers:
+        return [_verify_folder(path, config.cache, workers) for path in config.input]
+
+
+def _verify_folder(path: str, cache: CacheConfig, workers: Workers) -> Verdict:
+    source = open_source(path, cache)
+    manifest = source.manifest
+    problems = _tokenizer_problems(source)
+    size = manifest.tokens * manifest.item_bytes
+    tasks = [(path, cache, index) for index in range(len(manifest.shards))]
+    results = workers.run(f"verifying {path}", size, verify_shard, tasks)
+    for problem, _ in results:
+        problems += [problem] if problem else []
+    damages = [damage for _, found in results for damage in found]
+    return Verdict(path, source.id, len(manifest.shards), size, problems, damages)
+
+
+def verify_shard(path: str, cache: CacheConfig, index: int, report: Report) -> tuple[str | None, list[Damage]]:
+    """What is wrong with a whole shard, or else its damaged pages."""
+    source = open_source(path, cache)
+    manifest, shard = source.manifest, source.manifest.shards[index]
+    size = shard.tokens * manifest.item_bytes
+    damages: list[Damage] = []
+    try:
+        source.reader.check_files([index])
+        for begin in range(0, size, CHUNK_PAGES * manifest.page_bytes):
+            length = min(CHUNK_PAGES * manifest.page_bytes, size - begin)
+            content = source.storage.read_origin(shard.file, shard.header_bytes + begin, length)
+            damages += source.reader.damages(index, begin, content)
+            report(length, length // manifest.item_bytes)
+    except InputError as error:
+        return str(error), damages
+    return None, damages
+
+
+def _tokenizer_problems(source: TokenSource) -> list[str]:
+    if not source.reader.is_local:
+        return []
+    try:
+        fingerprint = load_tokenizer(Path(source.path)).fingerprint
+    except InputError as error:
+        return [str(error)]
+    if fingerprint != source.manifest.tokenizer["fingerprint"]:
+        return [f"{source.path}: the tokenizer in the folder is not the one that made the tokens"]
+    return []
+
+
+def print_verdicts(verdicts: list[Verdict]) -> None:
+    """One line per problem, and one per folder."""
+    for verdict in verdicts:
+        for line in [*verdict.problems, *map(str, verdict.damages)]:
+            print(line)
+        state = "whole" if verdict.is_whole else f"{len(verdict.problems) + len(verdict.damages)} problem(s)"
+        print(f"{verdict.path}: {state}; {verdict.shards} shard(s), {verdict.bytes:,} bytes")
