@@ -6,16 +6,19 @@ import sys
 from common.cli import parse_config, run_command
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
+from pretrain.resilience import Outcome
+from pretrain.signals import StopSignal, die_with_launcher
 
 
 def main(arguments: list[str]) -> int:
-    """Parses the config and trains."""
+    """Parses the config and trains; a stop that was asked for ends with status 0 and is on record in the run folder."""
+    die_with_launcher()
+    stop = StopSignal().install()
     config = parse_config(RunConfig, arguments, "python -m pretrain", "Pretrains a Shared DIFF Transformer.")
     choose_accelerator()
     from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
 
-    pretrain(config)
-    return 0
+    return 1 if pretrain(config, stop) is Outcome.GAVE_UP else 0
 
 
 if __name__ == "__main__":

@@ -128,6 +128,31 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True)
+class ResilienceConfig:
+    """What a run does about hangs, spikes and slow nodes; docs/failures.md tells the rules."""
+
+    hang_seconds: float = 1800.0
+    """end the run, with the stacks of all ranks, when no step, evaluation or save finishes for so long; 0: never"""
+    spike_window: int = 128
+    """applied steps that the loss and the gradient norm of a step are compared with"""
+    spike_deviations: float = 10.0
+    """robust standard deviations above the median at which a step is skipped"""
+    max_skips: int = 8
+    """skipped steps within `spike_window` after which the run goes back to before them, around their samples"""
+    max_rollbacks: int = 3
+    """rollbacks within `spike_window` steps after which the run gives up"""
+
+    def __post_init__(self) -> None:
+        for name in ("hang_seconds", "max_skips", "max_rollbacks"):
+            if getattr(self, name) < 0:
+                raise InputError(f"resilience.{name}: must be at least 0, is {getattr(self, name)}")
+        if self.spike_window < 32:
+            raise InputError(f"resilience.spike_window: must be at least 32, is {self.spike_window}")
+        if not self.spike_deviations > 0:
+            raise InputError(f"resilience.spike_deviations: must be positive, is {self.spike_deviations}")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run."""
 
@@ -147,6 +172,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """passed through to DeepSpeed's configuration on top of what is derived from the other sections"""
 

@@ -7,18 +7,24 @@ Always: every file has one writer and is whole or absent, so nodes never mix on 
 number comes from the launcher; attempt 0 stands for starts without one.
 """
 
+import contextlib
 import json
+import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from common.errors import InputError
 from common.files import write_json
 
 ATTEMPT_VARIABLE = "PRETRAIN_ATTEMPT"
+SKIPPED_FILE = "skipped_steps.jsonl"
+"""in the run folder: the steps that were kept from the weights, why, and their samples"""
 HUNG_STATUS = 76
 """exit status of a rank that the hang watchdog ended"""
 
@@ -33,6 +39,7 @@ class Outcome(StrEnum):
     HUNG = "hung"
     CRASHED = "crashed"
     LOST = "lost"
+    GAVE_UP = "gave up"
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,22 @@ class Attempt:
 
     def _write(self, name: str, **content: Any) -> None:
         write_json(self.folder / name, content)
+
+
+@contextlib.contextmanager
+def recorded_failures(attempt: Attempt, rank: int) -> Iterator[None]:
+    """Puts on record what ends this rank; the error goes on its way."""
+    try:
+        yield
+    except InputError as error:
+        attempt.rank_failed(rank, error)
+        if rank == 0:
+            attempt.end(Outcome.BAD_INPUT, str(error))
+        raise
+    except Exception as error:
+        attempt.rank_failed(rank, error)
+        logging.getLogger(__name__).warning("rank %d ends", rank, exc_info=True)  # the console gets Python's own report
+        raise
 
 
 def current_attempt(run_folder: Path) -> Attempt:

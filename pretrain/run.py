@@ -5,6 +5,7 @@ model is built, and before any process group starts where that is possible.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from data.stream import open_stream, open_validation
 from model.counts import training_flops_per_token
@@ -17,16 +18,41 @@ from pretrain.engine import build_engine
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
+from pretrain.resilience import Attempt, Outcome, current_attempt, recorded_failures
+from pretrain.resilience_rollback import with_rollbacks
 from pretrain.resume import check_same_model, load, newest_step, newest_whole
 from pretrain.runfolder import announce, open_logs, open_sinks, save_config
 from pretrain.sharding import build_sharding, model_dtype
-from pretrain.topology import connect, device_of, disconnect, topology_from_environment
+from pretrain.signals import StopSignal
+from pretrain.spikes import SpikeGuard
+from pretrain.supervisor import Supervisor, announce_end
+from pretrain.topology import Topology, connect, device_of, disconnect, topology_from_environment
 from pretrain.trainer import Trainer, TrainerState, restore_random_state, seed_everything
+from pretrain.watchdog import Watchdog
+
+NodeCheck = Callable[[RunConfig, Topology], None]
+"""looks at the connected nodes before the model is built; raises InputError for what must not be trained on"""
 
 
-def pretrain(config: RunConfig) -> None:
-    """Trains to the last step, going on from the newest whole checkpoint of the run folder."""
+def pretrain(config: RunConfig, stop: StopSignal | None = None, check_nodes: NodeCheck | None = None) -> Outcome:
+    """Trains to the last step, going on from the newest whole checkpoint of the run folder.
+
+    Args:
+        stop: the signals that may end training early, after a checkpoint.
+        check_nodes: what is asked of the nodes before the model is built.
+
+    Returns:
+        How it ended: finished, stopped, rolled back or gave up.
+    """
     topology = topology_from_environment(config.parallel)
+    attempt = current_attempt(config.run_folder)
+    with recorded_failures(attempt, topology.rank):
+        return _pretrain(with_rollbacks(config), topology, attempt, stop or StopSignal(), check_nodes)
+
+
+def _pretrain(
+    config: RunConfig, topology: Topology, attempt: Attempt, stop: StopSignal, check_nodes: NodeCheck | None
+) -> Outcome:
     check_run(config, topology)
     stream = open_stream(config.data, config.seed, check_files=topology.local_rank == 0)
     validation = open_validation(config.data, check_files=topology.local_rank == 0)
@@ -34,11 +60,16 @@ def pretrain(config: RunConfig) -> None:
     held_out = HeldOut(validation, config, topology) if validation is not None else None
     checkpoints = config.run_folder / "checkpoints"
     if newest_step(checkpoints) >= config.train.steps:
-        announce(topology, f"{config.run_folder} is finished: {config.train.steps} steps; raise train.steps to go on")
-        return
+        announce_end(attempt, topology, config)
+        return Outcome.FINISHED
     open_logs(config.run_folder, topology)
-    connect(topology)
+    settings = config.resilience
+    connect(topology, timeout_seconds=max(1800.0, 2 * settings.hang_seconds))  # the watchdog comes first
+    watchdog = Watchdog(attempt.folder, topology.rank, settings.hang_seconds)
     try:
+        if check_nodes is not None:
+            check_nodes(config, topology)
+            watchdog.beat(0)
         seed_everything(config.seed)
         sharding = build_sharding(topology)
         layers = build_layers(
@@ -50,7 +81,8 @@ def pretrain(config: RunConfig) -> None:
             activation_checkpointing=config.train.activation_checkpointing,
             sequence_length=config.data.sequence_length,
         )
-        engine = build_engine(config, topology, layers, sharding, judge=_keep_every_step)
+        guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
+        engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
         reader = newest_whole(checkpoints, topology)
         state, start = TrainerState(), 0
         if reader is not None:
@@ -58,6 +90,7 @@ def pretrain(config: RunConfig) -> None:
             stream.check_state(reader.manifest.state["data"])
             load(engine, reader)
             restore_random_state(reader.manifest.state["random"])
+            guard.restore(reader.manifest.state["spikes"])
             state, start = TrainerState(**reader.manifest.state["trainer"]), reader.step
         values = dataclasses.asdict(config)
         if topology.is_main:
@@ -80,15 +113,13 @@ def pretrain(config: RunConfig) -> None:
                 checkpoints, topology, keep=config.checkpoint.keep, asynchronous=config.checkpoint.asynchronous
             ),
             sinks=sinks,
+            supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
             state=state,
         )
-        trainer.fit(start)
+        ending = trainer.fit(start)
         for sink in sinks:
             sink.close()
-        announce(topology, f"finished: {config.run_folder}")
+        return trainer.supervisor.conclude(ending)
     finally:
         disconnect()
-
-
-def _keep_every_step(loss: float, grad_norm: float) -> bool:
-    return True
+        watchdog.stop()

@@ -22,6 +22,7 @@ from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
 from pretrain.schedule import learning_rate
 from pretrain.sinks import Sink
+from pretrain.supervisor import Ending, Supervisor
 from pretrain.topology import Topology
 
 
@@ -50,24 +51,33 @@ class Trainer:
     meter: StepMeter
     writer: CheckpointWriter
     sinks: Sequence[Sink]
+    supervisor: Supervisor
     state: TrainerState = field(default_factory=TrainerState)
 
-    def fit(self, start: int) -> None:
-        """Trains from step ``start`` to the last, and saves it."""
+    def fit(self, start: int) -> Ending | None:
+        """Trains from step ``start`` to the last, and saves it; an Ending says why training ended before."""
         steps = self.config.train.steps
         self.meter.pause()
-        for step, micro_batches in enumerate(self.feed.steps(start, steps), start=start):
+        self.supervisor.starts(start)
+        ending = None
+        for step, micro_batches in enumerate(self.supervisor.batches(self.feed.steps(start, steps)), start=start):
             rate = learning_rate(self.config.schedule, self.config.optimizer.learning_rate, steps, step)
             result = self.engine.train_step(micro_batches, rate)
             self.meter.count()
             done = step + 1
             if self._due(self.config.metrics.every, done) or not result.applied:
                 self._tell(self.meter.record(done, result, rate))
+            ending = self.supervisor.after_step(step, result)
+            if ending is not None:
+                if ending.saves:
+                    self._save(done)
+                break
             if self.held_out is not None and self._due(self.config.evaluation.every, done):
                 self._evaluate(done)
             if self._due(self.config.checkpoint.every, done):
                 self._save(done)
         self._report_failed_save(self.writer.wait())
+        return ending
 
     def _due(self, every: int, done: int) -> bool:
         return done == self.config.train.steps or (every > 0 and done % every == 0)
@@ -80,6 +90,7 @@ class Trainer:
             self.state.best_validation_loss = metrics["validation_loss"]
         self._tell(metrics)
         self.meter.pause()
+        self.supervisor.alive(done)
 
     def _save(self, done: int) -> None:
         facts = CheckpointFacts(
@@ -88,12 +99,14 @@ class Trainer:
             state={
                 "data": self.stream.state(done * self.config.batch.global_size),
                 "trainer": self.state.saved(),
+                "spikes": self.supervisor.guard.state(),
                 "random": random_state(),
             },
             topology=self.topology.describe(),
         )
         self._report_failed_save(self.writer.save(list(local_fragments(self.engine)), facts))
         self.meter.pause()
+        self.supervisor.alive(done)
 
     def _report_failed_save(self, failure: str | None) -> None:
         if failure is not None and self.topology.is_main:

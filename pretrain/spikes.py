@@ -1,0 +1,98 @@
+"""Steps whose loss or gradient norm is out of all proportion, kept from the weights and recorded.
+
+In: loss and global gradient norm of each step, equal on every rank, known before the optimizer acts.
+Out: a reason to skip the step, or None; after too many skips, the steps to roll back over.
+
+The rule: of the last `window` steps that were applied, take the median m and the scale s = 1.4826 MAD (which is the
+standard deviation of a normal distribution) of the loss and of the logarithm of the gradient norm. A step is
+skipped if its value lies more than `deviations` * max(s, floor) above m; the floors are 1 % of the median loss, and 0.1
+for the logarithm. Below `WARM_UP` applied steps, and always, values that are not finite are skipped. More than
+`max_skips` skips within `window` steps ask for a rollback to before the first of them.
+
+Always: a pure function of the values seen so far, so all ranks and a resumed run decide alike; skipped values never
+enter the window; the state is JSON.
+"""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+WARM_UP = 32
+"""applied steps that are needed before the rule can judge"""
+MAD_TO_SIGMA = 1.4826
+RELATIVE_LOSS_FLOOR = 0.01
+LOG_NORM_FLOOR = 0.1
+
+
+class SpikeGuard:
+    """The rule and what it remembers."""
+
+    def __init__(self, window: int = 128, deviations: float = 10.0, max_skips: int = 8) -> None:
+        """The numbers of the rule; ``window`` is at least ``WARM_UP``."""
+        self._window = window
+        self._deviations = deviations
+        self._max_skips = max_skips
+        self._losses: deque[float] = deque(maxlen=window)
+        self._log_norms: deque[float] = deque(maxlen=window)
+        self._skipped_steps: list[int] = []
+
+    def keeps(self, loss: float, grad_norm: float) -> bool:
+        """Whether a step with these values may reach the weights."""
+        return self.reason_to_skip(loss, grad_norm) is None
+
+    def reason_to_skip(self, loss: float, grad_norm: float) -> str | None:
+        """Why a step with these values must not reach the weights; None: it may."""
+        for name, value in (("loss", loss), ("gradient norm", grad_norm)):
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+        if len(self._losses) < WARM_UP:
+            return None
+        middle, scale = _middle_and_scale(self._losses)
+        deviation = (loss - middle) / max(scale, RELATIVE_LOSS_FLOOR * abs(middle))
+        if deviation > self._deviations:
+            return f"loss {loss:.4g} lies {deviation:.0f} deviations above the median {middle:.4g}"
+        middle, scale = _middle_and_scale(self._log_norms)
+        deviation = (_log(grad_norm) - middle) / max(scale, LOG_NORM_FLOOR)
+        if deviation > self._deviations:
+            return (
+                f"gradient norm {grad_norm:.4g} lies {deviation:.0f} deviations above the median {math.exp(middle):.4g}"
+            )
+        return None
+
+    def took(self, step: int, loss: float, grad_norm: float, applied: bool) -> None:
+        """Remembers step ``step``, counted from 0, after the decision about it."""
+        if applied:
+            self._losses.append(loss)
+            self._log_norms.append(_log(grad_norm))
+        else:
+            self._skipped_steps.append(step)
+        self._skipped_steps = [skipped for skipped in self._skipped_steps if skipped > step - self._window]
+
+    def steps_to_roll_back(self) -> list[int]:
+        """The skipped steps that are too many; empty while they are not."""
+        return list(self._skipped_steps) if len(self._skipped_steps) > self._max_skips else []
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "losses": list(self._losses),
+            "log_norms": list(self._log_norms),
+            "skipped_steps": list(self._skipped_steps),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state``; a changed window keeps the newest values."""
+        self._losses.extend(state["losses"])
+        self._log_norms.extend(state["log_norms"])
+        self._skipped_steps = list(state["skipped_steps"])
+
+
+def _middle_and_scale(values: Sequence[float] | deque[float]) -> tuple[float, float]:
+    middle = statistics.median(values)
+    return middle, MAD_TO_SIGMA * statistics.median(abs(value - middle) for value in values)
+
+
+def _log(norm: float) -> float:
+    return math.log(max(norm, 1e-30))  # a gradient of exactly zero is no spike
