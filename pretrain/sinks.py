@@ -6,7 +6,7 @@ Always: metrics.jsonl holds at most one line per step and kind; nothing but a fu
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,10 +93,10 @@ class LossPlot:
 
 
 class WeightsAndBiases:
-    """One run there; offline unless the user is logged in."""
+    """One run there; offline unless the user is logged in. What fails there turns this sink off, not the run."""
 
     def __init__(self, run: Any) -> None:
-        self._run = run
+        self._run: Any | None = run
 
     @classmethod
     def start(cls, config: RunConfig, settings: Mapping[str, Any]) -> "WeightsAndBiases | None":
@@ -121,10 +121,19 @@ class WeightsAndBiases:
         return cls(run)
 
     def write(self, metrics: Mapping[str, Any]) -> None:
-        self._run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
+        self._attempt(lambda run: run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"]))
 
     def close(self) -> None:
-        self._run.finish(quiet=True)
+        self._attempt(lambda run: run.finish())
+
+    def _attempt(self, call: Callable[[Any], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            call(self._run)
+        except Exception as error:
+            print(f"Weights & Biases is off from here: {error}", flush=True)
+            self._run = None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

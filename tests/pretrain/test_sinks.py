@@ -1,0 +1,66 @@
+"""Metrics reach every sink, once per step, and no sink but the disk can stop a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain.sinks import Console, MetricsFile, WeightsAndBiases, draw_losses, read_metrics
+
+TRAINING = {
+    "step": 10,
+    "tokens": 1000,
+    "loss": 2.5,
+    "learning_rate": 1e-3,
+    "grad_norm": 1.0,
+    "applied": True,
+    "tokens_per_second": 100.0,
+    "step_seconds": 2.0,
+    "model_flops_utilization": None,
+}
+VALIDATION = {"step": 10, "validation_loss": 2.4, "validation_bits_per_byte": 1.0, "validation_perplexity": 11.0}
+
+
+def test_a_resumed_run_appends_and_never_has_two_lines_for_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path, resumed_at=0)
+    for step in (10, 20, 30):
+        first.write({**TRAINING, "step": step})
+    first.close()
+    with path.open("a") as torn:
+        torn.write('{"step": 40, "lo')
+    second = MetricsFile(path, resumed_at=20)
+    second.write({**TRAINING, "step": 30, "loss": float("nan")})
+    second.close()
+    lines = read_metrics(path)
+    assert [line["step"] for line in lines] == [10, 20, 30]
+    assert lines[-1]["loss"] is None
+
+
+def test_the_console_says_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(total_steps=100)
+    console.write(TRAINING)
+    console.write({**TRAINING, "applied": False})
+    console.write(VALIDATION)
+    trained, skipped, validated = capsys.readouterr().out.splitlines()
+    assert "step  10/100  loss 2.5000" in trained
+    assert "100 tokens/s  left 0:03:00" in trained
+    assert skipped.endswith("SKIPPED")
+    assert "validation loss 2.4000  1.0000 bits/byte" in validated
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    draw_losses([TRAINING, {**TRAINING, "step": 20, "tokens": 2000}, VALIDATION], tmp_path / "loss.png", "title")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_and_biases_never_stops_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def log(self, *arguments: Any, **keywords: Any) -> None:
+            raise ConnectionError("no network")
+
+    sink = WeightsAndBiases(Broken())
+    sink.write(TRAINING)
+    sink.write(TRAINING)
+    sink.close()
+    assert capsys.readouterr().out.count("Weights & Biases is off from here: no network") == 1
