@@ -10,7 +10,7 @@ from pretrain.resilience import Outcome
 from pretrain.signals import StopSignal, die_with_launcher
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], check_nodes: "NodeCheck | None" = None) -> int:
     """Parses the config and trains; a stop that was asked for ends with status 0 and is on record in the run folder."""
     die_with_launcher()
     stop = StopSignal().install()
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     choose_accelerator()
     from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
 
-    return 1 if pretrain(config, stop) is Outcome.GAVE_UP else 0
+    return 1 if pretrain(config, stop, check_nodes) is Outcome.GAVE_UP else 0
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ class CheckpointConfig:
     """newest checkpoints that are kept; 0 keeps all"""
     asynchronous: bool = True
     """write in the background; training waits only for the copy out of the optimizer"""
+    on_failure: Literal["continue", "stop"] = "continue"
+    """after a save that failed: warn and train on with the older checkpoints, or stop; the last save must succeed"""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ from pretrain.supervisor import Ending, Supervisor
 from pretrain.topology import Topology
 
 
+class CheckpointError(RuntimeError):
+    """A save failed, and the run may not go on (or end) without it."""
+
+
 @dataclass
 class TrainerState:
     """What a resumed run must know beside weights, moments and its step."""
@@ -76,7 +80,7 @@ class Trainer:
                 self._evaluate(done)
             if self._due(self.config.checkpoint.every, done):
                 self._save(done)
-        self._report_failed_save(self.writer.wait())
+        self._report_failed_save(self.writer.wait(), last=True)
         return ending
 
     def _due(self, every: int, done: int) -> bool:
@@ -108,8 +112,12 @@ class Trainer:
         self.meter.pause()
         self.supervisor.alive(done)
 
-    def _report_failed_save(self, failure: str | None) -> None:
-        if failure is not None and self.topology.is_main:
+    def _report_failed_save(self, failure: str | None, last: bool = False) -> None:
+        if failure is None:
+            return
+        if last or self.config.checkpoint.on_failure == "stop":
+            raise CheckpointError(failure)
+        if self.topology.is_main:
             print(f"WARNING: {failure}; training goes on with the checkpoints before it", flush=True)
 
     def _tell(self, metrics: dict[str, Any]) -> None:

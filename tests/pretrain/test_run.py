@@ -1,0 +1,196 @@
+"""A run from its config to its folder: the same losses every time, whatever is killed when."""
+
+import os
+import random
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.cli import parse_config
+from common.errors import InputError
+from data.config import DataConfig, SourceConfig
+from model.config import ModelConfig
+from pretrain.checkpoint_layout import POINTER
+from pretrain.config import (
+    BatchConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    MetricsConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from pretrain.run import pretrain
+from pretrain.sinks import read_metrics
+from tests.world import run_world
+
+STEPS = 24
+
+
+def config_for(corpus: Path, run_dir: Path, **sections: object) -> RunConfig:
+    config = RunConfig(
+        name="test",
+        run_dir=str(run_dir),
+        model=ModelConfig(
+            num_layers=2, hidden_size=32, ffn_hidden_size=64, num_heads=2, head_dim=8, rank=4, vocab_size=320
+        ),
+        data=DataConfig(
+            train=[SourceConfig(str(corpus / "train"))], validation=str(corpus / "validation"), sequence_length=32
+        ),
+        parallel=ParallelConfig(zero_stage=1),
+        batch=BatchConfig(global_size=8, micro_size=4),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        schedule=ScheduleConfig(warmup_steps=2),
+        train=TrainConfig(steps=STEPS),
+        checkpoint=CheckpointConfig(every=3, keep=2),
+        evaluation=EvaluationConfig(every=12, batches=2),
+        metrics=MetricsConfig(wandb=False, every=1),
+    )
+    return replace(config, **sections)  # type: ignore[arg-type]
+
+
+def losses(run_dir: Path) -> list[tuple[int, float]]:
+    """(step, loss) of every training line; fails if a step stands twice."""
+    lines = [(line["step"], line["loss"]) for line in read_metrics(run_dir / "metrics.jsonl") if "loss" in line]
+    assert [step for step, _ in lines] == sorted({step for step, _ in lines})
+    return lines
+
+
+def train(config: RunConfig) -> str:
+    """One rank; returns how the run ended."""
+    return str(pretrain(config).value)
+
+
+def train_until_killed(config: RunConfig, victim: int, seconds: float) -> str:
+    """As ``train``, but rank ``victim`` is killed with SIGKILL after ``seconds``."""
+    if int(os.environ["RANK"]) == victim:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return train(config)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("never_stopped")
+    assert run_world(2, train, config_for(corpus, run_dir)) == ["finished", "finished"]
+    return run_dir
+
+
+def test_the_run_folder_holds_what_the_design_promises(never_stopped: Path, corpus: Path) -> None:
+    lines = read_metrics(never_stopped / "metrics.jsonl")
+    keys = {"step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second", "step_seconds"}
+    assert keys | {"model_flops_utilization"} <= set(lines[0])
+    assert [line["step"] for line in lines if "validation_loss" in line] == [12, 24]
+    assert lines[-2]["loss"] < lines[0]["loss"] - 1
+    assert (never_stopped / "loss.png").exists()
+    assert (never_stopped / "logs" / "rank_1.log").exists()
+    assert (never_stopped / "checkpoints" / POINTER).read_text() == "step_00000024\n"
+    assert sorted(p.name for p in (never_stopped / "checkpoints").glob("step_*")) == ["step_00000021", "step_00000024"]
+    saved = parse_config(RunConfig, ["--config", str(never_stopped / "config.yaml")], "test")
+    assert saved == config_for(corpus, never_stopped)
+
+
+def test_the_same_seed_gives_the_same_losses_and_one_process_gives_them_too(
+    never_stopped: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run_world(2, train, config_for(corpus, tmp_path / "again"))
+    assert losses(tmp_path / "again") == losses(never_stopped)
+    run_world(1, train, config_for(corpus, tmp_path / "alone"))
+    for (_, alone), (_, two) in zip(losses(tmp_path / "alone"), losses(never_stopped), strict=True):
+        assert alone == pytest.approx(two, abs=1e-5)
+
+
+def survive_kills(corpus: Path, run_dir: Path, kills: int, seed: int) -> int:
+    """Kills a random rank at random moments, starting again each time; then lets the run finish.
+
+    Returns how many of the kills hit a running world.
+    """
+    dice = random.Random(seed)
+    hits = 0
+    for _ in range(kills):
+        try:
+            run_world(2, train_until_killed, config_for(corpus, run_dir), dice.randrange(2), dice.uniform(0.3, 3.0))
+        except RuntimeError as error:
+            assert "died" in str(error) or "Connection" in str(error), error
+            hits += 1
+    assert set(run_world(2, train, config_for(corpus, run_dir))) == {"finished"}
+    assert not list((run_dir / "checkpoints").glob("*.partial"))
+    return hits
+
+
+def test_killed_at_random_moments_it_has_the_losses_of_the_run_never_stopped(
+    never_stopped: Path, corpus: Path, tmp_path: Path
+) -> None:
+    assert survive_kills(corpus, tmp_path, kills=4, seed=5) >= 1
+    assert losses(tmp_path) == losses(never_stopped)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(never_stopped: Path, corpus: Path, tmp_path: Path, seed: int) -> None:
+    survive_kills(corpus, tmp_path, kills=5, seed=seed)
+    assert losses(tmp_path) == losses(never_stopped)
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(
+    never_stopped: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(config_for(corpus, never_stopped))
+    assert f"finished: {never_stopped}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attention", ["standard", "diff", "diff_v2"])
+def test_every_kind_trains_with_one_key_changed(attention: str, corpus: Path, tmp_path: Path) -> None:
+    config = config_for(corpus, tmp_path)
+    model = replace(config.model, attention=attention)
+    run_world(1, train, replace(config, model=model, parallel=ParallelConfig(zero_stage=0)))
+    first, *_, last = losses(tmp_path)
+    assert last[1] < first[1] - 1
+
+
+def test_a_checkpoint_that_cannot_be_written_is_loud_and_the_last_one_must_be(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(RuntimeError, match="CheckpointError: checkpoint of step 24 failed on rank 0"):
+        run_world(1, train, config_for(corpus, tmp_path))
+    assert len(losses(tmp_path)) == STEPS
+
+
+def test_another_model_does_not_go_on_from_this_runs_checkpoint(never_stopped: Path, corpus: Path) -> None:
+    config = config_for(corpus, never_stopped, train=TrainConfig(steps=30))
+    with pytest.raises(RuntimeError, match=r"model\.rank: is 5, but .* was trained with 4"):
+        run_world(1, train, replace(config, model=replace(config.model, rank=5)))
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"data": DataConfig(train=[SourceConfig("/nowhere")])}, "/nowhere"),
+        ({"batch": BatchConfig(global_size=8, micro_size=3)}, "batch.global_size"),
+        ({"model": ModelConfig(vocab_size=64)}, "model.vocab_size: is 64"),
+        ({"parallel": ParallelConfig(zero_stage=3, pipeline=2)}, "parallel"),
+        ({"schedule": ScheduleConfig(warmup_steps=99)}, "schedule.warmup_steps"),
+        ({"deepspeed": {"train_batch_size": 4}}, "deepspeed.train_batch_size: set batch.global_size instead"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(
+    sections: dict[str, object], said: str, corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        pretrain(config_for(corpus, tmp_path / "run", **sections))
+    assert said in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_torn_shard_is_refused(corpus: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    for file in (corpus / "train").iterdir():
+        content = file.read_bytes()
+        (torn / file.name).write_bytes(content[:-6] if file.name.endswith(".tokens") else content)
+    data = DataConfig(train=[SourceConfig(str(torn))], sequence_length=32)
+    with pytest.raises(InputError, match=r"00000\.tokens"):
+        pretrain(config_for(corpus, tmp_path / "run", data=data))
