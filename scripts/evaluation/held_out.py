@@ -13,7 +13,7 @@ import torch
 from common.errors import InputError
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
-from scripts.evaluation.statistics import Estimate, mean
+from scripts.evaluation.statistics import mean
 from scripts.evaluation.subject import Subject
 from scripts.evaluation.texts import HeldOutSamples, open_held_out
 
@@ -46,8 +46,12 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
         ]
     )
     loss = mean(losses.mean(axis=1))
-    metrics = {"loss": loss, "bits_per_byte": _scaled(loss, 1 / math.log(2) / samples.bytes_per_token)}
-    metrics["perplexity"] = Estimate(*map(math.exp, (loss.value, loss.low, loss.high)), loss.count, "exp of loss")
+    bits = 1 / math.log(2) / samples.bytes_per_token
+    metrics = {
+        "loss": loss,
+        "bits_per_byte": loss.map(lambda nats: nats * bits),
+        "perplexity": loss.map(lambda nats: math.exp(min(nats, 700.0))),
+    }
     details = {"unigram_entropy": samples.unigram_entropy}
     if trained and samples.same_tokens and data == config["data"]["validation"]:  # type: ignore[index]
         details |= {"trainer": trained}
@@ -67,8 +71,3 @@ def sample_losses(
     tokens = samples.fetch(numbers)
     starts = torch.from_numpy(document_starts(tokens[:, :-1], samples.eod_id)) if within_documents else None
     return subject.token_losses(torch.from_numpy(tokens), starts).double().numpy()
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    values = (estimate.value * factor, estimate.low * factor, estimate.high * factor)
-    return Estimate(*values, estimate.count, estimate.method)

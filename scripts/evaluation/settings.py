@@ -33,6 +33,34 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class NeedleSettings:
+    """Multi-needle retrieval (tasks needles, needles_long)."""
+
+    lengths: list[int] = field(default_factory=lambda: [4096])
+    """tokens of a prompt with its answers"""
+    pairs: list[list[int]] = field(default_factory=lambda: [[1, 1], [2, 2], [4, 2], [6, 2]])
+    """[N needles, R of them asked], ..."""
+    depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    """places of the first asked needle, 0 (start) to 1 (end of the context)"""
+    samples: int = 50
+    """prompts per length and depth"""
+    haystack: str | None = None
+    """text file to hide the needles in (default: sentences of a small grammar)"""
+
+    def __post_init__(self) -> None:
+        for pair in self.pairs:
+            if len(pair) != 2 or not 1 <= pair[1] <= pair[0]:
+                raise InputError(f"needles.pairs: expected [N, R] with 1 <= R <= N, found {pair}")
+        if self.samples < 1 or not self.lengths or not self.depths or not self.pairs:
+            raise InputError("needles: lengths, depths, pairs and samples must not be empty")
+
+
+def _long_needles() -> NeedleSettings:
+    """The papers' long form: one of eight needles at 8K to 64K tokens."""
+    return NeedleSettings(lengths=[8192, 16384, 32768, 65536], pairs=[[8, 1]])
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """One evaluation: a model and a list of tasks."""
 
@@ -54,6 +82,8 @@ class EvaluateConfig:
     """tokens of one forward pass, at most"""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
+    needles: NeedleSettings = field(default_factory=NeedleSettings)
+    needles_long: NeedleSettings = field(default_factory=_long_needles)
 
     def __post_init__(self) -> None:
         if self.batch_tokens < 1:

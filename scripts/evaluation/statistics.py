@@ -4,8 +4,8 @@ In: what was counted or measured. Out: an Estimate. Always: the method and the n
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ class Estimate:
     """independent samples behind it"""
     method: str
 
+    def map(self, function: Callable[[float], float]) -> "Estimate":
+        """The same estimate of an increasing ``function`` of the number."""
+        return replace(self, value=function(self.value), low=function(self.low), high=function(self.high))
+
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
@@ -33,7 +37,7 @@ class Estimate:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.count})"
 
 
-def proportion(successes: int, count: int) -> Estimate:
+def proportion(successes: float, count: int) -> Estimate:
     """Share of successes with Wilson's score interval, which holds near 0 and 1, too."""
     if count == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, "wilson")

@@ -14,16 +14,19 @@ from scripts.evaluation.subject import Subject
 
 Run = Callable[[Subject, EvaluateConfig, dict[str, Any] | None], TaskResult]
 
-MODULES = {
-    "held_out": "loss, bits per byte and perplexity on held-out text",
-    "sample": "a generated text",
+TASKS = {
+    "held_out": ("held_out.run", "loss, bits per byte and perplexity on held-out text"),
+    "sample": ("sample.run", "a generated text"),
+    "needles": ("needles.run", "multi-needle retrieval at 4K tokens"),
+    "needles_long": ("needles.run_long", "one of eight needles at 8K to 64K tokens"),
 }
-"""Task -> what it measures; the module of the same name in this package runs it."""
+"""Task -> the module and function of this package that run it, and what it measures."""
 
 
 def find_task(name: str) -> Run:
     """The function that runs task ``name``."""
-    if name not in MODULES:
-        raise InputError(f"--tasks: unknown task '{name}'{nearest(name, MODULES)} known: {', '.join(MODULES)}")
-    run: Run = import_module(f"scripts.evaluation.{name}").run
+    if name not in TASKS:
+        raise InputError(f"--tasks: unknown task '{name}'{nearest(name, TASKS)} known: {', '.join(TASKS)}")
+    module, function = TASKS[name][0].split(".")
+    run: Run = getattr(import_module(f"scripts.evaluation.{module}"), function)
     return run
