@@ -1,6 +1,7 @@
 """`python -m launch COMMAND ...`: starts, watches and requeues runs."""
 
 import importlib
+import os
 import sys
 
 from common.cli import run_command
@@ -8,7 +9,12 @@ from common.errors import InputError, nearest
 
 COMMANDS = {
     "local": ("launch.local", "train on this machine: torchrun with checks before it"),
+    "slurm": ("launch.slurm.submit", "submit a job that looks after itself"),
+    "status": ("launch.status", "where a run stands, from its folder"),
+    "preflight": ("launch.preflight", "check a config, and the nodes under srun or torchrun, before training"),
     "torchrun": ("launch.torchrun", "this node's part of a job: torchrun that passes signals on (run by srun)"),
+    "begin": ("launch.slurm.begin", "open an attempt (run by the batch script)"),
+    "conclude": ("launch.slurm.conclude", "judge an attempt that has ended (run by the batch script)"),
 }
 
 
@@ -29,4 +35,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:], quiet=os.environ.get("RANK", "0") != "0"))

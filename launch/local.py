@@ -7,6 +7,7 @@ status 75 and goes on where it was when the same command is given again; one tha
 
 import argparse
 import os
+import time
 
 from common.cli import parse_config
 from common.errors import InputError
@@ -26,20 +27,21 @@ def main(arguments: list[str]) -> int:
     processes = settings.nproc or _devices()
     check(config, processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
+    job = f"local {os.getpid()} {time.time():.0f}"
     while True:
         attempt = next_attempt(config.run_folder)
-        attempt.launch(nodes=[os.uname().nodename], processes=processes)
+        attempt.launch(job=job, nodes=[os.uname().nodename])
         os.environ[ATTEMPT_VARIABLE] = str(attempt.number)
         status = run_node(NodePlan(processes), ["pretrain", *training], config.run_folder)
-        close_attempt(config.run_folder, status)
-        decision = decide(config.run_folder, tries=settings.tries)
+        close_attempt(config.run_folder, job, status)
+        decision = decide(config.run_folder, job, settings.tries)
         if decision.action is Action.FINISHED:
             return 0
         if decision.action is Action.REQUEUE and status == 0:
             print(f"{decision.reason}; the same command goes on from there", flush=True)
             return STOPPED_STATUS
         if decision.action is Action.STOP:
-            return status
+            return status or 1
         print(f"{decision.reason}; starting again", flush=True)
 
 

@@ -1,19 +1,22 @@
 """After an attempt: what became of it, and what to do now.
 
-In: the run folder and the exit status of the attempt's processes. Out: `end.json`, where the training itself could
-not write it, and a Decision.
-Always: a run that ends at the same step `tries` times in a row, however, is stopped with the reason; a preemption or a
-user's stop never counts, because it says nothing about the run.
+In: the run folder, the job that the attempt belongs to, and the exit status of its processes. Out: `end.json`, where
+the training itself could not write it, and a Decision.
+Always: a job whose run ends at the same step `tries` times in a row, however, is stopped with the reason; a preemption
+or a user's stop never counts, because it says nothing about the run; nor do attempts of earlier jobs.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pretrain.resilience import HUNG_STATUS, Attempt, AttemptRecord, Outcome, read_attempts
+from common.files import write_atomically
+from pretrain.resilience import Attempt, AttemptRecord, Outcome, read_attempts
 from pretrain.resilience_hang import explain_hang
 
 BAD_INPUT_STATUS = 2
+LOG_FILE = Path("logs/run.log")
+"""in the run folder: what all attempts of all jobs have printed"""
 DELIBERATE = {Outcome.STOPPED, Outcome.ROLLED_BACK}
 """ends that are no failure; only a repetition without any progress is one"""
 
@@ -35,35 +38,52 @@ class Decision:
     reason: str
 
 
-def close_attempt(run_folder: Path, status: int) -> None:
-    """Writes how the newest attempt ended, unless the training has done so itself."""
-    record = read_attempts(run_folder)[-1]
+def attempts_of(run_folder: Path, job: str) -> list[AttemptRecord]:
+    """The attempts of one job, oldest first."""
+    return [record for record in read_attempts(run_folder) if record.launch.get("job") == job]
+
+
+def close_attempt(run_folder: Path, job: str, status: int, asked: str = "", lost: str = "") -> None:
+    """Writes how the newest attempt of ``job`` ended, unless the training has done so itself.
+
+    Args:
+        status: exit status of its processes.
+        asked: the signal by which the launcher had asked for a stop, if any.
+        lost: what else is known of an attempt that left no word.
+    """
+    record = attempts_of(run_folder, job)[-1]
     if record.outcome is None:
-        outcome, reason = _diagnose(record, status)
+        outcome, reason = _diagnose(record, status, asked, lost)
         Attempt(run_folder, record.number).end(outcome, reason, record.last_step)
 
 
-def decide(run_folder: Path, tries: int) -> Decision:
-    """What follows from the attempts so far, of which the newest has ended."""
-    records = read_attempts(run_folder)
+def decide(run_folder: Path, job: str, tries: int, asked: str = "") -> Decision:
+    """What follows from the attempts of ``job``, of which the newest has ended."""
+    records = attempts_of(run_folder, job)
     last = records[-1]
     reason = f"attempt {last.number} {last.end['outcome']} after step {last.last_step}: {last.end['reason']}"
     if last.outcome is Outcome.FINISHED:
         return Decision(Action.FINISHED, last.end["reason"])
-    if last.outcome is Outcome.BAD_INPUT:
+    if last.outcome in {Outcome.BAD_INPUT, Outcome.GAVE_UP}:
         return Decision(Action.STOP, reason)
     in_a_row = _at_the_same_step(records)
     if in_a_row >= tries + (last.outcome in DELIBERATE):
         times = f"{in_a_row} attempts in a row ended after step {last.last_step}; " if in_a_row > 1 else ""
         return Decision(Action.STOP, f"{times}{reason}")
-    if last.outcome in {Outcome.STOPPED, Outcome.HUNG}:
+    if asked or last.outcome in {Outcome.STOPPED, Outcome.HUNG}:
         return Decision(Action.REQUEUE, reason)
     return Decision(Action.AGAIN, reason)
 
 
+def put_on_top(log: Path, text: str) -> None:
+    """Makes ``text`` the first line of ``log``; what another process still writes to the old file is lost."""
+    content = log.read_bytes() if log.exists() else b""
+    write_atomically(log, f"STOPPED: {text}\n\n".encode() + content)
+
+
 def _at_the_same_step(records: list[AttemptRecord]) -> int:
     """How many of the newest attempts ended after the same step."""
-    counted = [record for record in records if not _preempted(record)]
+    counted = [record for record in records if not _interrupted(record)]
     if not counted or counted[-1] is not records[-1]:
         return 0
     count = 0
@@ -74,27 +94,28 @@ def _at_the_same_step(records: list[AttemptRecord]) -> int:
     return count
 
 
-def _preempted(record: AttemptRecord) -> bool:
+def _interrupted(record: AttemptRecord) -> bool:
     return record.outcome is Outcome.STOPPED and any(name in record.end["reason"] for name in ("SIGTERM", "SIGINT"))
 
 
-def _diagnose(record: AttemptRecord, status: int) -> tuple[Outcome, str]:
+def _diagnose(record: AttemptRecord, status: int, asked: str, lost: str) -> tuple[Outcome, str]:
     """What happened to an attempt that could not say it itself."""
     hangs = record.files("rank_*.hang.json")
-    failures = [
-        failure | {"host": node["host"]} for node in record.files("node_*.json") for failure in node["failures"]
-    ]
-    if status == HUNG_STATUS or (hangs and any(failure["status"] == HUNG_STATUS for failure in failures)):
+    if hangs:
         return Outcome.HUNG, explain_hang(hangs, record.start)
     if status == BAD_INPUT_STATUS:
         return Outcome.BAD_INPUT, "see the error above"
-    errors = record.files("rank_*.error.json")
-    if errors:
-        first = min(errors, key=lambda error: error["time"])
-        return Outcome.CRASHED, f"rank {first['rank']} on {first['host']}: {first['error']}"
-    if failures:
-        first = failures[0]
-        return Outcome.CRASHED, f"rank {first['rank']} on {first['host']} {first['how']}"
     if status == 0:
         return Outcome.FINISHED, "all processes ended well"
-    return Outcome.LOST, f"its processes ended with status {status} and left no word: a node or the job was killed"
+    deaths = [death | {"host": node["host"]} for node in record.files("node_*.json") for death in node["failures"]]
+    killed = [death for death in deaths if death["status"] > 128]
+    errors = sorted(record.files("rank_*.error.json"), key=lambda error: error["time"])
+    if killed:  # the other ranks' errors only tell that it is gone
+        return Outcome.CRASHED, f"rank {killed[0]['rank']} on {killed[0]['host']} {killed[0]['how']}"
+    if errors:
+        return Outcome.CRASHED, f"rank {errors[0]['rank']} on {errors[0]['host']}: {errors[0]['error']}"
+    if deaths:
+        return Outcome.CRASHED, f"rank {deaths[0]['rank']} on {deaths[0]['host']} {deaths[0]['how']}"
+    if asked:
+        return Outcome.STOPPED, f"{asked}: before training had begun"
+    return Outcome.LOST, lost or f"its processes ended with status {status} and left no word"

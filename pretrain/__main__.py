@@ -2,12 +2,16 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from common.cli import parse_config, run_command
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
 from pretrain.resilience import Outcome
 from pretrain.signals import StopSignal, die_with_launcher
+
+if TYPE_CHECKING:
+    from pretrain.run import NodeCheck
 
 
 def main(arguments: list[str], check_nodes: "NodeCheck | None" = None) -> int:

@@ -1,0 +1,57 @@
+"""`python -m launch preflight --config configs/X.yaml [--world-size N]`
+
+In: the training's arguments and the number of processes it is meant for. Out: one line per finding; status 2 if
+something must not be trained on. Under srun or torchrun, on several processes, the nodes are looked at, too.
+"""
+
+import argparse
+import os
+
+from common.cli import parse_config
+from common.errors import InputError
+from launch.node_checks import check_nodes
+from pretrain.accelerator import choose_accelerator
+from pretrain.config import RunConfig
+
+
+def main(arguments: list[str]) -> int:
+    """Looks at the plan from one process, or at the nodes from all of them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch preflight",
+        usage="%(prog)s [--world-size N] --config FILE [--section.key value ...]",
+        description="Checks a run before it starts. All other arguments are those of `python -m pretrain`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--world-size", type=int, help="processes of the planned job (default: those there are)")
+    settings, training = parser.parse_known_args(arguments)
+    if settings.world_size is not None and settings.world_size < 1:
+        raise InputError(f"--world-size: must be at least 1, is {settings.world_size}")
+    config = parse_config(RunConfig, training, "python -m launch preflight")
+    choose_accelerator()
+    connected = int(os.environ.get("WORLD_SIZE", "1"))
+    if connected > 1:
+        _look_at_nodes(config)
+    else:
+        _look_at_plan(config, settings.world_size or connected)
+    return 0
+
+
+def _look_at_plan(config: RunConfig, world_size: int) -> None:
+    from launch.checks.finding import refuse_errors
+    from launch.checks.plan import check_folders, check_topology
+
+    findings = [check_topology(config, world_size), *check_folders(config)]
+    for finding in findings:
+        print(finding, flush=True)
+    refuse_errors(findings)
+
+
+def _look_at_nodes(config: RunConfig) -> None:
+    from pretrain.topology import connect, disconnect, topology_from_environment
+
+    topology = topology_from_environment(config.parallel)
+    connect(topology)
+    try:
+        check_nodes(config, topology)
+    finally:
+        disconnect()

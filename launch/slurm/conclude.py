@@ -1,0 +1,30 @@
+"""`python -m launch conclude`, which the batch script calls after each attempt.
+
+In: the run folder, the exit status of srun, and the signal that the script got, if any. Out: on standard output, the
+script's next step: finished, again (in the same allocation), requeue, or stop; why on standard error.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from launch.verdict import LOG_FILE, Action, close_attempt, decide, put_on_top
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the action."""
+    parser = argparse.ArgumentParser(prog="python -m launch conclude", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--tries", type=int, required=True, help="attempts that may end after the same step")
+    parser.add_argument("--status", type=int, required=True, help="srun's exit status")
+    parser.add_argument("--asked", default="", help="the signal that asked for a stop")
+    settings = parser.parse_args(arguments)
+    job = os.environ["SLURM_JOB_ID"]
+    close_attempt(settings.run, job, settings.status, settings.asked)
+    decision = decide(settings.run, job, settings.tries, settings.asked)
+    print(f"[launch] {decision.reason}: {decision.action}", file=sys.stderr, flush=True)
+    if decision.action is Action.STOP:
+        put_on_top(settings.run / LOG_FILE, decision.reason)
+    print(decision.action)
+    return 0

@@ -1,0 +1,89 @@
+"""What is true of a cluster, whatever is trained on it.
+
+In: a site file (YAML) and `--site.key value` overrides. Out: a checked, frozen Site.
+Always: secrets are passed on by name and never written into a script.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.cli import parse_config
+from common.errors import InputError
+
+ALWAYS_PASSED = ("HOME", "USER", "PATH", "LANG")
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image that ranks run in."""
+
+    image: str
+    """path or URL of the image"""
+    runtime: Literal["pyxis", "apptainer"] = "pyxis"
+    """srun's pyxis plugin, or apptainer"""
+    mounts: list[str] = field(default_factory=list)
+    """folders of the host to see inside, as in /data or /data:/mnt"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Slurm settings of a cluster."""
+
+    partition: str | None = None
+    """partition; none: the cluster's default"""
+    account: str | None = None
+    """account to charge"""
+    qos: str | None = None
+    """quality of service"""
+    time_limit: str | None = None
+    """as sbatch takes it, such as 24:00:00 or 7-00:00:00; none: the partition's"""
+    gpus_per_node: int = 0
+    """GPUs of a node, one process each; 0: none, see processes_per_node"""
+    processes_per_node: int | None = None
+    """processes of a node without GPUs (default: 1)"""
+    cpus_per_task: int | None = None
+    """CPU cores per node for the run; none: the partition's default"""
+    interface: str | None = None
+    """network interface between the nodes, for NCCL and gloo; none: they choose"""
+    setup: list[str] = field(default_factory=list)
+    """shell lines that prepare the environment, such as module load or source .venv/bin/activate"""
+    environment: dict[str, str] = field(default_factory=dict)
+    """variables that are set in the job"""
+    pass_environment: list[str] = field(default_factory=list)
+    """variables that are taken over from your shell, beside HOME, USER, PATH and LANG"""
+    signal_seconds: int = 300
+    """warning before the time limit; longer than one step and one save"""
+    options: list[str] = field(default_factory=list)
+    """further sbatch options"""
+    container: Container | None = None
+    """image that ranks run in"""
+
+    def __post_init__(self) -> None:
+        if self.gpus_per_node < 0:
+            raise InputError(f"site: gpus_per_node must be at least 0, is {self.gpus_per_node}")
+        if self.processes_per_node is not None and self.processes_per_node < 1:
+            raise InputError(f"site: processes_per_node must be at least 1, is {self.processes_per_node}")
+        if self.signal_seconds < 1:
+            raise InputError(f"site: signal_seconds must be at least 1, is {self.signal_seconds}")
+        for name in [*self.pass_environment, *self.environment]:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise InputError(f"site: '{name}' is no name of an environment variable")
+        for option in self.options:
+            if not option.startswith("-"):
+                raise InputError(f"site: options takes sbatch options such as --exclusive, not '{option}'")
+
+    @property
+    def processes(self) -> int:
+        """Ranks on one node."""
+        return self.processes_per_node or self.gpus_per_node or 1
+
+
+def load_site(path: str | None, overrides: Sequence[str]) -> Site:
+    """The site file, with ``overrides`` such as ``--partition main`` on top.
+
+    Raises:
+        InputError: unreadable file, unknown key or wrong type.
+    """
+    return parse_config(Site, [*(["--config", path] if path else []), *overrides], "python -m launch slurm")

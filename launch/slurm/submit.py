@@ -1,0 +1,133 @@
+"""`python -m launch slurm --nodes N --config configs/X.yaml [--site FILE] [--dry-run] [--section.key value ...]`
+
+In: the training's arguments and a site file. Out: a submitted job, its id and how to follow it; or the script.
+Always: a wrong config, partition or number of nodes is one line and status 2 before anything is queued.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from common.cli import parse_config
+from common.errors import InputError, nearest
+from common.files import write_atomically
+from launch.local import check
+from launch.slurm.script import Job, render
+from launch.slurm.site import Site, load_site
+from launch.verdict import LOG_FILE
+from pretrain.config import RunConfig
+
+SITE_FILE = Path("site.yaml")
+SCRIPT_FILE = "job.sbatch"
+SITE_PREFIX = "--site."
+
+
+def main(arguments: list[str]) -> int:
+    """Renders the script; submits it unless ``--dry-run`` is given."""
+    settings, site_overrides, training = _parse(arguments)
+    site_file = settings.site or (str(SITE_FILE) if SITE_FILE.exists() else None)
+    site = load_site(site_file, site_overrides)
+    config = parse_config(RunConfig, training, "python -m launch slurm")
+    check(config, settings.nodes * site.processes)
+    job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
+    script = render(job, site)
+    if settings.dry_run:
+        print(script, end="")
+        return 0
+    check_cluster(site, settings.nodes)
+    path = config.run_folder / SCRIPT_FILE
+    try:
+        (config.run_folder / LOG_FILE).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, script)
+    except OSError as error:
+        raise InputError(f"run_dir: {config.run_folder} cannot be written: {error}") from None
+    number = submit(path)
+    print(f"job {number}: {config.name} on {settings.nodes} nodes x {site.processes} processes, script {path}")
+    print(f"  squeue --job {number}                            is it running?")
+    print(f"  tail -F {config.run_folder / LOG_FILE}")
+    print(f"  python -m launch status {config.run_folder}")
+    print(f"  scancel {number}                                 ends it for good")
+    return 0
+
+
+def check_cluster(site: Site, nodes: int) -> None:
+    """Refuses a partition that does not exist or is too small.
+
+    Raises:
+        InputError: there is no Slurm here, no such partition, or it has fewer nodes.
+    """
+    if shutil.which("sbatch") is None:
+        raise InputError("slurm: there is no sbatch on this machine; run this on the cluster's login node")
+    sizes: dict[str, int] = {}
+    default = None
+    for line in _ask("sinfo", "--noheader", "--format=%P %D").splitlines():
+        name, count = line.split()
+        default = name.rstrip("*") if name.endswith("*") else default
+        sizes[name.rstrip("*")] = sizes.get(name.rstrip("*"), 0) + int(count)
+    partition = site.partition or default
+    if partition is None:
+        raise InputError("site: partition is not set and the cluster has no default; there are " + ", ".join(sizes))
+    if partition not in sizes:
+        raise InputError(
+            f"site: partition '{partition}' does not exist{nearest(partition, sizes)}; there are {', '.join(sizes)}"
+        )
+    if nodes > sizes[partition]:
+        raise InputError(f"--nodes: is {nodes}, but partition {partition} has {sizes[partition]} nodes")
+
+
+def submit(script: Path) -> str:
+    """Hands ``script`` to Slurm, which judges it first; returns the job's id.
+
+    Raises:
+        InputError: Slurm refuses it, in Slurm's words.
+    """
+    _ask("sbatch", "--test-only", str(script))
+    return _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+
+
+def _ask(*command: str) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        said = " ".join((answer.stderr or answer.stdout).split()) or f"exit status {answer.returncode}"
+        raise InputError(f"{shlex.join(command[:2])}: {said}")
+    return answer.stdout
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch slurm",
+        usage="%(prog)s --nodes N [--site FILE] [--dry-run] --config FILE [--site.key value ...] "
+        "[--section.key value ...]",
+        description="Submits a run that looks after itself. `--site.key` overrides the site file; all other arguments "
+        "go to `python -m pretrain`; its --help lists them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--nodes", type=int, required=True, help="nodes of the job")
+    parser.add_argument("--site", help=f"the cluster's settings (default: {SITE_FILE}, if there is one)")
+    parser.add_argument("--tries", type=int, default=3, help="attempts that may end after the same step")
+    parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
+    settings, rest = parser.parse_known_args(arguments)
+    for name in ("nodes", "tries"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name}: must be at least 1, is {getattr(settings, name)}")
+    site, training = split_site_overrides(rest)
+    return settings, site, training
+
+
+def split_site_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """``--site.key value`` and ``--site.key=value``, as ``--key``, apart from the rest."""
+    site: list[str] = []
+    rest: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        if takes_value:
+            site.append(argument)
+            takes_value = False
+        elif argument.startswith(SITE_PREFIX):
+            site.append("--" + argument.removeprefix(SITE_PREFIX))
+            takes_value = "=" not in argument
+        else:
+            rest.append(argument)
+    return site, rest
