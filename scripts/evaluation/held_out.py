@@ -5,6 +5,7 @@ tokens the loss is the trainer's own, to rounding; what the trainer measured sta
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,55 @@ from scripts.evaluation.texts import HeldOutSamples, open_held_out
 SAMPLES_PER_PASS = 64
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
-    """Measures the mean loss per token.
+@dataclass(frozen=True)
+class Opened:
+    """Held-out samples as the settings and the training run ask for them."""
+
+    samples: HeldOutSamples
+    data: str
+    count: int
+    sequence_length: int
+    within_documents: bool
+    trainer: dict[str, Any] | None
+    """what the trainer measured on these very samples"""
+
+
+def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> Opened:
+    """Opens the held-out data.
 
     Raises:
         InputError: no data was named and the folder does not say which was used in training.
     """
     config = provenance["config"] if provenance else None
+    trained = provenance["validation"] if provenance else None
     data = settings.data or (config["data"]["validation"] if config else None)
     if data is None:
         raise InputError("--data: name held-out data: a folder of token shards, a .txt or a .jsonl file")
-    trained = provenance["validation"] if provenance else None
-    length = settings.held_out.sequence_length or (config["data"]["sequence_length"] if config else 0)
-    length = length or min(subject.max_length, 2048)
-    wanted = settings.held_out.samples
+    chosen = settings.held_out
+    length = chosen.sequence_length or (config["data"]["sequence_length"] if config else min(subject.max_length, 2048))
+    wanted = chosen.samples
     if wanted is None:
         wanted = trained["validation_samples"] if trained else 0
     samples = open_held_out(data, subject, length, wanted)
     count = min(wanted, samples.num_samples) if wanted else samples.num_samples
     within_documents = bool(config and config["data"]["document_attention"])
+    comparable = bool(config and trained and samples.same_tokens and data == config["data"]["validation"])
+    return Opened(samples, data, count, length, within_documents, trained if comparable else None)
+
+
+def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+    """Measures the mean loss per token."""
+    held_out = open_samples(subject, settings, provenance)
+    samples = held_out.samples
     losses = np.concatenate(
         [
-            sample_losses(subject, samples, np.arange(first, min(first + SAMPLES_PER_PASS, count)), within_documents)
-            for first in range(0, count, SAMPLES_PER_PASS)
+            sample_losses(
+                subject,
+                samples,
+                np.arange(first, min(first + SAMPLES_PER_PASS, held_out.count)),
+                held_out.within_documents,
+            )
+            for first in range(0, held_out.count, SAMPLES_PER_PASS)
         ]
     )
     loss = mean(losses.mean(axis=1))
@@ -52,13 +79,15 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
         "bits_per_byte": loss.map(lambda nats: nats * bits),
         "perplexity": loss.map(lambda nats: math.exp(min(nats, 700.0))),
     }
-    details = {"unigram_entropy": samples.unigram_entropy}
-    if trained and samples.same_tokens and data == config["data"]["validation"]:  # type: ignore[index]
-        details |= {"trainer": trained}
     return TaskResult(
         metrics,
-        {"data": data, "samples": count, "sequence_length": length, "trainer_tokens": samples.same_tokens},
-        details,
+        {
+            "data": held_out.data,
+            "samples": held_out.count,
+            "sequence_length": held_out.sequence_length,
+            "trainer_tokens": samples.same_tokens,
+        },
+        {"unigram_entropy": samples.unigram_entropy, "trainer": held_out.trainer},
     )
 
 

@@ -33,6 +33,73 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class ArHitSettings:
+    """The AR-hit split of the held-out loss (task ar_hit)."""
+
+    training: str | None = None
+    """text or token shards to count bigrams in (default: the run's first training folder, else the held-out text)"""
+    training_tokens: int = 10_000_000
+    """tokens of it to count"""
+    frequent: int = 1250
+    """a bigram that stands more often in that many tokens is no AR-hit; shorter text: in proportion"""
+
+    def __post_init__(self) -> None:
+        if self.training_tokens < 1 or self.frequent < 0:
+            raise InputError("ar_hit: training_tokens must be at least 1 and frequent at least 0")
+
+
+@dataclass(frozen=True)
+class InContextSettings:
+    """Many-shot in-context learning (tasks in_context, in_context_orders)."""
+
+    sets: list[str] = field(default_factory=lambda: ["trec", "trec_fine", "banking77", "clinic150"])
+    """data sets"""
+    folder: str | None = None
+    """folder with SET_train.jsonl and SET_test.jsonl, each line {"text": ..., "label": ...} (default: the hub)"""
+    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096])
+    """numbers of demonstrations; a curve ends where they no longer fit"""
+    longest: int = 65536
+    """tokens of a prompt, at most"""
+    test_examples: int = 250
+    """test examples of each data set"""
+    draws: int = 10
+    """times that demonstrations are drawn"""
+    order_shots: int = 64
+    """demonstrations whose order is changed"""
+    orders: int = 10
+    """orders of each kind"""
+
+    def __post_init__(self) -> None:
+        for name in ("test_examples", "draws", "order_shots", "orders"):
+            if getattr(self, name) < 1:
+                raise InputError(f"in_context.{name}: must be at least 1, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class OutlierSettings:
+    """Activation outliers (task outliers)."""
+
+    samples: int = 16
+    """held-out samples"""
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """Attention to the answer and to noise (task attention)."""
+
+    length: int = 4096
+    """tokens of a prompt"""
+    needles: int = 1
+    """needles in it, the first of which is asked for"""
+    depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    """places of the asked needle"""
+    samples: int = 50
+    """prompts per depth"""
+    haystack: str | None = None
+    """text file to hide the needles in (default: sentences of a small grammar)"""
+
+
+@dataclass(frozen=True)
 class NeedleSettings:
     """Multi-needle retrieval (tasks needles, needles_long)."""
 
@@ -82,6 +149,10 @@ class EvaluateConfig:
     """tokens of one forward pass, at most"""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
+    ar_hit: ArHitSettings = field(default_factory=ArHitSettings)
+    in_context: InContextSettings = field(default_factory=InContextSettings)
+    outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
     needles: NeedleSettings = field(default_factory=NeedleSettings)
     needles_long: NeedleSettings = field(default_factory=_long_needles)
 

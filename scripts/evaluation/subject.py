@@ -56,6 +56,17 @@ class Subject:
         """Token ids without any special token."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and for each the characters of ``text`` that it covers.
+
+        Raises:
+            InputError: the tokenizer cannot tell.
+        """
+        if not self.tokenizer.is_fast:
+            raise InputError(f"--model {self.name}: this task needs a fast tokenizer, which tells characters of tokens")
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``."""
         return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
@@ -108,6 +119,23 @@ class Subject:
             for index, row in zip(chosen, out[:, inputs.shape[1] :].tolist(), strict=True):
                 answers[index] = row
         return answers
+
+    @torch.no_grad()
+    def attention_maps(self, ids: Sequence[int], queries: int) -> list[Tensor]:
+        """The attention maps [H, queries, T] of every layer for the last ``queries`` of ``ids``.
+
+        The tokens before go through the usual kernel into the cache, so no T x T map is made.
+        """
+        self.check_length(len(ids), "prompt")
+        tokens = torch.tensor([ids], device=self.device)
+        before = len(ids) - queries
+        cache = self.model(tokens[:, :before], use_cache=True, logits_to_keep=1).past_key_values if before else None
+        self.model.set_attn_implementation("eager")
+        try:
+            maps = self.model(tokens[:, before:], past_key_values=cache, output_attentions=True).attentions
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
+        return [layer[0].float().cpu() for layer in maps]
 
     def left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """(ids, mask) of prompts that end together; no mask where none is needed, which saves T x T memory."""

@@ -17,8 +17,14 @@ Run = Callable[[Subject, EvaluateConfig, dict[str, Any] | None], TaskResult]
 TASKS = {
     "held_out": ("held_out.run", "loss, bits per byte and perplexity on held-out text"),
     "sample": ("sample.run", "a generated text"),
+    "ar_hit": ("ar_hit.run", "held-out loss of what can be recalled from the context, and of the rest"),
+    "positions": ("positions.run", "loss by position in long samples"),
+    "outliers": ("outliers.run", "largest attention logits and hidden states against the median"),
     "needles": ("needles.run", "multi-needle retrieval at 4K tokens"),
     "needles_long": ("needles.run_long", "one of eight needles at 8K to 64K tokens"),
+    "in_context": ("in_context.run", "accuracy over the number of demonstrations, labels decoded under constraint"),
+    "in_context_orders": ("in_context.run_orders", "accuracy over the order of the same demonstrations"),
+    "attention": ("attention.run", "attention to the answer and to noise"),
 }
 """Task -> the module and function of this package that run it, and what it measures."""
 

@@ -1,0 +1,73 @@
+"""Held-out loss split into AR-hits and Others (DIFF paper, Table 6).
+
+In: held-out samples, and training text to count bigrams in. Out: both losses and the share of hits.
+Always: what counts as frequent in training, and where it was counted, stands beside the numbers.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError
+from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
+from scripts.evaluation.held_out import SAMPLES_PER_PASS, open_samples, sample_losses
+from scripts.evaluation.result import TaskResult
+from scripts.evaluation.settings import EvaluateConfig
+from scripts.evaluation.statistics import ratio
+from scripts.evaluation.subject import Subject
+from scripts.evaluation.texts import HeldOutSamples, open_held_out
+
+
+def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+    """Measures the two losses."""
+    held_out = open_samples(subject, settings, provenance)
+    frequent, source = _frequent(subject, settings, held_out.samples, provenance)
+    sums: dict[str, list[np.ndarray]] = {"ar_hit": [], "others": [], "hits": [], "rest": []}
+    for first in range(0, held_out.count, SAMPLES_PER_PASS):
+        numbers = np.arange(first, min(first + SAMPLES_PER_PASS, held_out.count))
+        losses = sample_losses(subject, held_out.samples, numbers, held_out.within_documents)
+        hits = ar_hits(held_out.samples.fetch(numbers), frequent)
+        sums["ar_hit"].append((losses * hits).sum(1))
+        sums["others"].append((losses * ~hits).sum(1))
+        sums["hits"].append(hits.sum(1))
+        sums["rest"].append((~hits).sum(1))
+    totals = {name: np.concatenate(parts) for name, parts in sums.items()}
+    metrics = {
+        "loss": ratio(totals["ar_hit"] + totals["others"], totals["hits"] + totals["rest"], settings.seed),
+        "ar_hit_loss": ratio(totals["ar_hit"], totals["hits"], settings.seed),
+        "others_loss": ratio(totals["others"], totals["rest"], settings.seed),
+        "share_of_hits": ratio(totals["hits"], totals["hits"] + totals["rest"], settings.seed),
+    }
+    return TaskResult(
+        metrics,
+        {
+            "data": held_out.data,
+            "samples": held_out.count,
+            "sequence_length": held_out.sequence_length,
+            "frequent_bigrams_counted_in": source,
+            "counted_tokens": frequent.counted_tokens,
+            "frequent_bigrams": len(frequent.keys),
+            "frequent_above": settings.ar_hit.frequent,
+            "per_tokens": settings.ar_hit.training_tokens,
+        },
+    )
+
+
+def _frequent(
+    subject: Subject, settings: EvaluateConfig, samples: HeldOutSamples, provenance: dict[str, Any] | None
+) -> tuple[FrequentBigrams, str]:
+    """Counted in the named training text, else in the run's, else in the held-out text itself."""
+    chosen = settings.ar_hit
+    training = chosen.training or (provenance["config"]["data"]["train"][0]["path"] if provenance else None)
+    source, name = samples, "the held-out text itself"
+    if training is not None:
+        needed = -(-chosen.training_tokens // 1024)
+        try:
+            source, name = open_held_out(training, subject, 1024, needed), training
+        except InputError:
+            if chosen.training is not None:
+                raise
+    counted = count_frequent(
+        source.fetch, source.num_samples, subject.vocab_size, chosen.training_tokens, chosen.frequent
+    )
+    return counted, name
