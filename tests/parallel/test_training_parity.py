@@ -1,6 +1,7 @@
 """Every topology trains like one process: losses and gradient norms of 20 steps within 1e-5 in fp32."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,3 +88,61 @@ def test_losses_and_norms_equal_the_single_process(name: str) -> None:
     for trace in traces:
         for parameter, value in trace.replicated.items():
             assert torch.equal(by_name.setdefault(parameter, value), value), f"{parameter} differs between ranks"
+
+
+@pytest.mark.parametrize("name", ["zero1-dp2-accumulation4", "tp2-sp-head-layer", "tp2-pp2-full-recompute"])
+def test_recomputation_changes_no_bit(name: str) -> None:
+    processes, settings = CASES[name]
+    traces = [
+        run_world(processes, train, split(**{**settings, "recompute": mode}))[0]  # type: ignore[arg-type]
+        for mode in ("none", "selective", "full")
+    ]
+    assert traces[0].losses == traces[1].losses == traces[2].losses
+    assert traces[0].grad_norms == traces[1].grad_norms == traces[2].grad_norms
+
+
+@pytest.mark.parametrize(
+    ("processes", "settings"),
+    [(2, {"tensor": 2, "sequence": True, "micro": 2}), (8, {"tensor": 2, "pipeline": 2, "micro": 1})],
+    ids=["tp2-sp-accumulation4", "tp2-pp2-dp2"],
+)
+def test_replicas_stay_bitwise_equal_for_50_steps_with_clipping(processes: int, settings: dict[str, object]) -> None:
+    config = split(**settings)  # type: ignore[arg-type]
+    config = replace(
+        config,
+        train=replace(config.train, steps=50),
+        optimizer=replace(config.optimizer, gradient_clipping=0.1),
+    )
+    values: dict[str, torch.Tensor] = {}
+    for trace in run_world(processes, train, config):
+        assert min(trace.grad_norms) > 0.1  # every step is clipped
+        for name, value in trace.replicated.items():
+            assert torch.equal(values.setdefault(name, value), value), f"{name} differs between ranks"
+    assert any(name.endswith("query_down") for name in values)
+
+
+BF16_CASES = {
+    "tp2-sp-accumulation4": (2, {"tensor": 2, "sequence": True}),
+    "tp2-pp2": (4, {"tensor": 2, "pipeline": 2}),
+    "zero2-dp2": (2, {"zero": 2}),
+    "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
+}
+
+
+@functools.cache
+def single_process_bf16() -> Trace:
+    return run_world(1, train, bf16(split(zero=1, micro=8)))[0]
+
+
+def bf16(config: RunConfig) -> RunConfig:
+    return replace(config, train=replace(config.train, precision="bf16"))
+
+
+@pytest.mark.parametrize("name", BF16_CASES)
+def test_bf16_stays_within_its_rounding_of_the_single_process(name: str) -> None:
+    """bf16 keeps 8 bits: 2^-8 of a loss near 4.5 is 0.02; gradients are accumulated in fp32."""
+    processes, settings = BF16_CASES[name]
+    trace = run_world(processes, train, bf16(split(**settings)))[0]  # type: ignore[arg-type]
+    expected = single_process_bf16()
+    torch.testing.assert_close(trace.losses, expected.losses, rtol=0, atol=0.02)
+    torch.testing.assert_close(trace.grad_norms, expected.grad_norms, rtol=0.05, atol=0)
