@@ -35,6 +35,11 @@ class PartialGradientSum:
         """How many parameters are summed."""
         return len(self._handles)
 
+    def remove(self) -> None:
+        """Takes the sums out again."""
+        for handle in self._handles:
+            handle.remove()
+
 
 class _Accumulator:
     """The hook of one parameter: counts micro-batches, keeps their sum, reduces on the last one."""

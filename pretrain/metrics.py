@@ -66,4 +66,5 @@ class StepMeter:
             "tokens_per_second": rate,
             "step_seconds": seconds,
             "model_flops_utilization": achieved / self.peak_flops if self.peak_flops else None,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         }
