@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test check format clean
+.PHONY: help setup pretrain test test-crash test-slurm test-gpu check format bench clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -39,7 +39,16 @@ pretrain: $(STAMP) corpora/stdlib/train/manifest.json ## train, export and evalu
 	$(BIN)/python scripts/summary.py --run runs/debug_cpu --export exports/debug_cpu
 
 test: $(STAMP) ## the whole CPU test suite
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not gpu and not slurm and not crash"
+
+test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
+	$(BIN)/python -m pytest tests -m crash
+
+test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network namespaces, and the launch scripts on it
+	$(BIN)/python -m pytest tests/slurm -m slurm
+
+test-gpu: $(STAMP) ## what needs a CUDA device
+	$(BIN)/python -m pytest tests -m gpu -s
 
 check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -49,6 +58,10 @@ check: $(STAMP) ## format, lint, types
 format: $(STAMP) ## format and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## tables side by side with peers
+	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
+	$(BIN)/python scripts/bench_data.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -30,11 +30,12 @@ setup(
         "matplotlib>=3.9",
         "safetensors>=0.5",
         "fsspec>=2024.6",
+        "xxhash>=3.4",
     ],
     extras_require={
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7"],
-        "eval": ["transformers>=5", "lm-eval>=0.4.9"],
-        "dev": ["pytest>=8", "ruff>=0.12", "mypy>=1.16", "types-PyYAML"],
+        "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1"],
+        "dev": ["pytest>=8", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil"],
     },
 )
