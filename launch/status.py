@@ -1,6 +1,7 @@
 """`python -m launch status RUN`: where a run stands, from its folder alone.
 
-In: the run folder, at any moment. Out: step, tokens, loss, speed, time left, starts and how they ended, last checkpoint.
+In: the run folder, at any moment. Out: step, tokens, loss, speed, time left, starts and how they ended, the last
+checkpoint.
 Always: only reads; whatever is half-written or missing is left out.
 """
 
@@ -109,11 +110,11 @@ def describe(status: Status) -> str:
     if status.skipped_steps:
         lines.append(f"  skipped      {status.skipped_steps} steps, see {SKIPPED_FILE}")
     lines.append(f"  starts       {len(status.attempts)}")
-    for attempt in status.attempts[-SHOWN_ATTEMPTS:]:
-        lines.append(
-            f"    {attempt['number']:>4}  {attempt['began']}  from step {attempt['from_step']} to {attempt['to_step']}"
-            f"  {attempt['outcome']}" + (f": {attempt['reason']}" if attempt["reason"] else "")
-        )
+    lines += [
+        f"    {attempt['number']:>4}  {attempt['began']}  from step {attempt['from_step']} to {attempt['to_step']}"
+        f"  {attempt['outcome']}" + (f": {attempt['reason']}" if attempt["reason"] else "")
+        for attempt in status.attempts[-SHOWN_ATTEMPTS:]
+    ]
     return "\n".join(lines)
 
 

@@ -17,6 +17,8 @@ from pretrain.resilience_hang import explain_hang
 BAD_INPUT_STATUS = 2
 LOG_FILE = Path("logs/run.log")
 """in the run folder: what all attempts of all jobs have printed"""
+START_TRIES = 10
+"""attempts in a row that may fail to start at all: a dead node looks like this until Slurm notices"""
 DELIBERATE = {Outcome.STOPPED, Outcome.ROLLED_BACK}
 """ends that are no failure; only a repetition without any progress is one"""
 
@@ -67,12 +69,17 @@ def decide(run_folder: Path, job: str, tries: int, asked: str = "") -> Decision:
     if last.outcome in {Outcome.BAD_INPUT, Outcome.GAVE_UP}:
         return Decision(Action.STOP, reason)
     in_a_row = _at_the_same_step(records)
-    if in_a_row >= tries + (last.outcome in DELIBERATE):
+    if in_a_row >= _allowed(last, tries):
         times = f"{in_a_row} attempts in a row ended after step {last.last_step}; " if in_a_row > 1 else ""
         return Decision(Action.STOP, f"{times}{reason}")
     if asked or last.outcome in {Outcome.STOPPED, Outcome.HUNG}:
         return Decision(Action.REQUEUE, reason)
     return Decision(Action.AGAIN, reason)
+
+
+def starts_that_failed(records: list[AttemptRecord]) -> int:
+    """How many of the newest attempts left no word at all."""
+    return next((count for count, record in enumerate(reversed(records)) if not _never_began(record)), len(records))
 
 
 def put_on_top(log: Path, text: str) -> None:
@@ -92,6 +99,16 @@ def _at_the_same_step(records: list[AttemptRecord]) -> int:
             break
         count += 1
     return count
+
+
+def _allowed(last: AttemptRecord, tries: int) -> int:
+    if _never_began(last):
+        return max(tries, START_TRIES)
+    return tries + (last.outcome in DELIBERATE)
+
+
+def _never_began(record: AttemptRecord) -> bool:
+    return record.outcome is Outcome.LOST and not record.start
 
 
 def _interrupted(record: AttemptRecord) -> bool:

@@ -9,10 +9,22 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from launch.verdict import LOG_FILE, Action, attempts_of, close_attempt, decide, put_on_top
+from launch.verdict import (
+    LOG_FILE,
+    Action,
+    attempts_of,
+    close_attempt,
+    decide,
+    put_on_top,
+    starts_that_failed,
+)
 from pretrain.resilience import next_attempt
+
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5, 60
+"""after each attempt that failed to start: Slurm needs time to notice a dead node, minutes on large clusters"""
 
 
 def main(arguments: list[str]) -> int:
@@ -33,12 +45,18 @@ def main(arguments: list[str]) -> int:
             return 1
         if decision.action is Action.FINISHED:
             return 0
+        time.sleep(pause_before_start(starts_that_failed(attempts_of(settings.run, job))))
     attempt = next_attempt(settings.run)
     nodes = _lines("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"])
     attempt.launch(job=job, nodes=nodes, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")))
     _say(f"attempt {attempt.number} of {settings.run}: job {job} on {', '.join(nodes)}")
     print(attempt.number)
     return 0
+
+
+def pause_before_start(failed_starts: int) -> float:
+    """Seconds to wait after so many starts that failed."""
+    return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * failed_starts)
 
 
 def lost_nodes(nodes: list[str]) -> str:
