@@ -24,7 +24,7 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
     from scripts.hub.provenance import read_provenance
 
     names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
-    runs = {name: find_task(name) for name in names}
+    runs = {name: find_task(name, settings) for name in names}
     subject = load_subject(settings.model, settings.device, settings.dtype, settings.batch_tokens)
     provenance = read_provenance(Path(settings.model))
     results = {}

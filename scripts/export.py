@@ -79,7 +79,8 @@ def export(settings: ExportConfig) -> None:
     dtype = dtype_named(settings.dtype)
     tensors = hub_tensors(config.model, factored)
     parameters = sum(tensor.numel for tensor in tensors)
-    max_length = config.data.sequence_length
+    lengths = [stage.sequence_length or 0 for stage in config.data.stages]
+    max_length = max([config.data.sequence_length, *lengths])
     temporary = output.with_name(output.name + TEMPORARY_SUFFIX)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

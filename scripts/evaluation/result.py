@@ -48,7 +48,7 @@ def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, Tas
     for name, result in results.items():
         tasks[name] = result.to_json(seed)
         if result.draw is not None:
-            picture = path.with_name(f"{path.stem}_{name}.png")
+            picture = path.with_name(f"{path.stem}_{name.replace(':', '_')}.png")
             write_atomically(picture, render(result.draw))
             tasks[name]["picture"] = picture.name
             pictures.append(picture)

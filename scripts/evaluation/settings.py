@@ -76,6 +76,20 @@ class InContextSettings:
 
 
 @dataclass(frozen=True)
+class HarnessSettings:
+    """lm-evaluation-harness (tasks paper_zero_shot and harness:NAME)."""
+
+    include: str | None = None
+    """folder with task files (YAML) of your own"""
+    few_shot: int | None = None
+    """demonstrations (default: as the task says; the papers' tasks have none)"""
+    limit: int | None = None
+    """examples per task, to try a task out"""
+    batch_size: int = 8
+    """sequences of one forward pass"""
+
+
+@dataclass(frozen=True)
 class OutlierSettings:
     """Activation outliers (task outliers)."""
 
@@ -151,6 +165,7 @@ class EvaluateConfig:
     sample: SampleSettings = field(default_factory=SampleSettings)
     ar_hit: ArHitSettings = field(default_factory=ArHitSettings)
     in_context: InContextSettings = field(default_factory=InContextSettings)
+    harness: HarnessSettings = field(default_factory=HarnessSettings)
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     needles: NeedleSettings = field(default_factory=NeedleSettings)

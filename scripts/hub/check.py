@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,13 +52,24 @@ class LogitsDifference:
 
 @torch.no_grad()
 def compare_logits(
-    folder: Path, config: ModelConfig, read: Callable[[str], Tensor], max_length: int, weight_bytes: int
+    folder: Path,
+    config: ModelConfig,
+    read: Callable[[str], Tensor],
+    max_length: int,
+    weight_bytes: int,
+    dtype: torch.dtype | Literal["auto"] = "auto",
 ) -> LogitsDifference:
-    """Runs both on the same random tokens; ``read`` gives a parameter of the checkpoint by its logical name."""
+    """Runs both on the same random tokens.
+
+    Args:
+        read: gives a parameter of the checkpoint by its logical name.
+        weight_bytes: size of the folder's weights, which decides whether they are streamed.
+        dtype: arithmetic of the folder's model; "auto": as its weights are stored.
+    """
     length = min(LENGTH, max_length)
     tokens_BT = torch.randint(config.vocab_size, (SAMPLES, length), generator=torch.Generator().manual_seed(0))
     ours = trainer_logits(config, read, tokens_BT)
-    theirs = folder_logits(folder, tokens_BT, streamed=weight_bytes > LARGE_BYTES).float()
+    theirs = folder_logits(folder, tokens_BT, weight_bytes > LARGE_BYTES, dtype).float()
     distance = (ours - theirs).abs()
     scale = float(ours.std())
     return LogitsDifference(float(distance.max()), float(distance.mean()) / scale, scale)
@@ -75,7 +86,9 @@ def trainer_logits(config: ModelConfig, read: Callable[[str], Tensor], tokens_BT
     return payload.transpose(0, 1)
 
 
-def folder_logits(folder: Path, tokens_BT: Tensor, streamed: bool) -> Tensor:
+def folder_logits(
+    folder: Path, tokens_BT: Tensor, streamed: bool, dtype: torch.dtype | Literal["auto"] = "auto"
+) -> Tensor:
     """Logits [B, T, V] of the model that transformers loads from ``folder``."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -86,5 +99,5 @@ def folder_logits(folder: Path, tokens_BT: Tensor, streamed: bool) -> Tensor:
         if streamed:
             devices = {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu", "model.layers": "disk"}
             placement = {"device_map": devices, "offload_folder": offload}
-        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto", **placement)
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=dtype, **placement)
         return model.eval()(tokens_BT, use_cache=False).logits

@@ -1,0 +1,75 @@
+"""A Hugging Face folder as a checkpoint that training can branch from.
+
+In: an exported folder, or a plain Llama folder. Out: a run folder with one checkpoint, of step 0.
+Always: the checkpoint appears only after its logits were compared with the folder's; weights are read one by one.
+"""
+
+import dataclasses
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cli import parse_config, run_command, to_yaml
+from common.errors import InputError
+from common.files import write_atomically
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What is imported, and where to."""
+
+    model: str
+    """Hugging Face folder: an export, or a Llama without biases and rotary scaling"""
+    output: str
+    """run folder to write; must not exist"""
+
+
+def import_folder(settings: ImportConfig) -> Path:
+    """Writes the run folder; returns the checkpoint's folder.
+
+    Raises:
+        InputError: a folder that cannot be read or computed, an output that exists, or logits that differ.
+    """
+    import torch
+
+    from data.config import DataConfig
+    from pretrain.checkpoint_reader import CheckpointReader
+    from pretrain.config import RunConfig
+    from pretrain.runfolder import CONFIG_FILE
+    from scripts.hub.check import compare_logits
+    from scripts.hub.checkpoint_file import write_checkpoint
+    from scripts.hub.foreign import open_foreign
+    from scripts.hub.layout import parameter_shapes
+
+    output, folder = Path(settings.output), Path(settings.model)
+    if output.exists():
+        raise InputError(f"--output {output}: is there already; choose another run folder")
+    foreign = open_foreign(folder)
+    base = RunConfig(data=DataConfig(sequence_length=foreign.max_length))
+    config = dataclasses.replace(base, name=output.name, run_dir=str(output), model=foreign.config)
+    shapes = parameter_shapes(config.model)
+    try:
+        checkpoint = write_checkpoint(
+            output / "checkpoints", config, shapes, foreign.read, {"imported_from": str(folder)}
+        )
+        reader = CheckpointReader(checkpoint)
+        weight_bytes = sum(torch.Size(shape).numel() * 4 for shape in shapes.values())
+        difference = compare_logits(folder, config.model, reader.read, foreign.max_length, weight_bytes, torch.float32)
+        print(f"logits against the folder's model: largest difference {difference.largest:.2e}")
+        difference.check(torch.float32, settings.model)
+        write_atomically(output / CONFIG_FILE, to_yaml(config))
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+    return checkpoint
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    checkpoint = import_folder(parse_config(ImportConfig, arguments, "python scripts/import_hf.py", __doc__ or ""))
+    print(f"{checkpoint}: to branch from; prepare its data with the folder's own tokenizer")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""What a run folder tells: config, metrics, evaluations, lambda per layer.
+
+In: a run folder. Out: a RunFacts. Always: a part that is not there is empty, and only a folder without a config is an
+error; nothing is written.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.cli import parse_config
+from common.errors import InputError
+from common.files import read_json
+from pretrain.checkpoint_layout import list_steps
+from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.config import RunConfig
+from pretrain.runfolder import CONFIG_FILE
+from pretrain.sinks import LOSS_FILE, read_metrics
+
+EVALUATIONS = "evaluations"
+LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run."""
+
+    name: str
+    config: RunConfig
+    training: list[dict[str, Any]]
+    """metrics of logged steps"""
+    validation: list[dict[str, Any]]
+    """metrics of evaluations"""
+    evaluations: dict[str, dict[str, Any]]
+    """task -> its part of a results file"""
+    pictures: dict[str, bytes]
+    """task -> PNG"""
+    lambdas: dict[int, list[float]]
+    """step of a checkpoint -> lambda of every layer"""
+
+    def settings(self) -> dict[str, Any]:
+        """The config as flat keys, as in ``model.rank``."""
+        return _flat(dataclasses.asdict(self.config))
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Reads ``folder``.
+
+    Raises:
+        InputError: no run there.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise InputError(f"{folder}: no run there ({CONFIG_FILE} is missing)")
+    config = parse_config(RunConfig, ["--config", str(path)], "report")
+    lines = read_metrics(folder / LOSS_FILE)
+    evaluations, pictures = _read_evaluations(folder / EVALUATIONS)
+    return RunFacts(
+        name=config.name,
+        config=config,
+        training=[line for line in lines if line.get("loss") is not None],
+        validation=[line for line in lines if line.get("validation_loss") is not None],
+        evaluations=evaluations,
+        pictures=pictures,
+        lambdas=_read_lambdas(folder / "checkpoints", config),
+    )
+
+
+def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """The tasks of all results files, later files winning."""
+    evaluations: dict[str, dict[str, Any]] = {}
+    pictures: dict[str, bytes] = {}
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        for task, values in read_json(path, "evaluation").get("tasks", {}).items():
+            evaluations[task] = values
+            picture = path.with_name(values.get("picture", ""))
+            if picture.is_file():
+                pictures[task] = picture.read_bytes()
+    return evaluations, pictures
+
+
+def _read_lambdas(checkpoints: Path, config: RunConfig) -> dict[int, list[float]]:
+    """lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init of every checkpoint that is still there."""
+    if config.model.attention not in ("diff", "shared_diff"):
+        return {}
+    found = {}
+    for folder in list_steps(checkpoints):
+        try:
+            reader = CheckpointReader(folder)
+            found[reader.step] = [_lambda(reader, config, layer) for layer in range(config.model.num_layers)]
+        except InputError:
+            continue  # a damaged checkpoint has no say here
+    return found
+
+
+def _lambda(reader: CheckpointReader, config: RunConfig, layer: int) -> float:
+    q1, k1, q2, k2 = (reader.read(f"blocks.{layer}.attention.{name}") for name in LAMBDAS)
+    return math.exp(float(q1 @ k1)) - math.exp(float(q2 @ k2)) + config.model.lambda_init_of(layer)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

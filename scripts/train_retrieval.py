@@ -1,0 +1,106 @@
+"""Trains small models to find needles, from nothing, and compares the kinds of attention.
+
+In: configs/retrieval_cpu.yaml, kinds, seeds. Out: for each kind and seed a run, an export, an evaluation with its heat
+map; for all of them one table with seeds, and a picture.
+Always: the whole chain is the project's own (data prepare, launch, export, evaluate); what is finished is not made
+again, so the same command goes on after an interruption.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.cli import parse_config, run_command
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """What is trained and measured."""
+
+    training: str = "configs/retrieval_cpu.yaml"
+    """training config; its stages name the corpora by their length in tokens"""
+    corpora: str = "corpora/retrieval"
+    """folder of the training text; made where it is missing"""
+    output: str = "runs/retrieval"
+    """folder for runs, exports, evaluations and the table"""
+    kinds: list[str] = field(default_factory=lambda: ["shared_diff"])
+    """kinds of attention to train, as in [standard, diff, shared_diff]"""
+    seeds: list[int] = field(default_factory=lambda: [1])
+    """seeds to train each kind with"""
+    processes: int = 2
+    """training processes"""
+    tokens_per_stage: int = 2_600_000
+    """tokens of training text for each length"""
+    pairs: list[list[int]] = field(default_factory=lambda: [[1, 1], [2, 2], [4, 2]])
+    """[N needles, R of them asked] that are measured"""
+    samples: int = 50
+    """prompts per depth"""
+    settings: list[str] = field(default_factory=list)
+    """further training settings, as in ["--train.steps=100"]"""
+
+
+def train_retrieval(settings: RetrievalConfig) -> None:
+    """Trains, exports, evaluates, compares."""
+    from scripts.retrieval.comparison import compare
+
+    started = time.monotonic()
+    output = Path(settings.output)
+    lengths = build_corpora(settings)
+    results: dict[str, list[Path]] = {}
+    for kind in settings.kinds:
+        for seed in settings.seeds:
+            results.setdefault(kind, []).append(train_one(settings, output / f"{kind}_{seed}", kind, seed, lengths[-1]))
+    print("\n".join(["", *compare(results, output / "needles")]))
+    print(f"\n{output / 'needles'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
+
+
+def build_corpora(settings: RetrievalConfig) -> list[int]:
+    """Makes the text of every stage; returns the stages' lengths, shortest first."""
+    from pretrain.config import RunConfig
+    from scripts.retrieval.corpus import build_corpus
+    from scripts.retrieval.documents import recipe_for
+
+    config = parse_config(RunConfig, ["--config", settings.training], "python scripts/train_retrieval.py")
+    stages = [config.data.sequence_length, *(stage.sequence_length or 0 for stage in config.data.stages)]
+    lengths = sorted({length for length in stages if length})
+    for length in lengths:
+        recipe = recipe_for(length, first=length == lengths[0])
+        count = max(1, settings.tokens_per_stage // length)
+        build_corpus(Path(settings.corpora), recipe, count, seed=0, workers=os.cpu_count() or 1)
+    return lengths
+
+
+def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, length: int) -> Path:
+    """One kind and seed: the path of its results."""
+    run, exported, results = folder / "run", folder / "export", folder / "needles.json"
+    if not results.exists():
+        own = [f"--model.attention={kind}", f"--seed={seed}", f"--name={folder.name}", f"--run_dir={run}"]
+        training = ["--config", settings.training, *own, *settings.settings]
+        _run(["-m", "launch", "local", "--nproc", str(settings.processes), *training])
+        _run(["scripts/export.py", "--run", str(run), "--output", str(exported)])
+        needles = [f"--needles.lengths=[{length}]", f"--needles.pairs={settings.pairs}"]
+        needles += [f"--needles.samples={settings.samples}", f"--seed={seed}"]
+        evaluation = ["--model", str(exported), "--tasks", "needles", "--output", str(results)]
+        _run(["scripts/evaluate.py", *evaluation, *needles])
+    return results
+
+
+def _run(arguments: list[str]) -> None:
+    """Runs one of the project's own commands and shows what it prints."""
+    print(f"$ python {' '.join(arguments)}", flush=True)
+    status = subprocess.run([sys.executable, *arguments]).returncode
+    if status:
+        raise InputError(f"python {' '.join(arguments[:3])} ...: ended with status {status}")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    train_retrieval(parse_config(RetrievalConfig, arguments, "python scripts/train_retrieval.py", __doc__ or ""))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
