@@ -88,7 +88,7 @@ def _last(lines: Sequence[dict[str, Any]], key: str) -> Any:
 
 def _told(value: Any) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -101,7 +101,7 @@ def _evaluation_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
         metrics = dict.fromkeys(name for run in runs for name in run.evaluations.get(task, {}).get("metrics", {}))
         for name in metrics:
             cells = [run.evaluations.get(task, {}).get("metrics", {}).get(name) for run in runs]
-            rows.append([f"{task}: {name}", *("–" if cell is None else _cell(cell) for cell in cells)])
+            rows.append([f"{task}: {name}", *("-" if cell is None else _cell(cell) for cell in cells)])
     return rows
 
 
@@ -126,7 +126,7 @@ def _differences(runs: Sequence[RunFacts]) -> list[list[str]]:
         key for key in dict.fromkeys(key for values in settings for key in values) if key not in ("name", "run_dir")
     ]
     return [
-        [key, *(str(values.get(key, "–")) for values in settings)]
+        [key, *(str(values.get(key, "-")) for values in settings)]
         for key in keys
         if len({str(values.get(key)) for values in settings}) > 1
     ]

@@ -76,7 +76,7 @@ def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         for task, values in read_json(path, "evaluation").get("tasks", {}).items():
             evaluations[task] = values
-            picture = path.with_name(values.get("picture", ""))
+            picture = path.parent / Path(values.get("picture") or task).name
             if picture.is_file():
                 pictures[task] = picture.read_bytes()
     return evaluations, pictures
