@@ -4,9 +4,9 @@ In: weights, and slot numbers from 0. Out: source and ordinal (that source's own
 Always: every prefix of slots holds each source's exact share to within a few slots, and every ``PERIOD``
 slots exactly its integer count; no table over slots, whatever their number.
 
-The sources are the leaves of a binary tree. A node with integer counts c = a + b sends its x-th visitor to the
-left exactly when floor((x + 1) a / c) > floor(x a / c), so floor(x a / c) of any x visitors went left: every
-count is known in closed form, and so is the inverse. Drawing sources at random would let the shares of batches
+The sources are the leaves of a binary tree. Of the first x visitors of a node with integer counts c = a + b,
+round(x a / c) go left: visitor x does exactly when that number grows with it. Every count is known in closed
+form, and so is the inverse. Drawing sources at random would let the shares of batches
 scatter, and permuting the slots of a period would mix neighbouring epochs of a small source.
 """
 
@@ -39,19 +39,24 @@ class Mixture:
         node, visitor = np.ones_like(slot), slot
         for _ in range(self._depth):
             left, total = self._tree[2 * node], self._tree[node]
-            before = visitor * left // total
-            goes_left = (visitor + 1) * left // total > before
+            before = (visitor * left + total // 2) // total
+            goes_left = ((visitor + 1) * left + total // 2) // total > before
             node = 2 * node + ~goes_left
             visitor = np.where(goes_left, before, visitor - before)
         return node - self._leaves, visitor
 
-    def slot_of(self, source: int, ordinal: IntArray) -> IntArray:
-        """The slots in which ``source`` serves its samples number ``ordinal``: the inverse of ``locate``."""
+    def slot_of(self, source: int, ordinal: int) -> int:
+        """The slot in which ``source`` serves its sample number ``ordinal``: the inverse of ``locate``.
+
+        It may lie far beyond ``LARGEST_SLOT`` for a rare source, hence Python's integers.
+        """
         node, visitor = self._leaves + source, ordinal
         while node > 1:
-            parent, own = self._tree[node // 2], self._tree[node]
-            is_left = node % 2 == 0
-            visitor = -(-(visitor + 1) * parent // own) - 1 if is_left else visitor * parent // own
+            total, own = int(self._tree[node // 2]), int(self._tree[node])
+            if node % 2 == 0:
+                visitor = -((total // 2 - (visitor + 1) * total) // own) - 1
+            else:
+                visitor = (visitor * total + total // 2) // own
             node //= 2
         return visitor
 
@@ -59,7 +64,8 @@ class Mixture:
         """How many of the first ``slots`` slots each source serves."""
         counts = {1: slots}
         for node in range(1, self._leaves):
-            left = counts[node] * int(self._tree[2 * node]) // max(1, int(self._tree[node]))
+            total = max(1, int(self._tree[node]))  # nothing is below a node without sources
+            left = (counts[node] * int(self._tree[2 * node]) + total // 2) // total
             counts[2 * node], counts[2 * node + 1] = left, counts[node] - left
         return [counts[self._leaves + source] for source in range(len(self.counts))]
 

@@ -81,7 +81,7 @@ class _Stage:
 
     def number_of(self, local: int, ordinal: int) -> int:
         """The global sample in which the stage's source number ``local`` serves its ``ordinal``-th sample."""
-        return self.first + int(self.mixture.slot_of(local, np.array(ordinal, np.int64)))
+        return self.first + self.mixture.slot_of(local, ordinal)
 
 
 class GlobalOrder:

@@ -4,6 +4,7 @@ In: texts and a vocabulary size. Out: a TiktokenTokenizer. Always: the same text
 same tokenizer; every byte has an id, so every text can be encoded.
 """
 
+import re
 from collections.abc import Iterable
 
 from common.errors import InputError
@@ -16,11 +17,18 @@ PATTERN = (
 )
 """cl100k_base's pattern without `\\s+$`, which the trainer's regex engine reads in another way."""
 
+LONGEST_RUN = 1000
+LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN},}}|\s{{{LONGEST_RUN},}}")
+"""What the trainer sees of letters or spaces without end, on which it takes quadratic time."""
+
 EOD = "<|endoftext|>"
 
 
 def train_small_bpe(texts: Iterable[str], vocab_size: int) -> TiktokenTokenizer:
-    """Trains on ``texts``; the vocabulary is 256 bytes, merges, and EOD as the last id: ``vocab_size`` in all."""
+    """Trains on ``texts``; the vocabulary is 256 bytes, merges, and EOD as the last id.
+
+    It has ``vocab_size`` entries in all, fewer where the texts offer no more merges.
+    """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     if vocab_size < 257:
@@ -36,7 +44,8 @@ def train_small_bpe(texts: Iterable[str], vocab_size: int) -> TiktokenTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1, special_tokens=[], initial_alphabet=alphabet, show_progress=False
     )
-    backend.train_from_iterator(texts, trainer)
+    shortened = (LONG_RUN.sub(lambda run: run[0][:LONGEST_RUN], text) for text in texts)
+    backend.train_from_iterator(shortened, trainer)
     to_byte = _bytes_of_characters()
     vocabulary = {bytes(to_byte[character] for character in token): i for token, i in backend.get_vocab().items()}
     return TiktokenTokenizer(NAME, PATTERN, vocabulary, {EOD: len(vocabulary)}, len(vocabulary), kind=NAME)

@@ -1,6 +1,7 @@
 """A small corpus, prepared once for all tests of the room."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from data.prepare import PrepareConfig, prepare
 
-WORDS = "the cat sat on a mat while seven grey geese flew over quiet water; nobody spoke, and the evening fell".split()
+TEXT = "the cat sat on a mat while seven grey geese flew over quiet water; nobody spoke, and the evening fell"
+WORDS = re.findall(r"\S+", TEXT)
 
 
 def sentences(seed: int, count: int) -> str:

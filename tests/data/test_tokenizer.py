@@ -1,0 +1,163 @@
+"""Tokenizers: every text comes back, long ones too; a saved tokenizer that was changed is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from common.errors import InputError
+from data.small_bpe import EOD, train_small_bpe
+from data.tokenizer import (
+    LONG_TEXT,
+    HuggingFaceTokenizer,
+    TiktokenTokenizer,
+    Tokenizer,
+    describe,
+    load_tokenizer,
+    named_tokenizer,
+)
+from tests.data.conftest import sentences
+
+STRANGE = ["", " ", "\n\n\n", "naïve café 北京 🎉", "a\r\nb\tc\0d", "12345 1234567", f"what {EOD} means", "x" * 5000]
+
+
+@pytest.fixture(scope="module")
+def small() -> TiktokenTokenizer:
+    return train_small_bpe([sentences(seed, 20) for seed in range(50)], 330)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<eos>"], initial_alphabet=alphabet)
+    backend.train_from_iterator([sentences(seed, 20) for seed in range(50)], trainer)
+    backend.decoder = decoders.ByteLevel()
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    backend.save(str(path))
+    return path
+
+
+@pytest.fixture(params=["small", "tokenizer_json"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    value = request.getfixturevalue(request.param)
+    return value if isinstance(value, TiktokenTokenizer) else named_tokenizer(str(value))
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= token < tokenizer.vocab_size for token in ids)
+
+
+def test_the_small_bpe_has_the_size_that_was_asked_for(small: TiktokenTokenizer) -> None:
+    assert small.vocab_size == 330
+    assert small.eod_id == 329
+    assert small.encode(EOD) != [small.eod_id]  # its name in a text is text
+    assert len(small.encode("The geese flew over quiet water.")) <= 16  # bytes alone would take 32
+
+
+def test_training_again_gives_the_same_tokenizer(small: TiktokenTokenizer) -> None:
+    again = train_small_bpe([sentences(seed, 20) for seed in range(50)], 330)
+    assert again.fingerprint == small.fingerprint
+    assert train_small_bpe([sentences(1, 50)], 330).fingerprint != small.fingerprint
+    with pytest.raises(InputError, match="--vocab_size: must be at least 257"):
+        train_small_bpe(["text"], 256)
+
+
+def test_long_text_has_the_ids_of_the_whole(small: TiktokenTokenizer) -> None:
+    text = "\n".join(sentences(seed, 400) + "\n\n  indented\n" for seed in range(60))
+    assert len(text) > 2 * LONG_TEXT
+    ids, inexact = small.encode_document(text)
+    assert not inexact
+    assert ids.tolist() == small._encoding.encode_ordinary(text)
+
+
+def test_a_million_spaces_neither_crash_nor_vanish(small: TiktokenTokenizer) -> None:
+    text = "before\n" + " " * 1_200_000 + "after"
+    ids, inexact = small.encode_document(text)
+    assert inexact
+    assert small.decode(ids.tolist()) == text
+
+
+@pytest.mark.parametrize("letters", ["a", "ab ", "9", "!?", "\n"])
+def test_five_million_characters_without_a_break_come_back(small: TiktokenTokenizer, letters: str) -> None:
+    text = letters * (5_000_000 // len(letters))
+    assert small.decode(small.encode_document(text)[0].tolist()) == text
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert describe(loaded) == describe(tokenizer)
+    assert (loaded.eod_id, loaded.vocab_size) == (tokenizer.eod_id, tokenizer.vocab_size)
+    for text in STRANGE:
+        assert loaded.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("pattern", r"\w+|\W+"), ("special_tokens", {"<|endoftext|>": 777}), ("eod_id", 3)]
+)
+def test_a_changed_tokenizer_is_refused(small: TiktokenTokenizer, tmp_path: Path, key: str, value: object) -> None:
+    small.save(tmp_path)
+    info = tmp_path / "tokenizer_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {key: value}))
+    with pytest.raises(InputError, match="do not match their fingerprint"):
+        load_tokenizer(tmp_path)
+
+
+def test_changed_or_missing_files_are_refused(small: TiktokenTokenizer, tokenizer_json: Path, tmp_path: Path) -> None:
+    small.save(tmp_path / "small")
+    ranks = tmp_path / "small" / "tokenizer.tiktoken"
+    lines = ranks.read_bytes().splitlines()
+    ranks.write_bytes(b"\n".join(lines[:-1]) + b"\n")
+    with pytest.raises(InputError, match="do not match their fingerprint"):
+        load_tokenizer(tmp_path / "small")
+    ranks.write_bytes(b"no ranks at all\n")
+    with pytest.raises(InputError, match="not a saved tokenizer"):
+        load_tokenizer(tmp_path / "small")
+    HuggingFaceTokenizer(tokenizer_json.read_text(), "x").save(tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="not a saved tokenizer"):
+        load_tokenizer(tmp_path / "hf")
+    with pytest.raises(InputError, match="no such tokenizer description"):
+        load_tokenizer(tmp_path)
+
+
+def test_names_that_mean_nothing_are_refused(tokenizer_json: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    for name, eod, message in (
+        ("cl100k_bas", None, "did you mean 'cl100k_base'"),
+        (str(tmp_path / "bad.json"), None, "not a Hugging Face tokenizer.json"),
+        (str(tmp_path / "none.json"), None, "not readable"),
+        (str(tokenizer_json), "</end>", "none of the end-of-document tokens </end>"),
+    ):
+        with pytest.raises(InputError, match=message):
+            named_tokenizer(name, eod)
+
+
+def test_a_tiktoken_encoding_comes_out_of_its_cache(
+    small: TiktokenTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cl100k_base by name, without a network: refused when it is not cached."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    with pytest.raises(InputError, match="cl100k_base: tiktoken has no copy under TIKTOKEN_CACHE_DIR"):
+        named_tokenizer("cl100k_base")
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {"cl100k_base": small._encoding})
+    named = named_tokenizer("cl100k_base")
+    assert (named.kind, named.eod_id, named.vocab_size) == ("tiktoken", 329, 330)
+
+
+def test_the_inner_ids_stand_in_every_text_with_the_snippet(tokenizer: Tokenizer) -> None:
+    snippet = "eese flew over quiet water while the cat sat on the m"
+    inner = tokenizer.inner_ids(snippet)
+    whole = tokenizer.encode("Seven grey geese flew over quiet water while the cat sat on the mats of nobody.")
+    assert len(inner) >= 8
+    assert any(whole[place : place + len(inner)] == inner for place in range(len(whole)))

@@ -1,0 +1,69 @@
+"""`verify`: finds all damage and names shard, block and bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from data.manifest import PAGE_BYTES
+from data.small_bpe import train_small_bpe
+from data.verify import VerifyConfig, print_verdicts, verify
+from tests.data.helpers import random_tokens, write_dataset
+
+SIZES = (200_000, 100_000, 40_000, 70_000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tokenizer = train_small_bpe(["some text to learn from, some text"], 270)
+    folder = write_dataset(
+        tmp_path / "shards",
+        [random_tokens(size, seed, vocab_size=256) for seed, size in enumerate(SIZES)],
+        fingerprint=tokenizer.fingerprint,
+    )
+    tokenizer.save(folder)
+    return folder
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_whole_shards_are_whole(folder: Path) -> None:
+    (verdict,) = verify(VerifyConfig([str(folder)], workers=1))
+    assert verdict.is_whole
+    assert (verdict.shards, verdict.bytes) == (4, 2 * sum(SIZES))
+
+
+def test_all_damage_is_found_by_one_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(folder / "00000.tokens", 5)
+    flip(folder / "00000.tokens", 2 * SIZES[0] - 1)
+    flip(folder / "00001.tokens", PAGE_BYTES)
+    (folder / "00002.tokens").unlink()
+    (folder / "00003.tokens").write_bytes(b"short")
+    (verdict,) = verify(VerifyConfig([str(folder)], workers=2))
+    assert not verdict.is_whole
+    found = [(damage.shard, damage.page, damage.first_byte, damage.last_byte) for damage in verdict.damages]
+    assert found == [
+        (0, 0, 0, PAGE_BYTES - 1),
+        (0, 6, 6 * PAGE_BYTES, 2 * SIZES[0] - 1),
+        (1, 1, PAGE_BYTES, 2 * PAGE_BYTES - 1),
+    ]
+    assert [problem.partition(": ")[2] for problem in verdict.problems] == [
+        "no such file",
+        "5 bytes, expected 140000: truncated",
+    ]
+    print_verdicts([verdict])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"00001.tokens: shard 1, block 1 (bytes {PAGE_BYTES} to {2 * PAGE_BYTES - 1})" in lines[4]
+    assert lines[-1].endswith("5 problem(s); 4 shard(s), 820,000 bytes")
+
+
+def test_damaged_checksums_and_another_tokenizer_are_found(folder: Path) -> None:
+    flip(folder / "00001.checksums", 3)
+    train_small_bpe(["other words"], 280).save(folder)
+    (verdict,) = verify(VerifyConfig([str(folder)], workers=1))
+    assert "the tokenizer in the folder is not the one that made the tokens" in verdict.problems[0]
+    assert "00001.checksums: damaged" in verdict.problems[1]
+    assert len(verdict.problems) == 2
