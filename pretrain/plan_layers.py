@@ -1,0 +1,81 @@
+"""What one rank holds of the model, without building its part.
+
+In: a RunConfig and a Topology. Out: the layers of the rank's stage and their parameters. Always: names and shapes come
+from the model's own layer code, constructed on the meta device; the built shards have these sizes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from model.layers import LayerDefinition, build_layers
+from model.parallel import ParameterInfo, Sharding, Unsharded, describe, info_of
+from pretrain.config import RunConfig
+from pretrain.stage_split import split_into_stages
+from pretrain.topology import Topology
+
+
+class PlannedSharding(Unsharded):
+    """Notes how a tensor-parallel group splits each parameter, without a group.
+
+    Its modules keep their whole shapes: they are there to be counted, not to be run.
+    """
+
+    def __init__(self, size: int, sequence_parallel: bool) -> None:
+        self.size = size
+        self.sequence_parallel = sequence_parallel
+
+    def column_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return _split(super().column_linear(in_features, out_features), dim=0)
+
+    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
+        return _split(super().row_linear(in_features, out_features), dim=1)
+
+    def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
+        return _split(super().vocab_embedding(vocab_size, hidden_size), dim=0)
+
+
+def planned_layers(config: RunConfig, sharding: Sharding) -> list[LayerDefinition]:
+    """The whole list of layers on the meta device: nothing is allocated, whatever the size."""
+    return build_layers(
+        config.model,
+        sharding,
+        seed=config.seed,
+        device="meta",
+        activation_checkpointing=config.train.activation_checkpointing,
+        sequence_length=config.data.sequence_length,
+    )
+
+
+def stage_layers(
+    config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition] | None = None
+) -> list[LayerDefinition]:
+    """The layers of the rank's stage, from ``layers`` or from ``planned_layers``."""
+    if layers is None:
+        layers = planned_layers(config, PlannedSharding(topology.tensor_size, topology.sequence_parallel))
+    cuts = split_into_stages(layers, topology.pipeline_size)
+    return list(layers[cuts[topology.stage] : cuts[topology.stage + 1]])
+
+
+def stage_parameters(config: RunConfig, topology: Topology) -> list[ParameterInfo]:
+    """The parameters of the rank's stage in the order of their layers; a tied weight once, or as this stage's copy."""
+    found: dict[str, ParameterInfo] = {}
+    for layer in stage_layers(config, topology):
+        for parameter in layer.build().parameters():
+            info = info_of(parameter)
+            found.setdefault(info.name, info)
+    return list(found.values())
+
+
+def elements_per_rank(info: ParameterInfo, tensor_size: int) -> int:
+    """Elements of one parameter on one tensor-parallel rank."""
+    whole = math.prod(info.full_shape)
+    return whole if info.shard_dim is None else whole // tensor_size
+
+
+def _split(module: nn.Module, dim: int) -> nn.Module:
+    weight = module.get_parameter("weight")
+    describe(weight, replace(info_of(weight), shard_dim=dim))
+    return module
