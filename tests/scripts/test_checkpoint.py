@@ -1,0 +1,36 @@
+"""The checkpoint tool: list, verify, inspect, diff."""
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.checkpoint_layout import step_folder
+from scripts.checkpoint import main
+from tests.pretrain.test_checkpoint_format import WHOLE, save
+
+
+def test_list_verify_inspect_and_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in (3, 6):
+        save(tmp_path / "checkpoints", step=step)
+    assert main(["list", str(tmp_path)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["step_00000003", "step_00000006"]
+    assert main(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(": whole") == 2
+    assert main(["diff", *(str(step_folder(tmp_path / "checkpoints", step)) for step in (3, 6))]) == 0
+    assert capsys.readouterr().out == "equal\n"
+
+
+def test_damage_and_differences_are_told_and_give_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a")
+    WHOLE["column"][0, 0] += 1
+    save(tmp_path / "b")
+    WHOLE["column"][0, 0] -= 1
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "column" in (told := capsys.readouterr().out)
+    assert "largest difference 1.000e+00" in told
+    file = step_folder(tmp_path / "a", 3) / "rank_00000.bin"
+    content = bytearray(file.read_bytes())
+    content[4] ^= 8
+    file.write_bytes(content)
+    assert main(["verify", str(tmp_path / "a")]) == 1
+    assert "DAMAGED" in capsys.readouterr().out
