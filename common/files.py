@@ -54,6 +54,12 @@ def read_json(path: Path, what: str) -> Any:
         raise InputError(f"{path}: not a readable {what}: {error}") from None
 
 
+def flush_file(path: Path) -> None:
+    """Makes the content of ``path`` durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def flush_folder(folder: Path) -> None:
     """Makes renames inside ``folder`` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -10,6 +10,7 @@ has a digest of itself.
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import xxhash
 
 from common.errors import InputError
-from common.files import TEMPORARY_SUFFIX, read_json, sha256_of_json, write_json
+from common.files import read_json, sha256_of_json, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -104,7 +105,17 @@ def list_steps(checkpoints: Path) -> list[Path]:
     """The folders of whole checkpoints, oldest first."""
     if not checkpoints.is_dir():
         return []
-    return sorted(p for p in checkpoints.glob("step_*") if p.is_dir() and not p.name.endswith(TEMPORARY_SUFFIX))
+    return sorted((p for p in checkpoints.glob("step_*") if p.is_dir() and is_step_name(p.name)), key=step_of)
+
+
+def is_step_name(name: str) -> bool:
+    """Whether ``name`` is that of a whole checkpoint, not of a temporary folder."""
+    return re.fullmatch(r"step_\d{8,}", name) is not None
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(folder.name.removeprefix("step_"))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

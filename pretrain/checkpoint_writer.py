@@ -24,18 +24,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from common.files import TEMPORARY_SUFFIX, flush_folder, read_json, write_atomically, write_json
+from common.files import TEMPORARY_SUFFIX, flush_file, flush_folder, read_json, write_atomically, write_json
 from pretrain.checkpoint_layout import (
     POINTER,
     Fragment,
     Manifest,
     TensorLayout,
     checksum,
-    list_steps,
     step_folder,
     write_manifest,
 )
+from pretrain.checkpoint_remote import RemoteCheckpoints
+from pretrain.checkpoint_retention import Retention, retire
 from pretrain.checkpoint_state import LocalFragment
+from pretrain.config import RunConfig
 from pretrain.topology import Topology
 
 POLL_SECONDS = 0.02
@@ -52,6 +54,31 @@ class CheckpointFacts:
 
 
 @dataclass(frozen=True)
+class WriterSettings:
+    """How and where a run saves."""
+
+    retention: Retention
+    asynchronous: bool = True
+    staging: Path | None = None
+    """node-local folder for the first copy of every file"""
+    remote: RemoteCheckpoints | None = None
+    timeout_seconds: float = 3600.0
+    """how long rank 0 waits for the other ranks' files"""
+
+
+def writer_settings(config: RunConfig) -> WriterSettings:
+    """What a run's config says about saving."""
+    settings = config.checkpoint
+    tokens_per_step = config.batch.global_size * config.data.sequence_length
+    return WriterSettings(
+        retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_per_step),
+        asynchronous=settings.asynchronous,
+        staging=Path(settings.staging) / config.name if settings.staging else None,
+        remote=RemoteCheckpoints(settings.remote) if settings.remote else None,
+    )
+
+
+@dataclass(frozen=True)
 class _Snapshot:
     """A rank's part, copied to host memory."""
 
@@ -63,14 +90,10 @@ class _Snapshot:
 class CheckpointWriter:
     """Saves the training state of one run; every rank holds one and calls it at the same steps."""
 
-    def __init__(
-        self, checkpoints: Path, topology: Topology, keep: int, asynchronous: bool, timeout_seconds: float = 3600.0
-    ) -> None:
+    def __init__(self, checkpoints: Path, topology: Topology, settings: WriterSettings) -> None:
         self._checkpoints = checkpoints
         self._topology = topology
-        self._keep = keep
-        self._asynchronous = asynchronous
-        self._timeout_seconds = timeout_seconds
+        self._settings = settings
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._buffer: np.ndarray | None = None
@@ -89,7 +112,7 @@ class CheckpointWriter:
         snapshot = _Snapshot(self._copy(fragments), facts, temporary)
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=False)
         self._thread.start()
-        return failure if self._asynchronous else self.wait()
+        return failure if self._settings.asynchronous else self.wait()
 
     def wait(self) -> str | None:
         """Waits for the save under way; returns why it failed on any rank, or None."""
@@ -134,7 +157,8 @@ class CheckpointWriter:
         """The background thread; what fails here is told by the next ``wait``."""
         rank = self._topology.rank
         try:
-            index = _write_fragments(snapshot.temporary / f"rank_{rank:05d}.bin", snapshot.fragments)
+            file = snapshot.temporary / f"rank_{rank:05d}.bin"
+            index = self._write_file(file, snapshot)
             write_json(snapshot.temporary / f"rank_{rank:05d}.json", index)
             if self._topology.is_main:
                 self._commit(snapshot)
@@ -144,6 +168,25 @@ class CheckpointWriter:
                 (snapshot.temporary / f"rank_{rank:05d}.failed").touch()
             if self._topology.is_main:
                 shutil.rmtree(snapshot.temporary, ignore_errors=True)
+
+    def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
+        """Writes this rank's part, by way of the staging folder and on to the remote one where they are set."""
+        staging = self._settings.staging
+        if staging is None:
+            index = _write_fragments(file, snapshot.fragments)
+        else:
+            staging.mkdir(parents=True, exist_ok=True)
+            first = staging / file.name
+            try:
+                index = _write_fragments(first, snapshot.fragments)
+                shutil.copyfile(first, file)
+                flush_file(file)
+                _read_back(file, [Fragment(*fragment) for fragment in index["fragments"]])
+            finally:
+                first.unlink(missing_ok=True)
+        if self._settings.remote is not None:
+            self._settings.remote.put(file, step_folder(self._checkpoints, snapshot.facts.step).name)
+        return index
 
     def _commit(self, snapshot: _Snapshot) -> None:
         indexes = self._collect_indexes(snapshot.temporary)
@@ -169,10 +212,14 @@ class CheckpointWriter:
         snapshot.temporary.rename(final)
         flush_folder(self._checkpoints)
         write_atomically(self._checkpoints / POINTER, final.name + "\n")
-        self._retire()
+        expired = retire(self._checkpoints, self._settings.retention)
+        if self._settings.remote is not None:
+            self._settings.remote.commit(final)
+            for step in expired:
+                self._settings.remote.remove(step)
 
     def _collect_indexes(self, temporary: Path) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + self._timeout_seconds
+        deadline = time.monotonic() + self._settings.timeout_seconds
         while True:
             failed = next(iter(temporary.glob("rank_*.failed")), None)
             if failed is not None:
@@ -183,25 +230,6 @@ class CheckpointWriter:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(paths)} of {self._topology.world_size} ranks have written their part")
             time.sleep(POLL_SECONDS)
-
-    def _retire(self) -> None:
-        """Removes what is older than the newest ``keep``: first the name, then the content."""
-        remove_leftovers(self._checkpoints)
-        if self._keep < 1:
-            return
-        for folder in list_steps(self._checkpoints)[: -self._keep]:
-            doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-
-
-def remove_leftovers(checkpoints: Path) -> None:
-    """Removes what killed saves left; only rank 0 calls it, while no save is under way."""
-    for leftover in checkpoints.glob(f"*{TEMPORARY_SUFFIX}"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
 
 
 def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.ndarray]]) -> dict[str, Any]:

@@ -101,10 +101,22 @@ class CheckpointConfig:
     """steps between checkpoints; the last step is always saved; 0: only the last"""
     keep: int = 3
     """newest checkpoints that are kept; 0 keeps all"""
+    keep_every: int = 0
+    """checkpoints of steps that are a multiple of this are kept for ever; 0: none"""
+    keep_tokens: int = 0
+    """the first checkpoint at or past every multiple of this many tokens is kept for ever; 0: none"""
     asynchronous: bool = True
     """write in the background; training waits only for the copy out of the optimizer"""
     on_failure: Literal["continue", "stop"] = "continue"
     """after a save that failed: warn and train on with the older checkpoints, or stop; the last save must succeed"""
+    staging: str | None = None
+    """node-local folder where every rank writes and checks its file before it goes to the run folder"""
+    remote: str | None = None
+    """URL of a folder (any that fsspec opens) where checkpoints are copied to; a run folder without any starts there"""
+    branch_from: str | None = None
+    """checkpoint or run folder whose weights a new run starts from, with its own data, schedule and sequence length"""
+    branch_moments: bool = True
+    """a branch takes over the Adam moments, too; not possible where the weights are converted to another attention"""
 
 
 @dataclass(frozen=True)

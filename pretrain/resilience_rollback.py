@@ -18,7 +18,7 @@ from common.files import TEMPORARY_SUFFIX, read_json, write_json
 from data.batch import rank_samples
 from data.config import SkipConfig
 from data.stream import TokenStream
-from pretrain.checkpoint_layout import list_steps
+from pretrain.checkpoint_layout import list_steps, step_of
 from pretrain.config import RunConfig
 
 ROLLBACKS_FILE = "rollbacks.json"
@@ -56,7 +56,7 @@ def roll_back(run_folder: Path, steps: Sequence[int], samples: list[list[int]]) 
     """
     target = 0
     for folder in list_steps(run_folder / "checkpoints"):
-        step = int(folder.name.removeprefix("step_"))
+        step = step_of(folder)
         if step <= min(steps):
             target = step
         else:

@@ -4,18 +4,29 @@ In: the checkpoints folder and a fresh engine. Out: the step to go on from and t
 Always: the newest whole checkpoint is taken; a damaged one is named and passed over; all ranks take the same.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
 
 from common.errors import InputError
-from pretrain.checkpoint_layout import list_steps
+from pretrain.checkpoint_layout import KINDS, Kind, TensorLayout, list_steps
 from pretrain.checkpoint_reader import CheckpointReader
 from pretrain.checkpoint_state import local_fragments, publish
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
 from pretrain.topology import Topology
+
+
+class RangeReader(Protocol):
+    """A checkpoint, as itself or converted."""
+
+    def read_range(
+        self, name: str, kind: Kind, target: TensorLayout, rank: int, start: int, numel: int
+    ) -> torch.Tensor:
+        """See CheckpointReader."""
 
 
 def newest_step(checkpoints: Path) -> int:
@@ -61,9 +72,11 @@ def check_same_model(reader: CheckpointReader, config: RunConfig) -> None:
 
 
 @torch.no_grad()
-def load(engine: Engine, reader: CheckpointReader) -> None:
-    """Fills weights and Adam moments of ``engine`` from a checkpoint of any topology."""
+def load(engine: Engine, reader: RangeReader, steps_taken: int, kinds: Sequence[Kind] = KINDS) -> None:
+    """Fills weights and Adam moments of ``engine``, or only some ``kinds``, from a checkpoint of any topology."""
     for fragment in local_fragments(engine):
+        if fragment.kind not in kinds:
+            continue
         values = reader.read_range(
             fragment.name,
             fragment.kind,
@@ -73,5 +86,5 @@ def load(engine: Engine, reader: CheckpointReader) -> None:
             fragment.values.numel(),
         )
         fragment.values.copy_(values)
-    engine.optimizer.set_steps_taken(reader.step)
+    engine.optimizer.set_steps_taken(steps_taken)
     publish(engine)

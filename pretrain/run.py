@@ -10,7 +10,10 @@ from collections.abc import Callable
 from data.stream import open_stream, open_validation
 from model.counts import training_flops_per_token
 from model.layers import build_layers
-from pretrain.checkpoint_writer import CheckpointWriter, remove_leftovers
+from pretrain.branch import branch
+from pretrain.checkpoint_remote import fetch_first
+from pretrain.checkpoint_retention import remove_leftovers
+from pretrain.checkpoint_writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
 from pretrain.data_checks import check_data
@@ -83,15 +86,18 @@ def _pretrain(
         )
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
+        fetch_first(config, topology)
         reader = newest_whole(checkpoints, topology)
         state, start = TrainerState(), 0
         if reader is not None:
             check_same_model(reader, config)
             stream.check_state(reader.manifest.state["data"])
-            load(engine, reader)
+            load(engine, reader, reader.step)
             restore_random_state(reader.manifest.state["random"])
             guard.restore(reader.manifest.state["spikes"])
             state, start = TrainerState(**reader.manifest.state["trainer"]), reader.step
+        elif config.checkpoint.branch_from is not None:
+            announce(topology, branch(config, engine, topology))
         values = dataclasses.asdict(config)
         if topology.is_main:
             save_config(config)
@@ -109,9 +115,7 @@ def _pretrain(
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
             meter=StepMeter(config, topology.world_size, flops_per_token),
-            writer=CheckpointWriter(
-                checkpoints, topology, keep=config.checkpoint.keep, asynchronous=config.checkpoint.asynchronous
-            ),
+            writer=CheckpointWriter(checkpoints, topology, writer_settings(config)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
             state=state,

@@ -7,14 +7,16 @@ import pytest
 
 from pretrain.checkpoint_layout import step_folder
 from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint_retention import Retention
 from pretrain.checkpoint_state import local_fragments
-from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter
+from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, WriterSettings
 from pretrain.config import RunConfig
 from pretrain.resume import load
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 
 SAVED_AT, STOP = 3, 7
+KEEP_ALL = Retention(keep=0, keep_every=0, keep_tokens=0, tokens_per_step=1)
 
 TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {
     "single": (1, {"zero_stage": 0}, 8),
@@ -37,7 +39,7 @@ def save_and_go_on(config: RunConfig, folder: Path) -> list[float]:
     """Trains, saves at SAVED_AT without stopping, and returns the losses after that."""
     engine, feed = start_engine(config)
     run_steps(engine, feed, 0, SAVED_AT)
-    writer = CheckpointWriter(folder, engine.topology, keep=0, asynchronous=True)
+    writer = CheckpointWriter(folder, engine.topology, WriterSettings(KEEP_ALL))
     facts = CheckpointFacts(SAVED_AT, asdict(config), {}, engine.topology.describe())
     writer.save(list(local_fragments(engine)), facts)
     results = run_steps(engine, feed, SAVED_AT, STOP)  # while the save is under way
@@ -52,7 +54,7 @@ def resume_each(config: RunConfig, folders: dict[str, Path]) -> dict[str, list[f
     after = {}
     for name, folder in folders.items():
         reader = CheckpointReader(step_folder(folder, SAVED_AT))
-        load(engine, reader)
+        load(engine, reader, reader.step)
         results = run_steps(engine, feed, reader.step, STOP)
         after[name] = [result.loss for result in results] + [result.grad_norm for result in results]
     return after

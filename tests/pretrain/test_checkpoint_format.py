@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from common.errors import InputError
-from pretrain.checkpoint_layout import MANIFEST, POINTER, TensorLayout, step_folder
+from pretrain.checkpoint_layout import MANIFEST, POINTER, TensorLayout, list_steps, step_folder
 from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint_retention import Retention
 from pretrain.checkpoint_state import LocalFragment
-from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, list_steps
+from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, WriterSettings
 from pretrain.config import ParallelConfig
 from pretrain.resume import newest_step, newest_whole
 from pretrain.topology import Topology, plan_topology
@@ -45,8 +46,8 @@ def fragments(tensor_size: int, pieces: int) -> list[LocalFragment]:
 
 
 def save(folder: Path, step: int = 3, tensor_size: int = 2, pieces: int = 3, keep: int = 0) -> str | None:
-    writer = CheckpointWriter(folder, alone(), keep=keep, asynchronous=False)
-    return writer.save(fragments(tensor_size, pieces), CheckpointFacts(step, {"name": "x"}, {"data": 1}, "alone"))
+    writer = CheckpointWriter(folder, alone(), WriterSettings(Retention(keep, 0, 0, 1), asynchronous=False))
+    return writer.save(fragments(tensor_size, pieces), CheckpointFacts(step, {"name": "x"}, {"data": {"consumed": 1}}, "alone"))
 
 
 @pytest.mark.parametrize("stored", [1, 2, 4])
@@ -70,7 +71,7 @@ def test_any_range_of_any_split_is_read_from_any_other(tmp_path: Path, stored: i
 def test_what_the_trainer_put_in_comes_out(tmp_path: Path) -> None:
     assert save(tmp_path) is None
     manifest = CheckpointReader(step_folder(tmp_path, 3)).manifest
-    assert (manifest.step, manifest.state, manifest.config) == (3, {"data": 1}, {"name": "x"})
+    assert (manifest.step, manifest.state, manifest.config) == (3, {"data": {"consumed": 1}}, {"name": "x"})
     assert (tmp_path / POINTER).read_text() == "step_00000003\n"
     assert newest_step(tmp_path) == 3
 

@@ -1,0 +1,124 @@
+"""`python scripts/checkpoint.py list|verify|inspect|diff ...`: what is in a checkpoint, is it whole, how do two differ.
+
+In: run folders or checkpoint folders. Out: tables on the console; status 1 if a checkpoint is damaged or two differ.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from common.cli import run_command
+from common.errors import InputError
+from pretrain.checkpoint_layout import KINDS, MANIFEST, list_steps
+from pretrain.checkpoint_reader import CheckpointReader
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one of the four commands."""
+    parser = argparse.ArgumentParser(prog="python scripts/checkpoint.py", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, run, what in (
+        ("list", list_checkpoints, "the checkpoints of a run, oldest first"),
+        ("verify", verify, "check every byte of a checkpoint, or of all of a run"),
+        ("inspect", inspect, "parameters, shapes and norms of a checkpoint"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("path", type=Path, help="run folder or checkpoint folder")
+        command.set_defaults(run=lambda options, run=run: run(options.path))
+    command = commands.add_parser("diff", help="how the parameters of two checkpoints differ")
+    command.add_argument("one", type=Path)
+    command.add_argument("other", type=Path)
+    command.set_defaults(run=lambda options: diff(options.one, options.other))
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def list_checkpoints(path: Path) -> int:
+    """One line per checkpoint: step, tokens, size, topology, time."""
+    print(f"{'checkpoint':<16}{'samples':>14}{'bytes':>18}  {'files':>5}  written              topology")
+    status = 0
+    for folder in _folders(path):
+        try:
+            manifest = CheckpointReader(folder).manifest
+        except InputError as error:
+            print(f"{folder.name:<16}DAMAGED: {error}")
+            status = 1
+            continue
+        written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
+        samples = manifest.state.get("data", {}).get("consumed", 0)
+        size = sum(manifest.files.values())
+        print(f"{folder.name:<16}{samples:>14,}{size:>18,}  {len(manifest.files):>5}  {written}  {manifest.topology}")
+    return status
+
+
+def verify(path: Path) -> int:
+    """Checks every byte; says which parameter of which file is damaged."""
+    status = 0
+    for folder in _folders(path):
+        try:
+            CheckpointReader(folder).verify()
+            print(f"{folder}: whole")
+        except InputError as error:
+            print(f"{folder}: DAMAGED: {error}")
+            status = 1
+    return status
+
+
+def inspect(path: Path) -> int:
+    """Every parameter with its shape, split and norms of value and moments."""
+    reader = CheckpointReader(_one(path))
+    print(f"{reader.folder}: step {reader.step}, written on {reader.manifest.topology}")
+    print(f"{'parameter':<44}{'shape':<20}{'split':<8}{'rms':>12}{'rms m':>12}{'rms v':>12}")
+    total = 0
+    for name in sorted(reader.names()):
+        layout = reader.manifest.tensors[name]
+        values = [reader.read(name, kind) for kind in KINDS]
+        total += values[0].numel()
+        split = "-" if layout.shard_dim is None else f"{layout.shard_dim}/{layout.tensor_size}"
+        sizes = "".join(f"{float(value.square().mean().sqrt()):>12.3e}" for value in values)
+        print(f"{name:<44}{'x'.join(map(str, layout.shape)):<20}{split:<8}{sizes}")
+    print(f"{total:,} parameters")
+    return 0
+
+
+def diff(one: Path, other: Path) -> int:
+    """Largest and relative difference of every parameter that differs."""
+    first, second = CheckpointReader(_one(one)), CheckpointReader(_one(other))
+    only = set(first.names()) ^ set(second.names())
+    for name in sorted(only):
+        print(f"{name:<44}only in {(first if name in first.names() else second).folder}")
+    differing = len(only)
+    for name in sorted(set(first.names()) & set(second.names())):
+        a, b = first.read(name), second.read(name)
+        if a.shape != b.shape:
+            print(f"{name:<44}shape {tuple(a.shape)} / {tuple(b.shape)}")
+        elif not a.equal(b):
+            change = a - b
+            relative = float(change.norm() / a.norm().clamp_min(1e-30))
+            print(f"{name:<44}largest difference {float(change.abs().max()):.3e}, relative {relative:.3e}")
+        else:
+            continue
+        differing += 1
+    print(f"{differing} parameters differ" if differing else "equal")
+    return 1 if differing else 0
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    if (path / MANIFEST).exists():
+        yield path
+        return
+    folders = list_steps(path / "checkpoints") or list_steps(path)
+    if not folders:
+        raise InputError(f"{path}: neither a checkpoint nor a run folder with one")
+    yield from folders
+
+
+def _one(path: Path) -> Path:
+    return list(_folders(path))[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
