@@ -47,7 +47,8 @@ def fragments(tensor_size: int, pieces: int) -> list[LocalFragment]:
 
 def save(folder: Path, step: int = 3, tensor_size: int = 2, pieces: int = 3, keep: int = 0) -> str | None:
     writer = CheckpointWriter(folder, alone(), WriterSettings(Retention(keep, 0, 0, 1), asynchronous=False))
-    return writer.save(fragments(tensor_size, pieces), CheckpointFacts(step, {"name": "x"}, {"data": {"consumed": 1}}, "alone"))
+    facts = CheckpointFacts(step, {"name": "x"}, {"data": {"consumed": 1}}, "alone")
+    return writer.save(fragments(tensor_size, pieces), facts)
 
 
 @pytest.mark.parametrize("stored", [1, 2, 4])
