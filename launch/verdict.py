@@ -51,7 +51,7 @@ def close_attempt(run_folder: Path, job: str, status: int, asked: str = "", lost
     Args:
         status: exit status of its processes.
         asked: the signal by which the launcher had asked for a stop, if any.
-        lost: what else is known of an attempt that left no word.
+        lost: nodes of the attempt that are down, if any, in words.
     """
     record = attempts_of(run_folder, job)[-1]
     if record.outcome is None:
@@ -119,7 +119,9 @@ def _diagnose(record: AttemptRecord, status: int, asked: str, lost: str) -> tupl
     """What happened to an attempt that could not say it itself."""
     hangs = record.files("rank_*.hang.json")
     if hangs:
-        return Outcome.HUNG, explain_hang(hangs, record.start)
+        return Outcome.HUNG, "; ".join(filter(None, [explain_hang(hangs, record.start), lost]))
+    if lost:  # what ranks on other nodes say follows from it
+        return Outcome.LOST, lost
     if status == BAD_INPUT_STATUS:
         return Outcome.BAD_INPUT, "see the error above"
     if status == 0:
@@ -135,4 +137,4 @@ def _diagnose(record: AttemptRecord, status: int, asked: str, lost: str) -> tupl
         return Outcome.CRASHED, f"rank {deaths[0]['rank']} on {deaths[0]['host']} {deaths[0]['how']}"
     if asked:
         return Outcome.STOPPED, f"{asked}: before training had begun"
-    return Outcome.LOST, lost or f"its processes ended with status {status} and left no word"
+    return Outcome.LOST, f"its processes ended with status {status} and left no word"

@@ -148,9 +148,9 @@ class ResilienceConfig:
     hang_seconds: float = 1800.0
     """end the run, with the stacks of all ranks, when no step, evaluation or save finishes for so long; 0: never"""
     spike_window: int = 128
-    """applied steps that the loss and the gradient norm of a step are compared with"""
+    """applied steps from which the noise of loss and gradient norm is estimated"""
     spike_deviations: float = 10.0
-    """robust standard deviations above the median at which a step is skipped"""
+    """robust standard deviations above the recent median at which a step is skipped"""
     max_skips: int = 8
     """skipped steps within `spike_window` after which the run goes back to before them, around their samples"""
     max_rollbacks: int = 3

@@ -119,9 +119,10 @@ def recorded_failures(attempt: Attempt, rank: int) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        attempt.rank_failed(rank, error)
-        if rank == 0:
-            attempt.end(Outcome.BAD_INPUT, str(error))
+        if attempt.folder.exists():  # bad input leaves nothing behind where the launcher has not begun a record
+            attempt.rank_failed(rank, error)
+            if rank == 0:
+                attempt.end(Outcome.BAD_INPUT, str(error))
         raise
     except Exception as error:
         attempt.rank_failed(rank, error)

@@ -7,6 +7,7 @@ Always: no collective call, no lock, nothing that could hang itself.
 
 import socket
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def hang_report(rank: int, step: int) -> dict[str, Any]:
     """Where this rank is, for `rank_R.hang.json`.
 
     ``collective``: the call that it waits in, its group's ranks and partner, or None; ``place``: the innermost line of
-    the main thread; ``groups``: every process group's ranks and how many collectives this rank has started in it.
+    the main thread outside of libraries; ``groups``: every process group's ranks and how many collectives this rank has started in it.
     """
     frames = sys._current_frames()
     main = frames.pop(threading.main_thread().ident or 0, None)
@@ -137,8 +138,17 @@ def _groups() -> list[dict[str, Any]]:
 def _place(frame: FrameType | None) -> str:
     if frame is None:
         return "an unknown place"
-    code = frame.f_code
-    return f"{'/'.join(code.co_filename.rsplit('/', 2)[-2:])}:{frame.f_lineno} in {code.co_name}"
+    ours = frame
+    while ours.f_back is not None and _is_library(ours):
+        ours = ours.f_back
+    shown = frame if _is_library(ours) else ours
+    code = shown.f_code
+    return f"{'/'.join(code.co_filename.rsplit('/', 2)[-2:])}:{shown.f_lineno} in {code.co_name}"
+
+
+def _is_library(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    return "site-packages" in name or name.startswith((sysconfig.get_path("stdlib"), "<"))
 
 
 def _distributed() -> ModuleType | None:

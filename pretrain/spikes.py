@@ -3,27 +3,31 @@
 In: loss and global gradient norm of each step, equal on every rank, known before the optimizer acts.
 Out: a reason to skip the step, or None; after too many skips, the steps to roll back over.
 
-The rule: of the last `window` steps that were applied, take the median m and the scale s = 1.4826 MAD (which is the
-standard deviation of a normal distribution) of the loss and of the logarithm of the gradient norm. A step is
-skipped if its value lies more than `deviations` * max(s, floor) above m; the floors are 1 % of the median loss, and 0.1
-for the logarithm. Below `WARM_UP` applied steps, and always, values that are not finite are skipped. More than
-`max_skips` skips within `window` steps ask for a rollback to before the first of them.
+The rule, for the loss and for the logarithm of the gradient norm alike: m is the median of the last `RECENT` steps that
+were applied. s is the noise of one step: 1.4826 / sqrt(2) times the median absolute difference between neighbours
+among the last `window` applied steps (for normal noise, its standard deviation; a slow fall hardly enters). A step is
+skipped if its value lies more than `deviations` * max(s, floor) above m; the floors are 2 % of the median loss, and 0.2
+for the logarithm. A value that is not finite is skipped always, any other only after `WARM_UP` applied steps. More
+than `max_skips` skips within `window` steps ask for a rollback to before the first of them.
 
 Always: a pure function of the values seen so far, so all ranks and a resumed run decide alike; skipped values never
 enter the window; the state is JSON.
 """
 
+import itertools
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 WARM_UP = 32
 """applied steps that are needed before the rule can judge"""
+RECENT = 16
+"""applied steps that a step is compared with"""
 MAD_TO_SIGMA = 1.4826
-RELATIVE_LOSS_FLOOR = 0.01
-LOG_NORM_FLOOR = 0.1
+RELATIVE_LOSS_FLOOR = 0.02
+LOG_NORM_FLOOR = 0.2
 
 
 class SpikeGuard:
@@ -49,12 +53,12 @@ class SpikeGuard:
                 return f"{name} is {value}"
         if len(self._losses) < WARM_UP:
             return None
-        middle, scale = _middle_and_scale(self._losses)
-        deviation = (loss - middle) / max(scale, RELATIVE_LOSS_FLOOR * abs(middle))
+        middle, noise = _middle_and_noise(self._losses)
+        deviation = (loss - middle) / max(noise, RELATIVE_LOSS_FLOOR * abs(middle))
         if deviation > self._deviations:
             return f"loss {loss:.4g} lies {deviation:.0f} deviations above the median {middle:.4g}"
-        middle, scale = _middle_and_scale(self._log_norms)
-        deviation = (_log(grad_norm) - middle) / max(scale, LOG_NORM_FLOOR)
+        middle, noise = _middle_and_noise(self._log_norms)
+        deviation = (_log(grad_norm) - middle) / max(noise, LOG_NORM_FLOOR)
         if deviation > self._deviations:
             return (
                 f"gradient norm {grad_norm:.4g} lies {deviation:.0f} deviations above the median {math.exp(middle):.4g}"
@@ -89,9 +93,10 @@ class SpikeGuard:
         self._skipped_steps = list(state["skipped_steps"])
 
 
-def _middle_and_scale(values: Sequence[float] | deque[float]) -> tuple[float, float]:
-    middle = statistics.median(values)
-    return middle, MAD_TO_SIGMA * statistics.median(abs(value - middle) for value in values)
+def _middle_and_noise(values: Iterable[float]) -> tuple[float, float]:
+    values = list(values)
+    spread = statistics.median(abs(after - before) for before, after in itertools.pairwise(values))
+    return statistics.median(values[-RECENT:]), MAD_TO_SIGMA * spread / math.sqrt(2)
 
 
 def _log(norm: float) -> float:

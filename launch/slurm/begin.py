@@ -60,14 +60,14 @@ def pause_before_start(failed_starts: int) -> float:
 
 
 def lost_nodes(nodes: list[str]) -> str:
-    """Why an attempt on ``nodes`` may have ended without a word."""
+    """Which of ``nodes`` are down, and why, as Slurm sees it now; empty: none."""
     states = [line.split(maxsplit=2) for line in _lines("sinfo", "-hN", "-n", ",".join(nodes), "-o", "%N %T %E")]
     bad = dict.fromkeys(
         f"node {name} is {state} ({reason})"
         for name, state, reason in states
         if state.rstrip("*$~#!%@^-+").startswith(("down", "drain", "fail", "unk"))
     )
-    return "; ".join(bad) or "a node crashed, or the job was requeued from outside"
+    return "; ".join(bad)
 
 
 def _lines(*command: str) -> list[str]:
