@@ -10,18 +10,18 @@ import numpy as np
 
 from common.errors import InputError
 from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
-from scripts.evaluation.held_out import SAMPLES_PER_PASS, open_samples, sample_losses
+from scripts.evaluation.held_out import SAMPLES_PER_PASS, Opened, open_samples, sample_losses
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import ratio
 from scripts.evaluation.subject import Subject
-from scripts.evaluation.texts import HeldOutSamples, open_held_out
+from scripts.evaluation.texts import open_held_out
 
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures the two losses."""
     held_out = open_samples(subject, settings, provenance)
-    frequent, source = _frequent(subject, settings, held_out.samples, provenance)
+    frequent, source = _frequent(subject, settings, held_out, provenance)
     sums: dict[str, list[np.ndarray]] = {"ar_hit": [], "others": [], "hits": [], "rest": []}
     for first in range(0, held_out.count, SAMPLES_PER_PASS):
         numbers = np.arange(first, min(first + SAMPLES_PER_PASS, held_out.count))
@@ -54,16 +54,17 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
 
 
 def _frequent(
-    subject: Subject, settings: EvaluateConfig, samples: HeldOutSamples, provenance: dict[str, Any] | None
+    subject: Subject, settings: EvaluateConfig, held_out: Opened, provenance: dict[str, Any] | None
 ) -> tuple[FrequentBigrams, str]:
     """Counted in the named training text, else in the run's, else in the held-out text itself."""
     chosen = settings.ar_hit
     training = chosen.training or (provenance["config"]["data"]["train"][0]["path"] if provenance else None)
-    source, name = samples, "the held-out text itself"
+    source, name = held_out.samples, "the held-out text itself"
     if training is not None:
-        needed = -(-chosen.training_tokens // 1024)
+        length = held_out.sequence_length
+        needed = -(-chosen.training_tokens // length)
         try:
-            source, name = open_held_out(training, subject, 1024, needed), training
+            source, name = open_held_out(training, subject, length, needed), training
         except InputError:
             if chosen.training is not None:
                 raise

@@ -187,9 +187,10 @@ def load_subject(
     model = model.to(device).eval()
     config = model.config.get_text_config()
     vocab_size = int(config.vocab_size)
-    if len(tokenizer) > vocab_size:
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= vocab_size:
         raise InputError(
-            f"--model {name}: its tokenizer has {len(tokenizer)} ids, its embedding only {vocab_size}; "
+            f"--model {name}: its tokenizer has ids up to {largest}, its embedding only {vocab_size} entries; "
             "the tokenizer belongs to another model"
         )
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
@@ -198,6 +199,8 @@ def load_subject(
 
 def _check_folder(folder: Path) -> None:
     """Finds what is missing or torn before a library reports it in its own words."""
+    from scripts.hub.fast_tokenizer import check_tokenizer
+    from scripts.hub.provenance import read_provenance
     from scripts.hub.weights import open_weights
 
     path = folder / "config.json"
@@ -213,6 +216,9 @@ def _check_folder(folder: Path) -> None:
             raise InputError(f"{code}: is missing, though config.json names it")
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise InputError(f"--model {folder}: holds no tokenizer; save the model's own beside it")
+    provenance = read_provenance(folder)
+    if provenance is not None:
+        check_tokenizer(folder, provenance["tokenizer"])
     if not list(folder.glob("*.bin")):  # the old format has no header that could be checked
         open_weights(folder)
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from common.errors import InputError
 from common.files import write_atomically, write_json
-from data.tokenizer import TiktokenTokenizer, Tokenizer
+from data.tokenizer import TiktokenTokenizer, Tokenizer, load_tokenizer
 
 HARD_TEXTS = (
     "The special magic Paris number is: 1234567.\n\n\nWhat  is it?   ",
@@ -43,13 +43,38 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None
     else:
         content = (folder / "tokenizer.json").read_text(encoding="utf-8")
     fast = FastTokenizer.from_str(content)
-    for text in HARD_TEXTS:
-        ids, expected = fast.encode(text, add_special_tokens=False).ids, tokenizer.encode(text)
-        if ids != expected:
-            raise InputError(
-                f"{tokenizer.name}: this tokenizer has no equal fast form: {text!r} gives {ids}, in training {expected}"
-            )
+    differing = first_difference(fast, tokenizer)
+    if differing is not None:
+        raise InputError(f"{tokenizer.name}: this tokenizer has no equal fast form: other ids for {differing!r}")
     write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, fast, max_length))
+
+
+def first_difference(fast: FastTokenizer, tokenizer: Tokenizer) -> str | None:
+    """The first of the hard texts whose ids differ; None where there is none."""
+    return next(
+        (text for text in HARD_TEXTS if fast.encode(text, add_special_tokens=False).ids != tokenizer.encode(text)),
+        None,
+    )
+
+
+def check_tokenizer(folder: Path, fingerprint: str) -> None:
+    """Refuses an exported folder whose tokenizer is not the one of its training data.
+
+    Raises:
+        InputError: another tokenizer's files, or damaged ones.
+    """
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != fingerprint:
+        raise InputError(f"{folder}: its tokenizer is not the one that the model was trained with; export it again")
+    try:
+        fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:
+        raise InputError(f"{folder / 'tokenizer.json'}: damaged: {error}") from None
+    differing = first_difference(fast, tokenizer)
+    if differing is not None:
+        raise InputError(
+            f"{folder / 'tokenizer.json'}: is not the one that the model was trained with: other ids for {differing!r}"
+        )
 
 
 def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:

@@ -15,6 +15,7 @@ from model.init import initial_value
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
+from scripts.hub.fast_tokenizer import write_tokenizer
 from scripts.hub.layout import parameter_shapes
 
 SMALL = ModelConfig(
@@ -54,14 +55,6 @@ def noisy_value(name: str, shape: tuple[int, ...], config: ModelConfig) -> Tenso
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the tokenizer, as a prepared corpus does."""
-    folder = tmp_path_factory.mktemp("corpus")
-    small_tokenizer().save(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def run_of(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[[str], Path]:
     """The run folder, with one checkpoint, of a kind."""
     root = tmp_path_factory.mktemp("runs")
@@ -69,7 +62,8 @@ def run_of(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[[
     def make(kind: str) -> Path:
         folder = root / kind
         if not folder.exists():
-            data = DataConfig(train=[SourceConfig(str(corpus))], sequence_length=96)
+            train, validation = str(corpus / "train"), str(corpus / "validation")
+            data = DataConfig(train=[SourceConfig(train)], validation=validation, sequence_length=96)
             config = RunConfig(name=kind, model=KINDS[kind], data=data)
             shapes = parameter_shapes(config.model)
             read = lambda name: noisy_value(name, shapes[name], config.model)  # noqa: E731
@@ -91,3 +85,26 @@ def export_of(tmp_path_factory: pytest.TempPathFactory, run_of: Callable[[str], 
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def stock_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama that transformers itself made and saved, with grouped key/value heads and another tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=306,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=600,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(1)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    write_tokenizer(folder, small_tokenizer(), max_length=600)
+    (folder / "tokenizer_info.json").unlink()  # a stranger's folder has no file of ours
+    return folder

@@ -108,7 +108,7 @@ def test_what_a_folder_holds(export_of: Callable[..., Path]) -> None:
     assert facts["logits_difference"] < FP32_TOLERANCE
     assert facts["config"]["model"]["rank"] == 6
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.is_fast and tokenizer.eos_token_id == 300 and tokenizer.padding_side == "left"
+    assert tokenizer.is_fast and tokenizer.eos_token_id == 299 and tokenizer.padding_side == "left"
 
 
 def test_the_same_export_is_not_made_twice_and_another_replaces_it(
@@ -122,7 +122,7 @@ def test_the_same_export_is_not_made_twice_and_another_replaces_it(
     assert json.loads((output / "config.json").read_text())["attention"] == "diff"
 
 
-def test_bad_input_is_named(run_of: Callable[[str], Path], corpus: Path, tmp_path: Path) -> None:
+def test_bad_input_is_named(run_of: Callable[[str], Path], tmp_path: Path) -> None:
     run, output = str(run_of("standard")), str(tmp_path / "out")
     with pytest.raises(InputError, match="holds no checkpoints"):
         export(ExportConfig(str(tmp_path / "none"), output))

@@ -1,0 +1,37 @@
+"""Intervals, against values from tables."""
+
+import math
+
+import numpy as np
+import pytest
+
+from scripts.evaluation.statistics import _t_quantile, mean, proportion, ratio
+
+
+def test_wilsons_interval() -> None:
+    estimate = proportion(8, 10)  # Wilson (1927): 0.490 to 0.943
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    assert proportion(0, 50).low == 0.0
+    assert proportion(50, 50).high == pytest.approx(1.0)
+    assert math.isnan(proportion(0, 0).value)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962)]
+)
+def test_students_quantiles(degrees: int, quantile: float) -> None:
+    assert _t_quantile(degrees) == pytest.approx(quantile, rel=2e-3)
+
+
+def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(0)
+    covered = [(e := mean(draw.normal(3.0, 2.0, size=8))).low <= 3.0 <= e.high for _ in range(1000)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_ratio_is_sum_over_sum() -> None:
+    estimate = ratio([1.0, 6.0], [1.0, 3.0], seed=0)
+    assert estimate.value == pytest.approx(7 / 4)
+    assert estimate.low == pytest.approx(1.0)
+    assert estimate.high == pytest.approx(2.0)
+    assert math.isnan(ratio([0.0], [0.0], seed=0).value)
