@@ -1,6 +1,6 @@
 """`torchrun --nproc-per-node 2 scripts/bench_checkpoint.py [--folder DIR]`: checkpoints against DeepSpeed's own.
 
-In: two data-parallel processes under ZeRO-1, a Shared DIFF model of about 27M parameters, a folder on the disk to be
+In: two data-parallel processes under ZeRO-1, a Shared DIFF model of about 22M parameters, a folder on the disk to be
 measured. Out: one table: how long training stands still per save, bytes per parameter, save and load bandwidth
 against `dd` on the same disk and against DeepSpeed's save_checkpoint and ds_to_universal.
 """
