@@ -9,9 +9,7 @@ from collections.abc import Callable
 
 from data.stream import open_stream, open_validation
 from model.counts import training_flops_per_token
-from model.layers import build_layers
-from pretrain.branch import branch
-from pretrain.checkpoint_remote import fetch_first
+from pretrain.build import build_model
 from pretrain.checkpoint_retention import remove_leftovers
 from pretrain.checkpoint_writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
@@ -23,14 +21,14 @@ from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
 from pretrain.resilience import Attempt, Outcome, current_attempt, recorded_failures
 from pretrain.resilience_rollback import with_rollbacks
-from pretrain.resume import check_same_model, load, newest_step, newest_whole
+from pretrain.restore import restore
+from pretrain.resume import newest_step
 from pretrain.runfolder import announce, open_logs, open_sinks, save_config
-from pretrain.sharding import build_sharding, model_dtype
 from pretrain.signals import StopSignal
 from pretrain.spikes import SpikeGuard
 from pretrain.supervisor import Supervisor, announce_end
-from pretrain.topology import Topology, connect, device_of, disconnect, topology_from_environment
-from pretrain.trainer import Trainer, TrainerState, restore_random_state, seed_everything
+from pretrain.topology import Topology, connect, disconnect, topology_from_environment
+from pretrain.trainer import Trainer
 from pretrain.watchdog import Watchdog
 
 NodeCheck = Callable[[RunConfig, Topology], None]
@@ -73,31 +71,10 @@ def _pretrain(
         if check_nodes is not None:
             check_nodes(config, topology)
             watchdog.beat(0)
-        seed_everything(config.seed)
-        sharding = build_sharding(topology)
-        layers = build_layers(
-            config.model,
-            sharding,
-            seed=config.seed,
-            dtype=model_dtype(config),
-            device=device_of(topology),
-            activation_checkpointing=config.train.activation_checkpointing,
-            sequence_length=config.data.sequence_length,
-        )
+        layers, sharding = build_model(config, topology)
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
-        fetch_first(config, topology)
-        reader = newest_whole(checkpoints, topology)
-        state, start = TrainerState(), 0
-        if reader is not None:
-            check_same_model(reader, config)
-            stream.check_state(reader.manifest.state["data"])
-            load(engine, reader, reader.step)
-            restore_random_state(reader.manifest.state["random"])
-            guard.restore(reader.manifest.state["spikes"])
-            state, start = TrainerState(**reader.manifest.state["trainer"]), reader.step
-        elif config.checkpoint.branch_from is not None:
-            announce(topology, branch(config, engine, topology))
+        state, start = restore(config, topology, engine, stream, guard)
         values = dataclasses.asdict(config)
         if topology.is_main:
             save_config(config)

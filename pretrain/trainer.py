@@ -4,12 +4,10 @@ In: the parts that pretrain/run.py composes. Out: a finished (or cleanly stopped
 Always: after a checkpoint of step s, a new start goes on with step s as if nothing had happened.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from data.stream import TokenStream
@@ -125,18 +123,6 @@ class Trainer:
             sink.write(metrics)
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds the generators of this process; nothing in training draws from them today (dropout is 0)."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def random_state() -> dict[str, str]:
     """Torch's CPU generator, as JSON."""
     return {"torch": bytes(torch.get_rng_state().numpy()).hex()}
-
-
-def restore_random_state(state: dict[str, str]) -> None:
-    """The inverse of ``random_state``."""
-    torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(state["torch"])), dtype=torch.uint8))

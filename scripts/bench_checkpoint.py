@@ -22,7 +22,6 @@ import torch.distributed as dist
 from common.cli import run_command
 from model.config import ModelConfig
 from model.counts import parameter_counts
-from model.layers import build_layers
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig
 
@@ -55,6 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
+    from pretrain.build import build_model
     from pretrain.checkpoint_layout import step_folder
     from pretrain.checkpoint_reader import CheckpointReader
     from pretrain.checkpoint_retention import Retention
@@ -62,12 +62,10 @@ def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
     from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, WriterSettings
     from pretrain.engine import MicroBatch, build_engine
     from pretrain.resume import load
-    from pretrain.sharding import build_sharding
     from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)
-    sharding = build_sharding(topology)
-    layers = build_layers(config.model, sharding, seed=1, sequence_length=256)
+    layers, sharding = build_model(config, topology)
     engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
     tokens = torch.randint(0, config.model.vocab_size, (1, 257), generator=torch.Generator().manual_seed(1))
     batch = MicroBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())

@@ -15,7 +15,6 @@ import torch.distributed as dist
 
 from common.cli import run_command
 from model.config import ModelConfig
-from model.layers import build_layers
 from model.parallel import info_of
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig
@@ -57,13 +56,12 @@ def _compare(config: RunConfig) -> tuple[list[float], list[float]]:
 
 def _steps(config: RunConfig, every_micro_batch: bool) -> Callable[[], float]:
     """A function that takes one optimizer step and returns its seconds."""
+    from pretrain.build import build_model
     from pretrain.engine import MicroBatch, build_engine
-    from pretrain.sharding import build_sharding
     from pretrain.topology import tensor_group, topology_from_environment
 
     topology = topology_from_environment(config.parallel)
-    sharding = build_sharding(topology)
-    layers = build_layers(config.model, sharding, seed=config.seed, sequence_length=128)
+    layers, sharding = build_model(config, topology)
     engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
     if every_micro_batch:
         assert engine.partial_gradients is not None

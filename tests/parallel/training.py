@@ -7,13 +7,12 @@ import torch
 
 from data.config import DataConfig
 from model.config import ModelConfig
-from model.layers import build_layers
+from pretrain.build import build_model
 from pretrain.checks import check_run
 from pretrain.config import BatchConfig, OptimizerConfig, ParallelConfig, RunConfig, ScheduleConfig, TrainConfig
 from pretrain.engine import Engine, StepResult, build_engine
 from pretrain.feed import BatchFeed
-from pretrain.sharding import build_sharding, model_dtype
-from pretrain.topology import connect, device_of, topology_from_environment
+from pretrain.topology import connect, topology_from_environment
 
 STEPS = 20
 
@@ -70,16 +69,7 @@ def start_engine(config: RunConfig) -> tuple[Engine, BatchFeed]:
     topology = topology_from_environment(config.parallel)
     check_run(config, topology)
     connect(topology)
-    sharding = build_sharding(topology)
-    layers = build_layers(
-        config.model,
-        sharding,
-        seed=config.seed,
-        dtype=model_dtype(config),
-        device=device_of(topology),
-        activation_checkpointing=config.train.activation_checkpointing,
-        sequence_length=config.data.sequence_length,
-    )
+    layers, sharding = build_model(config, topology)
     engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
     samples = SyntheticTokens(config.model.vocab_size, config.data.sequence_length)
     return engine, BatchFeed(samples, config, topology)

@@ -1,0 +1,35 @@
+"""The model of a run, ready for the engine: its list of layers and how they are split.
+
+In: a RunConfig and a connected Topology. Out: layer definitions and the Sharding that they build with.
+Always: plain layers for one tensor-parallel rank, megatron-core's for more; nothing is allocated yet.
+"""
+
+import torch
+
+from model.layers import LayerDefinition, build_layers
+from model.parallel import Sharding, Unsharded
+from pretrain.config import RunConfig
+from pretrain.topology import Topology, device_of, tensor_group
+
+
+def build_model(config: RunConfig, topology: Topology) -> tuple[list[LayerDefinition], Sharding]:
+    """The list of layers of ``config`` for this rank, and its Sharding."""
+    sharding = _sharding(topology)
+    layers = build_layers(
+        config.model,
+        sharding,
+        seed=config.seed,
+        dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
+        device=device_of(topology),
+        activation_checkpointing=config.train.activation_checkpointing,
+        sequence_length=config.data.sequence_length,
+    )
+    return layers, sharding
+
+
+def _sharding(topology: Topology) -> Sharding:
+    if topology.tensor_size == 1:
+        return Unsharded()
+    from model.tensor_parallel import TensorParallel
+
+    return TensorParallel(tensor_group(), sequence_parallel=topology.sequence_parallel)
