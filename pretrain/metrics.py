@@ -11,10 +11,8 @@ from typing import Any
 import torch
 
 from pretrain.config import RunConfig
+from pretrain.devices import DEVICES
 from pretrain.engine import StepResult
-
-# Dense bf16 peak of one device in FLOP/s, from the makers' data sheets (without sparsity).
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
 def device_peak_flops() -> float | None:
@@ -22,7 +20,7 @@ def device_peak_flops() -> float | None:
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+    return next((device.bf16_flops for key, device in DEVICES.items() if key in name), None)
 
 
 @dataclass

@@ -73,7 +73,8 @@ def _exchange(topology: Topology, group: Group, operation: Operation, purpose: s
 def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
     """The tensor-parallel layers of this stage."""
     by_layer = layer_communication(config.model, layer_split(config, topology))
-    kinds = Counter("block" if layer.name.startswith("blocks.") else layer.name for layer in _stage(config, topology))
+    names = [layer.name for layer in stage_layers(config, topology)]
+    kinds = Counter("block" if name.startswith("blocks.") else name for name in names)
     kinds["loss"] = kinds["head"]
     summed: Counter[tuple[Operation, str]] = Counter()
     for kind, communication in by_layer.items():
@@ -81,10 +82,6 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
             times = kinds[kind] * accumulation_steps(config, topology)
             summed[collective.operation, collective.purpose] += times * collective.whole_bytes
     return [_exchange(topology, "tensor", operation, purpose, size) for (operation, purpose), size in summed.items()]
-
-
-def _stage(config: RunConfig, topology: Topology) -> list:
-    return stage_layers(config, topology)
 
 
 def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
