@@ -94,6 +94,8 @@ def _read_kept(path: Path, size: int, offset: int, length: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unusable(path.parent, error) from None
     try:
         if os.fstat(descriptor).st_size != size:
             path.unlink(missing_ok=True)

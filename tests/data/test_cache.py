@@ -1,0 +1,158 @@
+"""The block cache: bounded, whole or absent, fetched once, usable on a full disk."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from data import cache as cache_module
+from data.cache import BLOCKS_PER_SHELF, BlockCache
+
+BLOCK = 1000
+
+
+def content(number: int) -> bytes:
+    return number.to_bytes(4, "little") * (BLOCK // 4)
+
+
+def read(cache: BlockCache, number: int, fetched: list[int]) -> bytes:
+    def fetch() -> bytes:
+        fetched.append(number)
+        return content(number)
+
+    return cache.read(f"set/shard/{number}", BLOCK, 100, 50, fetch)
+
+
+def kept(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_block_is_fetched_once(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 100 * BLOCK, BLOCK), list[int]()
+    for _ in range(3):
+        for number in range(10):
+            assert read(cache, number, fetched) == content(number)[100:150]
+    assert fetched == list(range(10))
+    assert read(BlockCache(tmp_path, 100 * BLOCK, BLOCK), 5, fetched) == content(5)[100:150]  # another process
+    assert len(fetched) == 10
+
+
+@pytest.mark.parametrize("capacity", [2, 7, 100, 4 * BLOCKS_PER_SHELF + 3])
+def test_the_bound_in_bytes_is_kept_at_every_moment(tmp_path: Path, capacity: int) -> None:
+    cache, fetched = BlockCache(tmp_path, capacity * BLOCK, BLOCK), list[int]()
+    for number in range(3 * capacity):
+        read(cache, number, fetched)
+        assert sum(path.stat().st_size for path in kept(tmp_path)) <= capacity * BLOCK
+    assert len(kept(tmp_path)) > capacity // 2
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 3 * BLOCK, BLOCK), list[int]()
+    for number in (0, 1, 2, 0, 3):
+        read(cache, number, fetched)
+    fetched.clear()
+    for number in (0, 2, 3):
+        read(cache, number, fetched)
+    assert fetched == []
+    read(cache, 1, fetched)
+    assert fetched == [1]
+
+
+def test_a_block_of_the_wrong_size_is_fetched_again(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 100 * BLOCK, BLOCK), list[int]()
+    read(cache, 1, fetched)
+    (path,) = kept(tmp_path)
+    path.write_bytes(content(1)[:500])
+    assert read(cache, 1, fetched) == content(1)[100:150]
+    assert fetched == [1, 1]
+
+
+def test_rubbish_of_a_killed_process_goes_with_the_next_block(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 10 * BLOCK, BLOCK), list[int]()
+    read(cache, 1, fetched)
+    (path,) = kept(tmp_path)
+    path.with_name("unfinished.partial").write_bytes(bytes(9 * BLOCK))
+    read(cache, 2, fetched)
+    assert len(kept(tmp_path)) == 2
+    assert read(cache, 1, fetched) == content(1)[100:150]
+
+
+def test_many_threads_fetch_a_block_once(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 100 * BLOCK, BLOCK), list[int]()
+    threads = [threading.Thread(target=read, args=(cache, number % 4, fetched)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(fetched) == [0, 1, 2, 3]
+
+
+def test_a_failed_fetch_leaves_nothing_locked_and_nothing_kept(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, 10 * BLOCK, BLOCK)
+
+    def fail() -> bytes:
+        raise OSError("no network")
+
+    with pytest.raises(OSError, match="no network"):
+        cache.read("a", BLOCK, 0, 10, fail)
+    assert kept(tmp_path) == []
+    for shelf in tmp_path.glob("*/*"):
+        descriptor = os.open(shelf, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_a_full_disk_costs_blocks_first_and_is_then_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the disk held two blocks, though the bound allows ten; then none at all."""
+    write, room = cache_module._write, 2
+
+    def write_to_small_disk(path: Path, block: bytes) -> None:
+        if len(kept(tmp_path)) >= room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, block)
+
+    monkeypatch.setattr(cache_module, "_write", write_to_small_disk)
+    cache, fetched = BlockCache(tmp_path, 10 * BLOCK, BLOCK), list[int]()
+    for number in range(7):
+        assert read(cache, number, fetched) == content(number)[100:150]
+    room = 0
+    with pytest.raises(InputError, match=r"data\.cache\.folder: cannot keep a block in .*No space left"):
+        read(cache, 8, fetched)
+    assert kept(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 16 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_real_full_disk(small_disk: Path) -> None:
+    cache, fetched = BlockCache(small_disk, 100 * BLOCK, BLOCK), list[int]()
+    for number in range(20):
+        assert read(cache, number, fetched) == content(number)[100:150]
+    for path in kept(small_disk):
+        path.unlink()
+    with (small_disk / "other").open("wb", buffering=0) as other, pytest.raises(OSError, match="No space left"):
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(InputError, match=r"cannot keep a block in .*No space left on device \(0 bytes free there\)"):
+        read(cache, 21, fetched)
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"data\.cache\.folder: cannot keep a block in .*Not a directory"):
+        read(BlockCache(tmp_path / "file", 10 * BLOCK, BLOCK), 1, [])
