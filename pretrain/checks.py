@@ -48,12 +48,14 @@ def _check_pipeline(config: RunConfig) -> None:
 
 
 def _check_batch(config: RunConfig, topology: Topology) -> None:
-    size, micro = config.batch.global_size, config.batch.micro_size
+    micro = config.batch.micro_size
     unit = micro * topology.data_size
-    if size % unit:
-        lower = size // unit * unit
-        valid = f"{lower} or {lower + unit}" if lower else str(unit)
-        raise InputError(
-            f"batch.global_size: must be a multiple of batch.micro_size x data-parallel size = {micro} x "
-            f"{topology.data_size} = {unit}, is {size}; nearest: {valid}"
-        )
+    sizes = [("batch.ramp", entry.global_size) for entry in config.batch.ramp]
+    for name, size in [*sizes, ("batch.global_size", config.batch.global_size)]:
+        if size % unit:
+            lower = size // unit * unit
+            valid = f"{lower} or {lower + unit}" if lower else str(unit)
+            raise InputError(
+                f"{name}: must be a multiple of batch.micro_size x data-parallel size = {micro} x "
+                f"{topology.data_size} = {unit}, is {size}; nearest: {valid}"
+            )

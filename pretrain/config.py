@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError
-from data.config import DataConfig
+from data.batch import BatchSchedule
+from data.config import DataConfig, RampConfig
 from model.config import ModelConfig
 
 
@@ -40,6 +41,13 @@ class BatchConfig:
     """sequences per optimizer step over all ranks"""
     micro_size: int = 8
     """sequences per forward pass of one data-parallel rank"""
+    ramp: list[RampConfig] = field(default_factory=list)
+    """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
+
+    @property
+    def schedule(self) -> BatchSchedule:
+        """The samples of each step."""
+        return BatchSchedule(self.global_size, self.ramp)
 
     def __post_init__(self) -> None:
         for name in ("global_size", "micro_size"):

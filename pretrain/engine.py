@@ -72,6 +72,7 @@ class Engine:
         self.topology = topology
         self.device = device_of(topology)
         self.accumulation_steps = accumulation_steps(config, topology)
+        self.micro_size = config.batch.micro_size
         self.zero_stage = config.parallel.zero_stage
         self._judge = judge
         self._clipping = config.optimizer.gradient_clipping if clips_itself(config) else None
@@ -96,12 +97,21 @@ class Engine:
         """One optimizer step over this rank's micro-batches of the global batch."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
+        if len(micro_batches) != self.accumulation_steps:
+            self._accumulate(len(micro_batches))
         self._loss = self._grad_norm = math.nan
         self.optimizer.begin_step()
         self._run_step([batch.to(self.device) for batch in micro_batches])
         if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
             self._loss, self._grad_norm = self._global_loss(), math.inf
         return StepResult(self._loss, self._grad_norm, self.optimizer.applied)
+
+    def _accumulate(self, micro_batches: int) -> None:
+        """Takes ``micro_batches`` per optimizer step from here on, as a batch-size ramp asks."""
+        self.accumulation_steps = micro_batches
+        self.deepspeed.set_train_batch_size(micro_batches * self.micro_size * self.topology.data_size)
+        if self.partial_gradients is not None:
+            self.partial_gradients.accumulate(micro_batches)
 
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
         """The mean loss of the micro-batches of all data-parallel ranks, without gradients."""

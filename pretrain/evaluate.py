@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from common.errors import InputError
+from data.batch import BatchSchedule
 from data.stream import Validation
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
@@ -20,7 +21,7 @@ class HeldOut:
 
     def __init__(self, samples: Validation, config: RunConfig, topology: Topology) -> None:
         self._samples = samples
-        self._feed = BatchFeed(samples, config, topology)
+        self._feed = BatchFeed(samples, config, topology, BatchSchedule(config.batch.global_size))
         whole = samples.num_samples // config.batch.global_size
         if whole == 0:
             raise InputError(

@@ -1,7 +1,7 @@
 """Global batches as tensors, read ahead: sample numbers in, this rank's micro-batches out.
 
 In: a token stream and a Topology. Out: the micro-batches of step after step.
-Always: what step s holds depends on (data config, seed, global batch size, s) only; no state but the step.
+Always: what step s holds depends on (data config, seed, batch sizes, s) only; no state but the step.
 """
 
 import queue
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from data.batch import document_starts, rank_samples
+from data.batch import BatchSchedule, document_starts
 from pretrain.config import RunConfig
 from pretrain.engine import MicroBatch
 from pretrain.topology import Topology
@@ -30,21 +30,21 @@ class Samples(Protocol):
 class BatchFeed:
     """Micro-batches of one data-parallel rank."""
 
-    def __init__(self, samples: Samples, config: RunConfig, topology: Topology) -> None:
+    def __init__(
+        self, samples: Samples, config: RunConfig, topology: Topology, schedule: BatchSchedule | None = None
+    ) -> None:
+        """``schedule`` says which samples a step takes; by default the run's own."""
         self._samples = samples
-        self._batch = config.batch
+        self._schedule = schedule or config.batch.schedule
+        self._micro_size = config.batch.micro_size
         self._document_attention = config.data.document_attention
         self._prefetch = config.train.prefetch
         self._topology = topology
 
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of step ``step``, counted from 0."""
-        numbers = rank_samples(
-            step,
-            self._batch.global_size,
-            self._batch.micro_size,
-            self._topology.data_size,
-            self._topology.data_rank,
+        numbers = self._schedule.rank_samples(
+            step, self._micro_size, self._topology.data_size, self._topology.data_rank
         )
         return [self._micro_batch(self._samples.fetch(chunk)) for chunk in numbers]
 

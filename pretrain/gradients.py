@@ -23,29 +23,33 @@ class PartialGradientSum:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup, accumulation_steps: int) -> None:
-        self._group = group
-        self._accumulation_steps = accumulation_steps
-        self._handles = [
-            parameter.register_hook(_Accumulator(self._accumulation_steps, self._group))
+        self._accumulators = [
+            _Accumulator(parameter, accumulation_steps, group)
             for parameter in parameters
             if parameter.info.partial_gradient  # type: ignore[attr-defined]
         ]
 
     def __len__(self) -> int:
         """How many parameters are summed."""
-        return len(self._handles)
+        return len(self._accumulators)
+
+    def accumulate(self, micro_batches: int) -> None:
+        """Expects ``micro_batches`` per optimizer step from the next one on."""
+        for accumulator in self._accumulators:
+            accumulator.accumulation_steps = micro_batches
 
     def remove(self) -> None:
         """Takes the sums out again."""
-        for handle in self._handles:
-            handle.remove()
+        for accumulator in self._accumulators:
+            accumulator.handle.remove()
 
 
 class _Accumulator:
     """The hook of one parameter: counts micro-batches, keeps their sum, reduces on the last one."""
 
-    def __init__(self, accumulation_steps: int, group: dist.ProcessGroup) -> None:
-        self._accumulation_steps = accumulation_steps
+    def __init__(self, parameter: nn.Parameter, accumulation_steps: int, group: dist.ProcessGroup) -> None:
+        self.accumulation_steps = accumulation_steps
+        self.handle = parameter.register_hook(self)
         self._group = group
         self._seen = 0
         self._kept: torch.Tensor | None = None
@@ -53,7 +57,7 @@ class _Accumulator:
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
         self._seen += 1
         total = gradient.float() if self._kept is None else self._kept.add_(gradient)
-        if self._seen < self._accumulation_steps:
+        if self._seen < self.accumulation_steps:
             self._kept = total.clone() if total is gradient else total
             return torch.zeros_like(gradient)
         self._seen, self._kept = 0, None

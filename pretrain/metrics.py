@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from pretrain.config import RunConfig
 from pretrain.devices import DEVICES
 from pretrain.engine import StepResult
 
@@ -27,36 +26,32 @@ def device_peak_flops() -> float | None:
 class StepMeter:
     """Turns step results into metrics."""
 
-    config: RunConfig
     world_size: int
     flops_per_token: float
     """forward and backward, without recomputation (model/counts.py states the formula)"""
     peak_flops: float | None = field(default_factory=device_peak_flops)
     _since: float = field(default_factory=time.perf_counter)
     _steps: int = 0
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens of one global batch."""
-        return self.config.batch.global_size * self.config.data.sequence_length
+    _tokens: int = 0
 
     def pause(self) -> None:
         """Starts the clock anew, so that evaluations and saves do not count as training time."""
-        self._since, self._steps = time.perf_counter(), 0
+        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
 
-    def count(self) -> None:
-        """One more step has been taken."""
+    def count(self, tokens: int) -> None:
+        """One more step, of ``tokens`` over all ranks, has been taken."""
         self._steps += 1
+        self._tokens += tokens
 
-    def record(self, step: int, result: StepResult, learning_rate: float) -> dict[str, Any]:
-        """The metrics after ``step`` steps; starts the clock anew."""
-        seconds = (time.perf_counter() - self._since) / max(1, self._steps)
+    def record(self, step: int, tokens: int, result: StepResult, learning_rate: float) -> dict[str, Any]:
+        """The metrics after ``step`` steps and ``tokens`` in all; starts the clock anew."""
+        elapsed = time.perf_counter() - self._since
+        seconds, rate = elapsed / max(1, self._steps), self._tokens / elapsed
         self.pause()
-        rate = self.tokens_per_step / seconds
         achieved = self.flops_per_token * rate / self.world_size
         return {
             "step": step,
-            "tokens": step * self.tokens_per_step,
+            "tokens": tokens,
             "loss": result.loss,
             "learning_rate": learning_rate,
             "grad_norm": result.grad_norm,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.files import TEMPORARY_SUFFIX, read_json, write_json
-from data.batch import rank_samples
+from data.batch import BatchSchedule
 from data.config import SkipConfig
 from data.stream import TokenStream
 from pretrain.checkpoint_layout import list_steps, step_of
@@ -41,9 +41,9 @@ def read_rollbacks(run_folder: Path) -> list[dict[str, Any]]:
     return rollbacks
 
 
-def samples_of(stream: TokenStream, steps: Sequence[int], global_size: int) -> list[list[int]]:
+def samples_of(stream: TokenStream, steps: Sequence[int], schedule: BatchSchedule) -> list[list[int]]:
     """The global samples of ``steps`` as ranges [first, last]."""
-    trained = [batch for step in steps for batch in rank_samples(step, global_size, global_size, 1, 0)]
+    trained = [np.arange(schedule.first_sample(step), schedule.first_sample(step + 1)) for step in steps]
     numbers = stream.skip.number_of(np.concatenate(trained))
     cuts = np.flatnonzero(np.diff(numbers) != 1) + 1
     return [[int(part[0]), int(part[-1])] for part in np.split(numbers, cuts)]

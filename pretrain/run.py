@@ -91,7 +91,7 @@ def _pretrain(
             stream=stream,
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
-            meter=StepMeter(config, topology.world_size, flops_per_token),
+            meter=StepMeter(topology.world_size, flops_per_token),
             writer=CheckpointWriter(checkpoints, topology, writer_settings(config)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),

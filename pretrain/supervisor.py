@@ -133,7 +133,7 @@ class Supervisor:
         reason = ending.reason
         if ending.outcome is Outcome.ROLLED_BACK:
             steps = self.guard.steps_to_roll_back()
-            samples = samples_of(self._stream, steps, self._config.batch.global_size)
+            samples = samples_of(self._stream, steps, self._config.batch.schedule)
             reason += f"; going back to step {roll_back(self._config.run_folder, steps, samples)}"
         self._attempt.end(ending.outcome, reason)
         print(f"{ending.outcome}: {self._config.run_folder} ({reason})", flush=True)
@@ -155,7 +155,7 @@ class Supervisor:
             "reason": reason,
             "loss": _json_number(result.loss),
             "grad_norm": _json_number(result.grad_norm),
-            "samples": samples_of(self._stream, [step], self._config.batch.global_size),
+            "samples": samples_of(self._stream, [step], self._config.batch.schedule),
         }
         with self._skipped_file.open("a") as file:
             file.write(json.dumps(line) + "\n")

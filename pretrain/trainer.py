@@ -14,7 +14,7 @@ from data.stream import TokenStream
 from pretrain.checkpoint_state import local_fragments
 from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter
 from pretrain.config import RunConfig
-from pretrain.engine import Engine
+from pretrain.engine import Engine, MicroBatch
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
@@ -33,6 +33,8 @@ class TrainerState:
     """What a resumed run must know beside weights, moments and its step."""
 
     best_validation_loss: float | None = None
+    tokens: int = 0
+    """trained on so far; not a function of the step where batches or sequences grow"""
 
     def saved(self) -> dict[str, Any]:
         """As JSON."""
@@ -65,10 +67,10 @@ class Trainer:
         for step, micro_batches in enumerate(self.supervisor.batches(self.feed.steps(start, steps)), start=start):
             rate = learning_rate(self.config.schedule, self.config.optimizer.learning_rate, steps, step)
             result = self.engine.train_step(micro_batches, rate)
-            self.meter.count()
+            self._count(micro_batches)
             done = step + 1
             if self._due(self.config.metrics.every, done) or not result.applied:
-                self._tell(self.meter.record(done, result, rate))
+                self._tell(self.meter.record(done, self.state.tokens, result, rate))
             ending = self.supervisor.after_step(step, result)
             if ending is not None:
                 if ending.saves:
@@ -80,6 +82,11 @@ class Trainer:
                 self._save(done)
         self._report_failed_save(self.writer.wait(), last=True)
         return ending
+
+    def _count(self, micro_batches: Sequence[MicroBatch]) -> None:
+        tokens = sum(batch.tokens_BT.numel() for batch in micro_batches) * self.topology.data_size
+        self.state.tokens += tokens
+        self.meter.count(tokens)
 
     def _due(self, every: int, done: int) -> bool:
         return done == self.config.train.steps or (every > 0 and done % every == 0)
@@ -99,7 +106,7 @@ class Trainer:
             step=done,
             config=self.config_values,
             state={
-                "data": self.stream.state(done * self.config.batch.global_size),
+                "data": self.stream.state(self.config.batch.schedule.first_sample(done)),
                 "trainer": self.state.saved(),
                 "spikes": self.supervisor.guard.state(),
                 "random": random_state(),

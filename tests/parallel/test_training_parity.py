@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from data.config import RampConfig
 from pretrain.config import RunConfig
 from tests.parallel.training import Trace, train, variant
 from tests.world import run_world
@@ -146,3 +147,20 @@ def test_bf16_stays_within_its_rounding_of_the_single_process(name: str) -> None
     expected = single_process_bf16()
     torch.testing.assert_close(trace.losses, expected.losses, rtol=0, atol=0.02)
     torch.testing.assert_close(trace.grad_norms, expected.grad_norms, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("processes", "settings"),
+    [(2, {"tensor": 2, "zero": 1}), (2, {"zero": 2}), (4, {"pipeline": 2, "zero": 1})],
+    ids=["tp2", "zero2-dp2", "pp2-dp2"],
+)
+def test_a_batch_size_ramp_is_the_same_on_every_topology(processes: int, settings: dict[str, object]) -> None:
+    ramp = [RampConfig(steps=3, global_size=4), RampConfig(steps=3, global_size=12)]
+
+    def ramped(config: RunConfig) -> RunConfig:
+        return replace(config, batch=replace(config.batch, ramp=ramp), train=replace(config.train, steps=10))
+
+    expected = run_world(1, train, ramped(split(zero=0, micro=4)))[0]
+    trace = run_world(processes, train, ramped(split(**settings)))[0]  # type: ignore[arg-type]
+    torch.testing.assert_close(trace.losses, expected.losses, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(trace.grad_norms, expected.grad_norms, rtol=TOLERANCE, atol=TOLERANCE)
