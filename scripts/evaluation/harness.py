@@ -7,6 +7,7 @@ Always: the model is the one already loaded, so the numbers equal those of the h
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, nearest
@@ -21,25 +22,25 @@ PREFERRED = ("acc_norm", "acc", "exact_match")
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """The seven tasks of Table 2, zero-shot, and their mean."""
-    return run_named(list(PAPER_ZERO_SHOT), subject, settings, provenance)
+    return harness_tasks(PAPER_ZERO_SHOT, settings)(subject, settings, provenance)
 
 
-def harness_task(name: str, settings: EvaluateConfig) -> Any:
-    """The function that runs the harness's own task ``name``.
+def harness_tasks(names: Sequence[str], settings: EvaluateConfig) -> Any:
+    """The function that runs the harness's own tasks ``names``.
 
     Raises:
-        InputError: the harness does not know it.
+        InputError: the harness does not know one of them.
     """
-    manager = _task_manager(settings)
-    if name not in manager.all_tasks:
-        raise InputError(f"--tasks: the harness has no task '{name}'{nearest(name, manager.all_tasks)}")
-    return partial(run_named, [name])
+    manager = _task_manager(names, settings)
+    for name in names:
+        if name not in manager.all_tasks:
+            raise InputError(f"--tasks: the harness has no task '{name}'{nearest(name, manager.all_tasks)}")
+    return partial(_run, list(names), manager)
 
 
-def run_named(
-    names: Sequence[str], subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None
+def _run(
+    names: list[str], manager: Any, subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None
 ) -> TaskResult:
-    """Runs the harness's tasks ``names``."""
     import transformers
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -56,10 +57,10 @@ def run_named(
     try:
         found = simple_evaluate(
             model=model,
-            tasks=list(names),
+            tasks=names,
             num_fewshot=chosen.few_shot,
             limit=chosen.limit,
-            task_manager=_task_manager(settings),
+            task_manager=manager,
             log_samples=False,
             random_seed=settings.seed,
             numpy_random_seed=settings.seed,
@@ -82,7 +83,7 @@ def run_named(
     return TaskResult(
         metrics,
         {
-            "tasks": list(names),
+            "tasks": names,
             "few_shot": "as the tasks say" if chosen.few_shot is None else chosen.few_shot,
             "limit": chosen.limit,
             "versions": dict(found["versions"]),
@@ -91,12 +92,20 @@ def run_named(
     )
 
 
-def _task_manager(settings: EvaluateConfig) -> Any:
+def _task_manager(names: Sequence[str], settings: EvaluateConfig) -> Any:
+    """Knows the task files of one's own; the harness's thousands are read only where those are not enough."""
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise InputError("--tasks: lm-evaluation-harness is not installed; pip install 'lm-eval'") from None
-    return TaskManager(include_path=settings.harness.include)
+    own = settings.harness.include
+    if own is not None:
+        if not Path(own).is_dir():
+            raise InputError(f"--harness.include {own}: no such folder")
+        manager = TaskManager(include_path=own, include_defaults=False)
+        if set(names) <= set(manager.all_tasks):
+            return manager
+    return TaskManager(include_path=own)
 
 
 def _estimates(values: Mapping[str, Any], count: int) -> dict[str, Estimate]:

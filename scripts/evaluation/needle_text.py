@@ -5,6 +5,7 @@ haystack is the reader's own text, or sentences of a small grammar, which need n
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def haystack(path: str | None, draw: random.Random) -> Iterator[str]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"haystack {path}: not readable: {error}") from None
-    pieces = [piece + "." for piece in text.split(".") if piece.strip()]
+    pieces = re.findall(r"[^.]*[^.\s][^.]*\.", text)
     if not pieces:
         raise InputError(f"haystack {path}: holds no sentence that ends with a full stop")
     start = draw.randrange(len(pieces))

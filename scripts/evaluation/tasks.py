@@ -38,9 +38,9 @@ def find_task(name: str, settings: EvaluateConfig) -> Run:
         InputError: no such task.
     """
     if name.startswith(HARNESS_PREFIX):
-        from scripts.evaluation.harness import harness_task
+        from scripts.evaluation.harness import harness_tasks
 
-        harness_run: Run = harness_task(name.removeprefix(HARNESS_PREFIX), settings)
+        harness_run: Run = harness_tasks([name.removeprefix(HARNESS_PREFIX)], settings)
         return harness_run
     if name not in TASKS:
         raise InputError(

@@ -68,7 +68,7 @@ def _own_config(folder: Path, values: Mapping[str, Any]) -> ModelConfig:
         base=values["base"],
         down=values["down"],
         head_norm=values["head_norm"],
-        num_kv_heads=values["num_key_value_heads"] if attention == "diff_v2" else None,
+        num_kv_heads=_group_heads(values) if attention == "diff_v2" else None,
         lambda_init=_lambda_init(folder, values["lambda_inits"]),
         rope_theta=values["rope_base"],
         **_common(values),
@@ -93,6 +93,12 @@ def _common(values: Mapping[str, Any]) -> dict[str, Any]:
         "tie_embeddings": values.get("tie_word_embeddings", False),
         "norm_eps": values.get("rms_norm_eps", 1e-6),
     }
+
+
+def _group_heads(values: Mapping[str, Any]) -> int | None:
+    """Key/value heads of diff_v2; None: as many as differential heads, the default."""
+    heads = int(values["num_key_value_heads"])
+    return None if heads == values["num_attention_heads"] // 2 else heads
 
 
 def _kv_heads(values: Mapping[str, Any]) -> int:

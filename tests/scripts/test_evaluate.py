@@ -80,9 +80,8 @@ def test_held_out_loss_is_the_trainers(
 def test_ar_hit_losses_are_means_over_the_mask(export_of: Callable[..., Path], tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("alpha beta gamma delta " * 200)
-    settings = EvaluateConfig(
-        str(export_of("diff")), "ar_hit", data=str(text), ar_hit=ArHitSettings(training=str(text), frequent=10**6)
-    )
+    counting = ArHitSettings(training=str(text), training_tokens=100, frequent=10**6)
+    settings = EvaluateConfig(str(export_of("diff")), "ar_hit", data=str(text), ar_hit=counting)
     share = evaluate(settings)["ar_hit"].metrics["share_of_hits"].value
     subject = load_subject(settings.model, "cpu", "auto", 8192)
     ids = np.array([subject.encode("alpha beta gamma delta " * 200)])[:, :97]
@@ -215,7 +214,7 @@ def test_another_models_tokenizer_is_refused(damaged: Path, stock_llama: Path, e
 def test_a_strangers_tokenizer_that_is_too_large_is_refused(stock_llama: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(stock_llama, tmp_path / "model")
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 306, "content": "<|new|>"})
+    tokenizer["model"]["vocab"]["zzz"] = 306
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match="the tokenizer belongs to another model"):
         load_subject(str(folder), "cpu", "auto", 1024)
@@ -236,7 +235,7 @@ def test_bad_requests_are_one_line_and_status_2(
             "--needles.length=5",
         ],
         "expected [N, R] with 1 <= R <= N": [model, "--tasks=needles", "--needles.pairs=[[1,2]]"],
-        "the harness has no task 'arc_esy'": [model, "--tasks=harness:arc_esy"],
+        "--harness.include none: no such folder": [model, "--tasks=harness:x", "--harness.include=none"],
     }
     for message, arguments in requests.items():
         assert run_command(main, arguments) == 2

@@ -1,0 +1,100 @@
+"""Folders become checkpoints, and checkpoints folders again."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.cli import parse_config
+from common.errors import InputError
+from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.config import RunConfig
+from scripts.export import ExportConfig, export, find_checkpoint
+from scripts.hub.check import folder_logits
+from scripts.import_hf import ImportConfig, import_folder
+from tests.scripts.conftest import KINDS
+
+TOKENS = torch.randint(300, (2, 20), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_comes_back_as_it_was(
+    kind: str, run_of: Callable[[str], Path], export_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    reader = CheckpointReader(import_folder(ImportConfig(str(export_of(kind)), str(tmp_path / "run"))))
+    original = CheckpointReader(find_checkpoint(run_of(kind), None))
+    expected = original.config.model
+    if expected.attention == "standard":  # a Llama's folder does not tell the rank that it does not have
+        expected = dataclasses.replace(expected, rank=reader.config.model.rank)
+    assert reader.config.model == expected
+    assert reader.names() == original.names()
+    for name in reader.names():
+        assert torch.equal(reader.read(name), original.read(name)), name
+        assert not reader.read(name, "exp_avg").any() and not reader.read(name, "exp_avg_sq").any()
+    config = parse_config(RunConfig, ["--config", str(tmp_path / "run" / "config.yaml")], "test")
+    assert config.model == expected
+    assert config.run_folder == tmp_path / "run"
+
+
+def test_merged_weights_come_back_as_the_diff_model_that_they_are(
+    export_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    reader = CheckpointReader(
+        import_folder(ImportConfig(str(export_of("shared_diff-head-head", "merged")), str(tmp_path / "run")))
+    )
+    assert reader.config.model.attention == "diff"
+
+
+def test_a_stock_llama_can_be_trained_on_and_exported_again(stock_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    """Grouped key/value heads become one for each query head; the logits stay."""
+    import_folder(ImportConfig(str(stock_llama), str(tmp_path / "run")))
+    again = tmp_path / "again"
+    export(ExportConfig(str(tmp_path / "run"), str(again), tokenizer=str(corpus / "train")))
+    with torch.no_grad():
+        found, expected = (folder_logits(folder, TOKENS, streamed=False) for folder in (again, stock_llama))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert json.loads((again / "config.json").read_text())["num_key_value_heads"] == 4
+
+
+REFUSED = {
+    "biases": {"attention_bias": True},
+    "the activation gelu": {"hidden_act": "gelu"},
+    "scaled rotary positions": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    "a sliding window": {"sliding_window": 16},
+    "model_type is gpt2": {"model_type": "gpt2"},
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED)
+def test_what_our_layers_cannot_compute_is_refused(problem: str, stock_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(stock_llama, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | REFUSED[problem]))
+    with pytest.raises(InputError, match=problem):
+        import_folder(ImportConfig(str(folder), str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_logits_that_differ_leave_no_checkpoint(
+    stock_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.hub.foreign.hub_name", lambda name: _swapped(name))
+    from scripts.hub.layout import hub_name
+
+    def _swapped(name: str) -> str:
+        return hub_name(name.replace("ffn.gate", "ffn.up") if "ffn.gate" in name else name)
+
+    with pytest.raises(InputError, match="differ"):
+        import_folder(ImportConfig(str(stock_llama), str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_exists_and_folders_that_are_none_are_named(stock_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is there already"):
+        import_folder(ImportConfig(str(stock_llama), str(tmp_path)))
+    with pytest.raises(InputError, match="no such model configuration"):
+        import_folder(ImportConfig(str(tmp_path), str(tmp_path / "run")))

@@ -1,0 +1,91 @@
+"""The text that a small model learns to retrieve from, and the table that compares kinds."""
+
+import json
+import random
+import re
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from data.config import DataConfig
+from data.stream import open_validation
+from scripts.evaluation.needle_text import CITIES
+from scripts.retrieval.comparison import compare
+from scripts.retrieval.corpus import build_corpus, build_tokenizer
+from scripts.retrieval.documents import Recipe, documents, recipe_for
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("retrieval")
+    build_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def test_cities_are_one_token_and_numbers_three(folder: Path) -> None:
+    encode = build_tokenizer(folder / "tokenizer").encode
+    assert all(len(encode(f" {city}")) == 1 for city in CITIES)
+    draw = random.Random(0)
+    sizes = [len(encode(str(draw.randrange(1_000_000, 10_000_000)))) for _ in range(300)]
+    assert sum(size == 3 for size in sizes) > 250
+
+
+@pytest.mark.parametrize("length", [64, 128, 512])
+def test_documents_have_one_length_and_ask_for_what_was_stated(length: int, folder: Path) -> None:
+    encode = build_tokenizer(folder / "tokenizer").encode
+    recipe = recipe_for(length, first=False)
+    made = list(islice(documents(recipe, encode, random.Random(1)), 60))
+    assert {len(encode(text)) for text in made} == {length - 1}
+    told = 0
+    for text in made:
+        known: dict[str, str] = {}
+        for line in text.split("\n"):
+            for city, number in re.findall(r"The special magic (\w+) number is: (\d{7})", line):
+                if "What " in line:
+                    assert city in known, text
+                assert known.setdefault(city, number) == number
+                told += 1
+    assert told >= 2 * len(made)
+
+
+def test_the_first_stage_rewards_copying(folder: Path) -> None:
+    encode = build_tokenizer(folder / "tokenizer").encode
+    copying = Recipe(64, 2, 0.4, copying=1.0)
+    for text in islice(documents(copying, encode, random.Random(1)), 20):
+        lines = [line for line in text.split("\n")[1:] if line]
+        assert len(set(lines)) == 1 and lines[0].replace(" ", "").isdigit()
+
+
+def test_a_sample_of_the_corpus_is_one_document(folder: Path) -> None:
+    """Equal lengths and one end token each: documents and samples never drift apart."""
+    output = build_corpus(folder, Recipe(64, 2, 0.4), 120, seed=0, workers=1)
+    assert build_corpus(folder, Recipe(64, 2, 0.4), 120, seed=0, workers=1) == output
+    validation = open_validation(DataConfig(validation=str(output / "train"), sequence_length=64))
+    assert validation is not None
+    samples = validation.fetch(range(validation.num_samples))  # type: ignore[arg-type]
+    assert (samples[:, 63] == validation.eod_id).all()
+    assert (samples[:, :63] != validation.eod_id).all()
+
+
+def results_file(path: Path, value: float) -> Path:
+    metric = {"value": value, "low": value - 0.1, "high": value + 0.1, "count": 250, "method": "wilson"}
+    task = {
+        "metrics": {"needles_1_asked_1": metric, "needles_2_asked_2": metric},
+        "settings": {"lengths": [512], "depths": [0.0, 1.0], "samples_per_cell": 50},
+        "details": {"chance_of_any_needles_number": {"needles_1": 1e-7, "needles_2": 0.5}},
+    }
+    path.write_text(json.dumps({"tasks": {"needles": task}}))
+    return path
+
+
+def test_the_table_has_intervals_over_seeds_and_chance(tmp_path: Path) -> None:
+    files = [results_file(tmp_path / f"{value}.json", value) for value in (0.8, 0.9, 1.0)]
+    lines = compare({"diff": files, "standard": files[:1]}, tmp_path / "needles")
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
+    }
+    assert rows["diff"][:2] == ["3", "0.900 [0.652, 1.148]"]  # t of 2 degrees: 0.9 +- 4.303 * 0.1 / sqrt(3)
+    assert rows["standard"][:2] == ["1", "0.800 [0.700, 0.900]"]
+    assert rows["any needle's number"][1:] == ["0.000", "0.500"]
+    assert {path.suffix for path in tmp_path.glob("needles.*")} == {".md", ".json", ".png"}
