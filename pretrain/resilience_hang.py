@@ -21,7 +21,8 @@ def hang_report(rank: int, step: int) -> dict[str, Any]:
     """Where this rank is, for `rank_R.hang.json`.
 
     ``collective``: the call that it waits in, its group's ranks and partner, or None; ``place``: the innermost line of
-    the main thread outside of libraries; ``groups``: every process group's ranks and how many collectives this rank has started in it.
+    the main thread outside of libraries; ``groups``: every process group's ranks, and how many collectives this rank
+    has started in it.
     """
     frames = sys._current_frames()
     main = frames.pop(threading.main_thread().ident or 0, None)

@@ -30,13 +30,14 @@ def main(arguments: list[str]) -> int:
     site_file = settings.site or (str(SITE_FILE) if SITE_FILE.exists() else None)
     site = load_site(site_file, site_overrides)
     config = parse_config(RunConfig, training, "python -m launch slurm")
+    if not settings.dry_run:
+        check_cluster(site, settings.nodes)
     check(config, settings.nodes * site.processes)
     job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
     script = render(job, site)
     if settings.dry_run:
         print(script, end="")
         return 0
-    check_cluster(site, settings.nodes)
     path = config.run_folder / SCRIPT_FILE
     try:
         (config.run_folder / LOG_FILE).parent.mkdir(parents=True, exist_ok=True)

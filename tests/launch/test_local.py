@@ -1,0 +1,105 @@
+"""`python -m launch local`: the training on this machine, its exit status, and how it goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.cli import to_yaml
+from launch.local import STOPPED_STATUS, threads_per_process
+from pretrain.config import TrainConfig
+from pretrain.resilience import read_attempts
+from tests.pretrain.test_run import config_for, losses, train
+from tests.world import run_world
+
+STEPS = 100
+
+
+@pytest.fixture
+def config(corpus: Path, tmp_path: Path) -> Path:
+    """A run of some seconds."""
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(replace(config_for(corpus, tmp_path / "run"), train=TrainConfig(steps=STEPS))))
+    return path
+
+
+def start(config: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch", "local", f"--config={config}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_stopped_run_goes_on_with_the_same_losses(config: Path, corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start(config, "--nproc=2")
+    _wait_for_step(run, 20)
+    first.send_signal(signal.SIGINT)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == STOPPED_STATUS
+    assert "interrupted by the user; the same command goes on from there" in out
+    second = start(config, "--nproc=2")
+    out, _ = second.communicate(timeout=120)
+    assert second.returncode == 0
+    assert f"resuming at step {read_attempts(run)[0].step}" in out
+    assert [record.outcome for record in read_attempts(run)] == ["stopped", "finished"]
+    whole = replace(config_for(corpus, tmp_path / "whole"), train=TrainConfig(steps=STEPS))
+    run_world(2, train, whole)
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launcher = start(config, "--nproc=2", "--tries=2")
+    _wait_for_step(run, 10)
+    os.kill(_rank(launcher.pid, 1), signal.SIGKILL)
+    out, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0
+    assert "rank 1 on " in out
+    assert "was killed by SIGKILL; starting again" in out
+    assert len(losses(run)) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nproc=2", "--model.rnk=3"], "unknown key 'model.rnk'; did you mean 'model.rank'?"),
+        (["--nproc=3"], "batch.global_size: must be a multiple of"),
+        (["--nproc=0"], "--nproc: must be at least 1, is 0"),
+        (["--nproc=2", "--data.train=[{path: /nowhere}]"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(config: Path, arguments: list[str], said: str) -> None:
+    launcher = start(config, *arguments)
+    out, error = launcher.communicate(timeout=60)
+    assert launcher.returncode == 2
+    assert not out
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_cores_are_shared_out() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert threads_per_process(1) == cores
+    assert threads_per_process(1000) == 1
+
+
+def _wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (records := read_attempts(run)) or (records[-1].step or 0) < step:
+        assert time.monotonic() < deadline, f"step {step} was never reached"
+        time.sleep(0.02)
+
+
+def _rank(launcher: int, rank: int) -> int:
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
+            return int(child)
+    raise AssertionError(f"no rank {rank}")

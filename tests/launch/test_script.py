@@ -1,0 +1,150 @@
+"""The rendered batch script: readable, quoted, without secrets, and the same body as the plain one."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from launch.slurm.script import BODY_BEGINS, TEMPLATE, Job, render
+from launch.slurm.site import Container, Site, load_site
+from launch.slurm.submit import split_site_overrides
+
+JOB = Job(
+    name="big model",
+    nodes=16,
+    run_folder=Path("runs/it's"),
+    arguments=["--config", "configs/x.yaml", "--data.skip=[{first: 1, last: 2}]"],
+    project=Path("/home/me/project"),
+)
+
+
+def test_what_was_asked_for_stands_in_the_script() -> None:
+    site = Site(
+        partition="main",
+        account="lab",
+        qos="long",
+        time_limit="7-00:00:00",
+        gpus_per_node=8,
+        cpus_per_task=64,
+        interface="ib0",
+        setup=["module load cuda", "source .venv/bin/activate"],
+        environment={"NCCL_DEBUG": "WARN"},
+        pass_environment=["WANDB_API_KEY"],
+        signal_seconds=600,
+        options=["--exclusive"],
+    )
+    lines = render(JOB, site).splitlines()
+    for expected in [
+        "#SBATCH --job-name='big model'",
+        "#SBATCH --chdir=/home/me/project",
+        "#SBATCH --nodes=16",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --partition=main",
+        "#SBATCH --account=lab",
+        "#SBATCH --qos=long",
+        "#SBATCH --time=7-00:00:00",
+        "#SBATCH --gpus-per-node=8",
+        "#SBATCH --cpus-per-task=64",
+        "#SBATCH --signal=B:USR1@600",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --requeue",
+        "#SBATCH --exclusive",
+        "#SBATCH --export=HOME,USER,PATH,LANG,WANDB_API_KEY",
+        "export NCCL_SOCKET_IFNAME=ib0",
+        "export GLOO_SOCKET_IFNAME=ib0",
+        "export NCCL_DEBUG=WARN",
+        "module load cuda",
+        "PROCESSES=8",
+        "TRIES=3",
+    ]:
+        assert expected in lines
+    assert [line.startswith("#") or not line for line in lines[: lines.index("module load cuda")]].count(False) == 0
+
+
+def test_what_a_site_does_not_say_is_left_to_slurm() -> None:
+    text = render(JOB, Site())
+    for option in ("partition", "account", "qos", "time", "gpus-per-node", "cpus-per-task"):
+        assert f"--{option}=" not in text
+    assert "PROCESSES=1\n" in text
+
+
+def test_the_script_is_bash_that_keeps_every_argument_whole() -> None:
+    text = render(JOB, Site())
+    settings = text[: text.index(BODY_BEGINS)]
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    shown = subprocess.run(
+        ["bash", "-c", settings + '\nprintf "%s|" "$RUN" "${ARGUMENTS[@]}"'], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split("|")[:-1] == ["runs/it's", *JOB.arguments]
+
+
+def test_secrets_are_passed_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "very-secret")
+    assert "very-secret" not in render(JOB, Site(pass_environment=["WANDB_API_KEY"]))
+
+
+def test_the_plain_script_has_the_same_body() -> None:
+    plain, rendered = TEMPLATE.read_text(), render(JOB, Site())
+    assert rendered.endswith(plain[plain.index(BODY_BEGINS) :])
+    assert subprocess.run(["bash", "-n", str(TEMPLATE)], check=False).returncode == 0
+
+
+def test_the_plain_script_sets_what_the_body_and_the_rendered_one_use() -> None:
+    def names(text: str) -> set[str]:
+        lines = text[: text.index(BODY_BEGINS)].splitlines()
+        return {line.partition("=")[0] for line in lines if line.partition("=")[0].isupper()}
+
+    assert names(TEMPLATE.read_text()) == names(render(JOB, Site()))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        (
+            "pyxis",
+            [
+                "SRUN=(srun --container-image=/i.sqsh --container-mounts=/data --container-workdir=/home/me/project)",
+                "PYTHON=(python)",
+            ],
+        ),
+        ("apptainer", ["SRUN=(srun)", "PYTHON=(apptainer exec --nv --bind=/data /i.sqsh python)", "HELPER=()"]),
+    ],
+)
+def test_ranks_run_in_the_container(runtime: str, expected: list[str]) -> None:
+    container = Container("/i.sqsh", runtime=runtime, mounts=["/data"])  # type: ignore[arg-type]
+    lines = render(JOB, Site(gpus_per_node=8, container=container)).splitlines()
+    assert set(expected) <= set(lines)
+
+
+def test_the_example_site_file_loads() -> None:
+    site = load_site("launch/slurm/site.yaml", [])
+    assert (site.processes, site.interface, site.container) == (8, "ib0", None)
+
+
+def test_overrides_of_the_site_are_told_from_those_of_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("partition: main\ntime_limit: '10:00'\n")
+    arguments = ["--config", "x.yaml", "--site.partition", "big", "--train.steps=5", "--site.interface=eth0"]
+    site, rest = split_site_overrides(arguments)
+    assert rest == ["--config", "x.yaml", "--train.steps=5"]
+    assert load_site(str(file), site) == replace(Site(), partition="big", interface="eth0", time_limit="10:00")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("partiton: main", "unknown key 'partiton'; did you mean 'partition'?"),
+        ("gpus_per_node: many", "gpus_per_node"),
+        ("pass_environment: ['A=B']", "'A=B' is no name of an environment variable"),
+        ("options: [exclusive]", "not 'exclusive'"),
+        ("signal_seconds: 0", "signal_seconds must be at least 1"),
+    ],
+)
+def test_a_wrong_site_file_is_one_line(content: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError) as error:
+        load_site(str(file), [])
+    assert said in str(error.value)
