@@ -32,7 +32,7 @@ def check_split(config: ModelConfig, *, tensor_size: int, sequence_parallel: boo
         if value % tensor_size:
             raise InputError(
                 f"{name}: {value} cannot be split over parallel.tensor {tensor_size}; nearest: {name} "
-                f"{_multiples(value, tensor_size)}, or parallel.tensor {nearest_split(divided, tensor_size)}"
+                f"{nearest_multiples(value, tensor_size)}, or parallel.tensor {nearest_split(divided, tensor_size)}"
             )
 
 
@@ -44,7 +44,7 @@ def nearest_split(divided: dict[str, int], tensor_size: int) -> str:
     return str(below) if above is None else f"{below} or {above}"
 
 
-def _multiples(value: int, unit: int) -> str:
+def nearest_multiples(value: int, unit: int) -> str:
     """The multiples of ``unit`` around ``value``, in words."""
     below = value // unit * unit
     return f"{below} or {below + unit}" if below else str(unit)

@@ -4,7 +4,7 @@ In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no proce
 """
 
 from common.errors import InputError
-from model.checks import check_split
+from model.checks import check_split, nearest_multiples
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import deepspeed_config
 from pretrain.schedule import check_schedule
@@ -19,11 +19,24 @@ def check_run(config: RunConfig, topology: Topology) -> None:
         sequence_parallel=topology.sequence_parallel,
         sequence_length=config.data.sequence_length,
     )
+    _check_stage_sequences(config, topology)
     _check_zero(config)
     _check_pipeline(config)
     _check_batch(config, topology)
     check_schedule(config.schedule, config.train.steps)
     deepspeed_config(config, topology)
+
+
+def _check_stage_sequences(config: RunConfig, topology: Topology) -> None:
+    """Later sequence lengths are split like the first."""
+    for number, stage in enumerate(config.data.stages):
+        length = stage.sequence_length
+        if length is not None and topology.sequence_parallel and length % topology.tensor_size:
+            raise InputError(
+                f"data.stages[{number}].sequence_length: {length} cannot be split over parallel.tensor "
+                f"{topology.tensor_size} (parallel.sequence); nearest: "
+                f"{nearest_multiples(length, topology.tensor_size)}"
+            )
 
 
 def _check_zero(config: RunConfig) -> None:
@@ -53,9 +66,7 @@ def _check_batch(config: RunConfig, topology: Topology) -> None:
     sizes = [("batch.ramp", entry.global_size) for entry in config.batch.ramp]
     for name, size in [*sizes, ("batch.global_size", config.batch.global_size)]:
         if size % unit:
-            lower = size // unit * unit
-            valid = f"{lower} or {lower + unit}" if lower else str(unit)
             raise InputError(
                 f"{name}: must be a multiple of batch.micro_size x data-parallel size = {micro} x "
-                f"{topology.data_size} = {unit}, is {size}; nearest: {valid}"
+                f"{topology.data_size} = {unit}, is {size}; nearest: {nearest_multiples(size, unit)}"
             )

@@ -4,6 +4,7 @@ In: a RunConfig and a Topology. Out: the dict that deepspeed.initialize takes.
 Always: the `deepspeed` section is laid on top, but may not contradict what another section decides.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from common.errors import InputError
@@ -20,6 +21,8 @@ OWNED = {
     "scheduler": "the schedule section",
     "bf16": "train.precision",
     "fp16": "train.precision",
+    "zero_optimization.stage": "parallel.zero_stage",
+    "pipeline": "the parallel section",
 }
 
 
@@ -30,7 +33,7 @@ def accumulation_steps(config: RunConfig, topology: Topology) -> int:
 
 def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
     """The configuration for ``deepspeed.initialize``."""
-    for key in config.deepspeed:
+    for key in _paths(config.deepspeed):
         if key in OWNED:
             raise InputError(f"deepspeed.{key}: set {OWNED[key]} instead; this key is derived from it")
     settings: dict[str, Any] = {
@@ -53,6 +56,14 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
 def clips_itself(config: RunConfig) -> bool:
     """ZeRO-0 in fp32 has no DeepSpeed optimizer around ours: norm and clipping are pretrain/gradients.py's."""
     return config.parallel.zero_stage == 0
+
+
+def _paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """All keys, also those of nested sections, as in ``zero_optimization.stage``."""
+    for key, value in settings.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")
 
 
 def _merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from common.errors import InputError
+from model.checks import nearest_multiples
 from pretrain.config import ParallelConfig
 
 
@@ -72,7 +73,7 @@ def plan_topology(config: ParallelConfig, world_size: int, rank: int = 0, local_
     if world_size % model_size:
         raise InputError(
             f"parallel: tensor {config.tensor} x pipeline {config.pipeline} needs a multiple of {model_size} "
-            f"processes, there are {world_size}; start {max(1, world_size // model_size) * model_size}"
+            f"processes, there are {world_size}; start {nearest_multiples(world_size, model_size)}"
         )
     return Topology(world_size, rank, local_rank, config.tensor, config.pipeline, config.sequence)
 
