@@ -5,6 +5,7 @@ Always: an unknown key is an error that names the nearest known one; no tracebac
 """
 
 import dataclasses
+import re
 import sys
 import typing
 from argparse import ArgumentError
@@ -154,5 +155,6 @@ def _dataclass_of(hint: Any) -> type | None:
 def _one_line(error: ArgumentError) -> str:
     """The parser's message with the key first: "--train.steps: expected an int, got 'many'"."""
     text = " ".join(str(error).split())
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("a typing.Literal[", "one of [")
     key, separator, rest = text.removeprefix("Parser key ").partition(": ")
     return f"--{key.strip(chr(34))}: {rest}" if separator and text.startswith("Parser key ") else text

@@ -57,7 +57,7 @@ def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
     [
         (["--section.layrs=3"], "unknown key 'section.layrs'; did you mean 'section.layers'?"),
         (["--nme", "x"], "unknown key 'nme'; did you mean 'name'?"),
-        (["--section.layers=many"], "--section.layers: Expected a <class 'int'>. Got value: many"),
+        (["--section.layers=many"], "--section.layers: Expected a int. Got value: many"),
         (["--config", "missing.yaml"], "--config missing.yaml: no such file"),
     ],
 )
