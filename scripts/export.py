@@ -95,7 +95,7 @@ def export(settings: ExportConfig) -> None:
         )
         difference.check(dtype, settings.run)
         facts = kept | {"parameters": parameters, "logits_difference": difference.largest}
-        write_provenance(temporary, describe_export(Path(settings.run), config, reader.step, facts))
+        write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
         shutil.rmtree(output, ignore_errors=True)
         temporary.rename(output)
     finally:

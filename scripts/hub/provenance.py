@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_atomically, write_json
-from pretrain.config import RunConfig
+from pretrain.checkpoint_reader import CheckpointReader
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 PROVENANCE = "export.json"
 FORMAT = 1
 
 
-def describe_export(run: Path, config: RunConfig, step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def describe_export(run: Path, reader: CheckpointReader, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that export.json holds; ``settings`` are the export's own."""
-    tokens = step * config.batch.global_size * config.data.sequence_length
+    config, step = reader.config, reader.step
     return {
         "format": FORMAT,
         "run": run.name,
         "step": step,
-        "tokens": tokens,
+        "tokens": reader.manifest.state.get("trainer", {}).get("tokens", 0),
         "config": dataclasses.asdict(config),
         "training_data": [_describe_data(Path(source.path), source.weight) for source in config.data.train],
         "validation": _last_validation(run, step),

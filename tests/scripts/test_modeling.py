@@ -114,7 +114,7 @@ def test_saving_and_loading_again_keeps_weights_and_code(export_of: Callable[...
 
 
 def test_a_long_prompt_needs_no_quadratic_memory(export_of: Callable[..., Path]) -> None:
-    """20,000 tokens: one fp32 T x T matrix would take 1.6 GB; measured in a process of its own."""
+    """12,000 tokens: one fp32 T x T matrix would take 576 MB; measured in a process of its own."""
     script = f"""
 import resource, torch
 from transformers import AutoModelForCausalLM
@@ -122,8 +122,8 @@ model = AutoModelForCausalLM.from_pretrained({str(export_of("diff"))!r}, trust_r
 with torch.no_grad():
     model(torch.ones(1, 64, dtype=torch.long), logits_to_keep=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model(torch.ones(1, 20000, dtype=torch.long), logits_to_keep=1, use_cache=False)
+    model(torch.ones(1, 12000, dtype=torch.long), logits_to_keep=1, use_cache=False)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(out.stdout.split()[-1]) < 400, "megabytes"
+    assert int(out.stdout.split()[-1]) < 250, "megabytes"

@@ -19,7 +19,9 @@ from scripts.retrieval.documents import Recipe, documents, recipe_for
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("retrieval")
-    build_tokenizer(folder / "tokenizer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.retrieval.corpus.TOKENIZER_TEXTS", 1500)
+        build_tokenizer(folder / "tokenizer")
     return folder
 
 
