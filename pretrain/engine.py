@@ -223,10 +223,11 @@ class PipelinedEngine(Engine):
         def loss(logits_TBV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
             return mean_loss(logits_TBV, labels_BT, sharding)
 
+        self._shape: torch.Size | None = None
         super().__init__(config, topology, StagedModel(layers, topology, loss), sharding, judge)
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
-        self.deepspeed.train_batch(_pipeline_batches(micro_batches))
+        self.deepspeed.train_batch(self._batches(micro_batches))
 
     def _global_loss(self) -> float:
         return float(self.deepspeed._aggregate_total_loss())
@@ -236,12 +237,16 @@ class PipelinedEngine(Engine):
         return group
 
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
-        loss = self.deepspeed.eval_batch(_pipeline_batches(micro_batches), num_micro_batches=len(micro_batches))
+        loss = self.deepspeed.eval_batch(self._batches(micro_batches), num_micro_batches=len(micro_batches))
         return float(loss)
 
-
-def _pipeline_batches(micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, torch.Tensor]]:
-    return iter([(batch.payload(), batch.labels_BT) for batch in micro_batches])
+    def _batches(self, micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, torch.Tensor]]:
+        """What DeepSpeed reads; a new shape must be told, or stages go on exchanging tensors of the old one."""
+        shape = micro_batches[0].tokens_BT.shape
+        if self._shape not in (None, shape):
+            self.deepspeed.reset_activation_shape()
+        self._shape = shape
+        return iter([(batch.payload(), batch.labels_BT) for batch in micro_batches])
 
 
 def build_engine(

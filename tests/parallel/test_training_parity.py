@@ -8,7 +8,8 @@ import torch
 
 from data.config import RampConfig
 from pretrain.config import RunConfig
-from tests.parallel.training import Trace, train, variant
+from pretrain.feed import BatchFeed
+from tests.parallel.training import SyntheticTokens, Trace, run_steps, start_engine, train, variant
 from tests.world import run_world
 
 TOLERANCE = 1e-5
@@ -164,3 +165,30 @@ def test_a_batch_size_ramp_is_the_same_on_every_topology(processes: int, setting
     trace = run_world(processes, train, ramped(split(**settings)))[0]  # type: ignore[arg-type]
     torch.testing.assert_close(trace.losses, expected.losses, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(trace.grad_norms, expected.grad_norms, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def train_on_growing_sequences(config: RunConfig) -> list[float]:
+    """Steps on 16 tokens, then on 32, with evaluations of 16 in between, as the papers' 64K stage grows."""
+    engine, short = start_engine(config)
+    long = BatchFeed(
+        SyntheticTokens(config.model.vocab_size, 32),
+        replace(config, data=replace(config.data, sequence_length=32)),
+        engine.topology,
+    )
+    losses = []
+    for feed in (short, long, long):
+        losses += [result.loss for result in run_steps(engine, feed, 0, 2)]
+        losses.append(engine.evaluate(short.step(5)))
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("processes", "settings"),
+    [(2, {"pipeline": 2}), (4, {"pipeline": 2, "tensor": 2, "sequence": True, "document_attention": True})],
+    ids=["pp2", "tp2-pp2-sp-documents"],
+)
+def test_a_longer_sequence_from_some_step_on_works_in_a_pipeline(processes: int, settings: dict[str, object]) -> None:
+    config = split(**settings)  # type: ignore[arg-type]
+    documents = config.data.document_attention
+    expected = run_world(1, train_on_growing_sequences, split(zero=0, micro=8, document_attention=documents))[0]
+    assert run_world(processes, train_on_growing_sequences, config)[0] == pytest.approx(expected, abs=TOLERANCE)
