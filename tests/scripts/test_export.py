@@ -107,7 +107,7 @@ def test_what_a_folder_holds(export_of: Callable[..., Path]) -> None:
     facts = json.loads((folder / "export.json").read_text())
     assert facts["logits_difference"] < FP32_TOLERANCE
     assert facts["config"]["model"]["rank"] == 6
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     assert tokenizer.is_fast and tokenizer.eos_token_id == 299 and tokenizer.padding_side == "left"
 
 

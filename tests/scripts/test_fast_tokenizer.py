@@ -59,6 +59,6 @@ def test_a_tokenizer_without_an_equal_fast_form_is_refused(tmp_path: Path) -> No
 
 
 def test_left_padding_of_a_batch(export_of: Callable[..., Path]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(export_of("diff"))
+    tokenizer = AutoTokenizer.from_pretrained(export_of("diff"), trust_remote_code=True)
     batch = tokenizer(["the thing", "a"], padding=True)
     assert batch["attention_mask"][1][0] == 0 and batch["attention_mask"][1][-1] == 1
