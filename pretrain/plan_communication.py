@@ -66,8 +66,15 @@ def boundary_bytes(config: RunConfig, topology: Topology) -> int:
     return whole // topology.tensor_size if topology.sequence_parallel else whole
 
 
-def _exchange(topology: Topology, group: Group, operation: Operation, purpose: str, whole_bytes: int) -> Exchange:
-    return Exchange(group, group_ranks(topology, group), operation, purpose, whole_bytes)
+def _exchange(
+    topology: Topology,
+    group: Group,
+    operation: Operation,
+    purpose: str,
+    whole_bytes: int,
+    per_micro_batch: bool = False,
+) -> Exchange:
+    return Exchange(group, group_ranks(topology, group), operation, purpose, whole_bytes, per_micro_batch)
 
 
 def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
@@ -81,7 +88,10 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
         for collective in (*communication.forward, *communication.backward):
             times = kinds[kind] * accumulation_steps(config, topology)
             summed[collective.operation, collective.purpose] += times * collective.whole_bytes
-    return [_exchange(topology, "tensor", operation, purpose, size) for (operation, purpose), size in summed.items()]
+    return [
+        _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True)
+        for (operation, purpose), size in summed.items()
+    ]
 
 
 def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
@@ -101,11 +111,11 @@ def _stage_boundaries(config: RunConfig, topology: Topology) -> list[Exchange]:
     starts = steps * 4 * config.batch.micro_size * config.data.sequence_length * config.data.document_attention
     found = []
     if topology.stage > 0:
-        found.append(_exchange(topology, "previous stage", "receive", "activations", gradients + starts))
-        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", gradients))
+        found.append(_exchange(topology, "previous stage", "receive", "activations", gradients + starts, True))
+        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", gradients, True))
     if topology.stage < topology.pipeline_size - 1:
-        found.append(_exchange(topology, "next stage", "send", "activations", gradients + starts))
-        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", gradients))
+        found.append(_exchange(topology, "next stage", "send", "activations", gradients + starts, True))
+        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", gradients, True))
     return found
 
 

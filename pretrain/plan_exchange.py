@@ -28,6 +28,8 @@ class Exchange:
     whole_bytes: int
     """sum over the step's calls of the size of the whole tensor: what an all-reduce sums, an all-gather returns, a
     reduce-scatter takes"""
+    per_micro_batch: bool = False
+    """happens for each micro-batch, else once per step"""
 
     @property
     def wire_bytes(self) -> float:

@@ -14,10 +14,12 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
           2   2 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
           3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
 
+With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients (pretrain/gradients.py).
 `live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
 `reduce_bucket_size` gradients of 4 or 2 bytes, whatever the model's size.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
-What is counted is the moment at the end of the forward pass; the CUDA context, NCCL's buffers and fragmentation are not.
+Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
+fragmentation.
 """
 
 from dataclasses import dataclass, replace
@@ -98,6 +100,20 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -
 
 def rank_state(config: RunConfig, topology: Topology) -> State:
     """Weights, gradients and optimizer state of ``topology.rank``."""
+    state = _zero_state(config, topology)
+    return replace(state, gradients=state.gradients + _kept_partial_gradients(config, topology))
+
+
+def _kept_partial_gradients(config: RunConfig, topology: Topology) -> int:
+    """Sums over micro-batches of gradients that are summed over the tensor-parallel group once per step."""
+    if accumulation_steps(config, topology) == 1 or topology.tensor_size == 1:
+        return 0
+    partial = [info for info in stage_parameters(config, topology) if info.partial_gradient]
+    return 4 * sum(elements_per_rank(info, topology.tensor_size) for info in partial)
+
+
+def _zero_state(config: RunConfig, topology: Topology) -> State:
+    """What DeepSpeed and the optimizer hold."""
     stage, ranks, weight = config.parallel.zero_stage, topology.data_size, activation_bytes(config)
     parameters = stage_parameters(config, topology)
     sizes = [elements_per_rank(info, topology.tensor_size) for info in parameters]
