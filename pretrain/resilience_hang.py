@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import Any
 
+PATIENCE_SECONDS = 3.0
+"""a report that comes so long after the first is that of a rank that was stopped, and woken up to be ended"""
 COLLECTIVES = "torch.distributed.distributed_c10d"
 
 
@@ -44,10 +46,12 @@ def explain_hang(reports: Sequence[dict[str, Any]], start: dict[str, Any]) -> st
     """The ranks that wait, in what, and the ranks that keep them waiting, in one line.
 
     Args:
-        reports: what ``hang_report`` gave on the ranks that could still answer.
+        reports: what ``hang_report`` gave on the ranks that could still answer; late ones count as no answer.
         start: the attempt's `start.json`; its ``hosts`` name the node of every rank.
     """
     hosts = dict(enumerate(start.get("hosts", [])))
+    first = min((report["time"] for report in reports), default=0.0)
+    reports = [report for report in reports if report["time"] <= first + PATIENCE_SECONDS]
     silent = sorted(set(hosts) - {report["rank"] for report in reports})
     step = max((report["step"] for report in reports), default=start.get("step", 0))
     waits: dict[str, list[int]] = {}
@@ -56,7 +60,7 @@ def explain_hang(reports: Sequence[dict[str, Any]], start: dict[str, Any]) -> st
             waits.setdefault(_describe(report["collective"]), []).append(report["rank"])
     parts = [f"{name_ranks(ranks)} waited in {what}" for what, ranks in waits.items()]
     if silent:
-        parts.append(f"{name_ranks(silent, hosts)} did not answer: stopped, or cut off")
+        parts.append(f"{name_ranks(silent, hosts)} did not answer in time: stopped, or cut off")
     late = _late_ranks(reports)
     parts += [
         f"{name_ranks([report['rank']], hosts)} had not come that far: it was at {report['place']}"

@@ -100,6 +100,9 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     import deepspeed
     from megatron.core import parallel_state
 
+    # DeepSpeed would compile an all-reduce that only inference uses, and a start that is killed meanwhile leaves a lock
+    # file in the user's home on which every later start waits for ever.
+    deepspeed.comm.torch.build_shm_op = lambda: None
     device = device_of(topology)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -108,7 +108,14 @@ def _stuck(ended: Ended) -> None:
 
 def report(rank: int, collective: dict[str, Any] | None, started: int = 7) -> dict[str, Any]:
     groups = [{"name": "world", "ranks": [0, 1, 2, 3], "started": started}]
-    return {"rank": rank, "step": 57, "collective": collective, "place": "data/x.py:1 in f", "groups": groups}
+    return {
+        "rank": rank,
+        "step": 57,
+        "time": 1000.0 + rank / 10,
+        "collective": collective,
+        "place": "data/x.py:1 in f",
+        "groups": groups,
+    }
 
 
 def test_a_rank_that_does_not_answer_is_named_with_its_node() -> None:
@@ -117,8 +124,10 @@ def test_a_rank_that_does_not_answer_is_named_with_its_node() -> None:
     text = explain_hang([report(rank, waiting) for rank in (0, 1, 2)], start)
     assert text == (
         "no progress after step 57: ranks 0-2 waited in all_reduce over ranks 0-3; "
-        "rank 3 on node2 did not answer: stopped, or cut off"
+        "rank 3 on node2 did not answer in time: stopped, or cut off"
     )
+    woken = report(3, None) | {"time": 1006.0}
+    assert explain_hang([report(rank, waiting) for rank in (0, 1, 2)] + [woken], start) == text
 
 
 def test_a_partner_of_a_pipeline_is_named() -> None:

@@ -54,6 +54,12 @@ class Run:
         return path.read_text() if path.exists() else ""
 
     @property
+    def story(self) -> str:
+        """The log without its steps and preflight, for the message of a failed test."""
+        dull = (": step ", ": preflight ok")
+        return "\n" + "\n".join(line for line in self.log.splitlines() if not any(text in line for text in dull))
+
+    @property
     def attempts(self) -> list[AttemptRecord]:
         """All attempts so far."""
         return read_attempts(self.folder)
@@ -95,7 +101,7 @@ class Run:
         try:
             self.cluster.wait_for(done, what, seconds)
         except TimeoutError as error:
-            raise TimeoutError(f"{error}; the log:\n{self.log}") from None
+            raise TimeoutError(f"{error}; the log:{self.story}") from None
 
 
 class Site:

@@ -23,12 +23,12 @@ def undisturbed(site: Site) -> Run:
 def check_resumed(run: Run, undisturbed: Run, *said: str) -> None:
     """The run finished by itself with the losses of the undisturbed one, left no process and says what happened."""
     run.end()
-    assert run.losses() == undisturbed.losses(), run.log
-    assert run.attempts[-1].outcome == "finished"
+    assert run.losses() == undisturbed.losses(), run.story
+    assert run.attempts[-1].outcome == "finished", run.story
     assert len(run.attempts) > 1
     assert run.attempts[-1].start["step"] > 0, "it began again from nothing"
     for text in said:
-        assert text in run.log
+        assert text in run.log, run.story
     run.cluster.wait_for(lambda: not run.processes(), f"no process to be left: {run.processes()}", seconds=40)
 
 
@@ -66,7 +66,7 @@ def test_a_rank_that_stops_responding_is_named_and_the_run_requeued(site: Site, 
     run = site.submit("stopped")
     run.reach(15)
     os.kill(run.ranks("node2")[1], signal.SIGSTOP)
-    check_resumed(run, undisturbed, "rank 3 on node2 did not answer", "waited in all_reduce over ranks 0-3")
+    check_resumed(run, undisturbed, "rank 3 on node2 did not answer in time", "waited in all_reduce over ranks 0-3")
     assert run.attempts[0].outcome == "hung"
     assert list(run.attempts[0].folder.glob("rank_00000.stacks"))
     assert run.attempts[-1].launch["restarts"] == 1
@@ -116,7 +116,6 @@ def test_near_its_time_limit_a_run_saves_requeues_and_goes_on(cluster: Cluster, 
     first = run.attempts[0]
     assert first.outcome == "stopped"
     assert "SIGUSR1: the time limit is near" in first.end["reason"]
-    assert (first.step or 0) > 1, "the signal came before there was anything to save"
     run.reach((first.step or 0) + 10, attempt=2)
     cluster.slurm("scancel", run.job)
     run.end()
@@ -140,7 +139,7 @@ def test_another_user_than_root_submits(cluster: Cluster, site: Site, undisturbe
         os.chown(path, NOBODY, NOBODY)
     run = site.submit("nobody/run", user=NOBODY, train__steps=3, schedule__warmup_steps=1, schedule__kind="linear")
     run.end()
-    assert run.attempts[-1].outcome == "finished", run.log
+    assert [attempt.outcome for attempt in run.attempts] == ["finished"], run.story
     assert {path.stat().st_uid for path in (run.folder / "checkpoints").rglob("*")} == {NOBODY}
 
 
