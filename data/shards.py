@@ -6,9 +6,11 @@ shard, page and bytes.
 """
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +73,7 @@ class TokenReader:
     def __init__(self, manifest: Manifest, storage: Storage) -> None:
         self.manifest = manifest
         self._storage = storage
-        self._ends = np.cumsum([shard.tokens for shard in manifest.shards], dtype=np.int64)
+        self._ends = list(accumulate(shard.tokens for shard in manifest.shards))
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._checksums: OrderedDict[int, NDArray[np.uint64]] = OrderedDict()
         self._lock = threading.Lock()  # blocks arrive in threads
@@ -119,18 +121,13 @@ class TokenReader:
 
     def _parts(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
         """The pieces (shard, first token in it, tokens) that make up a range of the stream."""
-        index = int(np.searchsorted(self._ends, start, side="right"))
+        index = bisect_right(self._ends, start)
         while count > 0:
             tokens = self.manifest.shards[index].tokens
-            place = start - int(self._ends[index]) + tokens
+            place = start - self._ends[index] + tokens
             part = min(count, tokens - place)
             yield index, place, part
             start, count, index = start + part, count - part, index + 1
-
-    def shard_of(self, token: int) -> tuple[int, int]:
-        """The shard that holds token ``token`` of the stream, and the token's place in it."""
-        index = int(np.searchsorted(self._ends, token, side="right"))
-        return index, token - int(self._ends[index]) + self.manifest.shards[index].tokens
 
     def _pages(self, index: int, place: int, count: int) -> tuple[int, int]:
         """The first byte behind the header, and the length, of the whole pages that hold some tokens of a shard."""
@@ -169,11 +166,11 @@ class TokenReader:
     def damages(self, index: int, begin: int, content: bytes | memoryview) -> list[Damage]:
         """The damaged pages of ``content``, which starts with a page, ``begin`` bytes behind the shard's header."""
         shard, page_bytes = self.manifest.shards[index], self.manifest.page_bytes
-        actual = page_checksums(content, page_bytes)
+        actual = page_checksums(content, page_bytes).tolist()
         first_page = begin // page_bytes
-        expected = self._expected_checksums(index)[first_page : first_page + actual.size]
+        expected = self._expected_checksums(index)[first_page : first_page + len(actual)].tolist()
         found = []
-        for page in np.flatnonzero(actual != expected).tolist():
+        for page in [page for page, checksum in enumerate(actual) if checksum != expected[page]]:
             first_byte = shard.header_bytes + (first_page + page) * page_bytes
             end = min(first_byte + page_bytes, self.manifest.shard_bytes(index))
             found.append(Damage(self._path(shard.file), index, first_page + page, first_byte, end - 1))

@@ -6,6 +6,7 @@ go on from.
 """
 
 import itertools
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
 from data.skip import SkipList
 from data.source import TokenSource, open_source
 
+LOOKAHEAD = 1024
+
 
 class TokenStream:
     """The training samples of a run."""
@@ -24,10 +27,12 @@ class TokenStream:
     def __init__(self, config: DataConfig, seed: int, sources: list[TokenSource]) -> None:
         self._config, self._seed = config, seed
         self.sources = sources
+        self._all_local = all(source.reader.is_local for source in sources)
         self.skip = SkipList(config.skip)
         plans = plan_stages(config, sources)
         self.order = GlobalOrder([source.id for source in sources], plans, seed, config.shuffle_window)
         manifest = sources[0].manifest
+        self._located_run = lru_cache(maxsize=4)(self._locate_run)
         self.vocab_size = max(source.manifest.vocab_size for source in sources)
         self.eod_id = manifest.eod_id
         self.tokenizer = manifest.tokenizer
@@ -40,8 +45,8 @@ class TokenStream:
             InputError: a damaged or missing shard, or samples of stages with different sequence lengths.
         """
         numbers = self.skip.number_of(np.asarray(sample_numbers, np.int64))
-        length = self._length_of(numbers)
-        places = self.order.locate(numbers)
+        places = self._places(numbers)
+        length = self._length_of(numbers, places.stage)
         tokens = np.empty((len(numbers), length + 1), np.int64)
         self._announce(places, length)
         for row, (source, sample) in enumerate(zip(places.source, places.sample, strict=True)):
@@ -50,13 +55,15 @@ class TokenStream:
 
     def prefetch(self, sample_numbers: NDArray[np.int64]) -> None:
         """Begins to fetch what these samples need from remote stores; local files need nothing."""
-        if any(not source.reader.is_local for source in self.sources):
+        if not self._all_local:
             numbers = self.skip.number_of(np.asarray(sample_numbers, np.int64))
-            self._announce(self.order.locate(numbers), self._length_of(numbers))
+            places = self._places(numbers)
+            self._announce(places, self._length_of(numbers, places.stage))
 
     def sequence_length(self, sample_number: int) -> int:
         """T of one sample; it changes where a stage says so."""
-        return self._length_of(self.skip.number_of(np.array([sample_number])))
+        numbers = self.skip.number_of(np.array([sample_number]))
+        return self._length_of(numbers, self.order.stage_of(numbers))
 
     def state(self, consumed: int) -> dict[str, Any]:
         """What a checkpoint keeps after ``consumed`` samples: independent of processes, batches and workers."""
@@ -113,14 +120,27 @@ class TokenStream:
         ]
 
     def _announce(self, places: Places, length: int) -> None:
+        if self._all_local:
+            return
         for source, sample in zip(places.source, places.sample, strict=True):
             reader = self.sources[source].reader
             if not reader.is_local:
                 reader.prefetch(int(sample) * length, length + 1)
 
-    def _length_of(self, numbers: NDArray[np.int64]) -> int:
-        stages = self.order.stage_of(numbers)
-        lengths = sorted({self.order.stages[int(stage)].plan.sequence_length for stage in np.unique(stages)})
+    def _places(self, numbers: NDArray[np.int64]) -> Places:
+        """Where samples lie. Neighbours are located together: a micro-batch alone costs as much as ``LOOKAHEAD``."""
+        run = int(numbers[0]) // LOOKAHEAD
+        if (numbers // LOOKAHEAD != run).any():
+            return self.order.locate(numbers)
+        places, inside = self._located_run(run), numbers % LOOKAHEAD
+        return Places(places.stage[inside], places.source[inside], places.epoch[inside], places.sample[inside])
+
+    def _locate_run(self, run: int) -> Places:
+        return self.order.locate(np.arange(run * LOOKAHEAD, (run + 1) * LOOKAHEAD))
+
+    def _length_of(self, numbers: NDArray[np.int64], stages: NDArray[np.int64]) -> int:
+        """The one sequence length of samples ``numbers``, which belong to ``stages``."""
+        lengths = sorted({self.order.stages[stage].plan.sequence_length for stage in set(stages.tolist())})
         if len(lengths) != 1:
             raise InputError(
                 f"data.stages: the batch with global samples {numbers.min()} to {numbers.max()} has samples of "
