@@ -18,11 +18,12 @@ def main(arguments: list[str]) -> int:
     """Looks at the plan from one process, or at the nodes from all of them."""
     parser = argparse.ArgumentParser(
         prog="python -m launch preflight",
-        usage="%(prog)s [--world-size N] --config FILE [--section.key value ...]",
+        usage="%(prog)s [--world-size N] [--device H100] --config FILE [--section.key value ...]",
         description="Checks a run before it starts. All other arguments are those of `python -m pretrain`.",
         allow_abbrev=False,
     )
     parser.add_argument("--world-size", type=int, help="processes of the planned job (default: those there are)")
+    parser.add_argument("--device", default="H100", help="its GPUs: H100, H200, B200, A100, L40S or 4090")
     settings, training = parser.parse_known_args(arguments)
     if settings.world_size is not None and settings.world_size < 1:
         raise InputError(f"--world-size: must be at least 1, is {settings.world_size}")
@@ -32,15 +33,18 @@ def main(arguments: list[str]) -> int:
     if connected > 1:
         _look_at_nodes(config)
     else:
-        _look_at_plan(config, settings.world_size or connected)
+        _look_at_plan(config, settings.world_size or connected, settings.device)
     return 0
 
 
-def _look_at_plan(config: RunConfig, world_size: int) -> None:
-    from launch.checks.finding import refuse_errors
+def _look_at_plan(config: RunConfig, world_size: int, device: str) -> None:
+    from launch.checks.finding import Level, refuse_errors
+    from launch.checks.model import check_model
     from launch.checks.plan import check_folders, check_topology
 
-    findings = [check_topology(config, world_size), *check_folders(config)]
+    topology = check_topology(config, world_size)
+    model = check_model(config, world_size, device) if topology.level is Level.OK else []
+    findings = [topology, *model, *check_folders(config)]
     for finding in findings:
         print(finding, flush=True)
     refuse_errors(findings)
