@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,16 @@ class Cluster:
         unshare = ["unshare", "--uts", "--mount", "--pid", "--ipc", "--fork", "--kill-child"]
         with (self.folder / "log" / f"{node}.out").open("ab") as output:
             outer = subprocess.Popen(
-                ["nsenter", f"--net={network}", *unshare, "/bin/bash", str(script), node, str(self.folder)],
+                [
+                    "nsenter",
+                    f"--net={network}",
+                    *unshare,
+                    "/bin/bash",
+                    str(script),
+                    node,
+                    str(self.folder),
+                    sys.base_prefix,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
