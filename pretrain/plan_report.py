@@ -48,7 +48,8 @@ def summary(plan: Plan) -> list[str]:
         f"  on      {plan.topology.world_size} x {plan.cluster.device_name}: {plan.topology.describe()}, "
         f"ZeRO {config.parallel.zero_stage}, {config.train.precision}",
         f"  step    {config.batch.global_size} x {config.data.sequence_length} = {time.tokens:,} tokens in "
-        f"{accumulation_steps(config, plan.topology)} micro-batches of {config.batch.micro_size} sequences, about "
+        f"micro-batches of {config.batch.micro_size} sequences, {accumulation_steps(config, plan.topology)} for each "
+        f"replica, about "
         f"{_duration(time.total)} (MFU {time.model_flops_utilization:.0%})",
         f"  run     {config.train.steps:,} steps, {_count(config.train.steps * time.tokens)} tokens, "
         f"about {_duration(config.train.steps * time.total)}",
@@ -83,7 +84,7 @@ def memory(plan: Plan) -> list[str]:
     micro = "micro-batch" if held.in_flight == 1 else "micro-batches"
     parts = [
         ("weights", state.weights, ""),
-        ("gradients", state.gradients, "fp32 sums included"),
+        ("gradients", state.gradients, "with their fp32 sums" if plan.config.train.precision == "bf16" else ""),
         ("fp32 master weights", state.master, ""),
         ("Adam moments", state.adam, ""),
         ("reduction bucket", state.bucket, "deepspeed.zero_optimization.reduce_bucket_size"),

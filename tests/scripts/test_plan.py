@@ -1,0 +1,86 @@
+"""`python scripts/plan.py`: every config that ships is planned, its parameters are printed; bad input is one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.cli import parse_config, run_command
+from model.counts import parameter_counts
+from pretrain.config import RunConfig
+from scripts.plan import main
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+MILLIONS = {  # of the configs that follow the papers' sizes
+    "shared_diff_830m": 748.7,
+    "shared_diff_1.4b": 1260.3,
+    "shared_diff_2.8b": 3110.4,
+    "shared_diff_3b": 2934.0,
+    "shared_diff_6.8b": 6617.1,
+    "shared_diff_13b": 12757.5,
+}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = run_command(main, list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_planned_and_its_parameters_are_printed(path, capsys) -> None:
+    status, text, errors = run(capsys, "--config", str(path))
+    assert (status, errors) == (0, "")
+    config = parse_config(RunConfig, ["--config", str(path)], "test")
+    total = sum(parameter_counts(config.model).values())
+    shown = f"{total / 1e9:.3f} B" if total >= 1e9 else f"{total / 1e6:.1f} M"
+    assert text.startswith(f"{config.name}: {config.model.attention}")
+    assert f"{shown} parameters" in text.splitlines()[0]
+    assert f"{total / 1e6:,.1f}" in next(line for line in text.splitlines() if line.startswith("  total"))
+
+
+def test_the_papers_configs_have_the_sizes_that_the_readme_states(capsys) -> None:
+    for name, millions in MILLIONS.items():
+        _, text, _ = run(capsys, "--config", f"configs/{name}.yaml", "--json")
+        plan = json.loads(text)
+        assert plan["sizes"][plan["attention"]]["parameters"] / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_json_holds_the_figures_of_the_text(capsys) -> None:
+    arguments = ("--config", "configs/shared_diff_13b.yaml", "--world_size", "512", "--device", "H200")
+    _, text, _ = run(capsys, *arguments)
+    _, raw, _ = run(capsys, *arguments, "--json")
+    plan = json.loads(raw)
+    assert (plan["world_size"], plan["device"]) == (512, "H200")
+    assert (
+        f"{plan['memory']['total'] / 2**30:.1f} of 140 GiB on the most loaded device, rank {plan['memory']['rank']}"
+        in text
+    )
+    assert f"MFU {plan['step']['shared_diff']['model_flops_utilization']:.0%}" in text
+    sent = sum(exchange["wire_bytes"] for exchange in plan["communication"]["diff"])
+    assert f"{sent / 1e6:,.1f}" in text
+    assert set(plan["communication"]) == set(plan["step"]) == {"diff", "shared_diff"}
+
+
+def test_overrides_change_the_plan(capsys) -> None:
+    _, small, _ = run(capsys, "--config", "configs/debug_cpu.yaml", "--json")
+    _, large, _ = run(capsys, "--config", "configs/debug_cpu.yaml", "--model.num_layers", "8", "--json")
+    assert json.loads(large)["memory"]["total"] > json.loads(small)["memory"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "H10"], "--device H10: not in the table; did you mean 'H100'?"),
+        (["--world_size", "0"], "--world_size: must be at least 1, is 0"),
+        (["--efficiency", "1.5"], "--efficiency: must be in (0, 1], is 1.5"),
+        (["--world_size", "3"], "batch.global_size: must be a multiple"),
+        (["--model.rnak", "3"], "--model.rnak: unknown key 'model.rnak'; did you mean 'model.rank'?"),
+        (["--parallel.tensor", "2"], "model.num_heads: 3 cannot be split over parallel.tensor 2"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, capsys) -> None:
+    status, text, errors = run(capsys, "--config", "configs/debug_cpu.yaml", *arguments)
+    assert (status, text) == (2, "")
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
