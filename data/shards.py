@@ -70,7 +70,7 @@ class TokenReader:
 
     OPEN_CHECKSUMS = 64
 
-    def __init__(self, manifest: Manifest, storage: Storage) -> None:
+    def __init__(self, manifest: Manifest, dataset_id: str, storage: Storage) -> None:
         self.manifest = manifest
         self._storage = storage
         self._ends = list(accumulate(shard.tokens for shard in manifest.shards))
@@ -83,7 +83,7 @@ class TokenReader:
             documents_file(index): shard.documents * DOCUMENT_RECORD.itemsize
             for index, shard in enumerate(manifest.shards)
         }
-        storage.expect(manifest.dataset_id(), sizes, self._damage_on_arrival)
+        storage.expect(dataset_id, sizes, self._damage_on_arrival)
 
     def check_files(self, indices: Sequence[int] | None = None) -> None:
         """Looks at the size of these shards, or of all. Raises InputError for a missing, short or long one."""

@@ -32,7 +32,8 @@ def open_source(path: str, cache: CacheConfig) -> TokenSource:
     """
     storage = _storage(path, cache)
     manifest = parse_manifest(storage.content(MANIFEST_FILE), f"{path}/{MANIFEST_FILE}")
-    return TokenSource(path, manifest.dataset_id(), manifest, TokenReader(manifest, storage), storage)
+    dataset_id = manifest.dataset_id()
+    return TokenSource(path, dataset_id, manifest, TokenReader(manifest, dataset_id, storage), storage)
 
 
 def _storage(path: str, cache: CacheConfig) -> Storage:

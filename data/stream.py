@@ -19,6 +19,7 @@ from data.skip import SkipList
 from data.source import TokenSource, open_source
 
 LOOKAHEAD = 1024
+CHECKED_SHARDS = 256
 
 
 class TokenStream:
@@ -174,7 +175,9 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     """Opens the training data.
 
     Args:
-        check_files: also look at the size of every shard. One process is enough where a file system is slow.
+        check_files: also look at the size of every shard; one process of a node is enough. With more than
+            ``CHECKED_SHARDS`` that is left to `plan`: it would burden a file system for long. What is torn or
+            missing is found in any case when it is read, before it is trained on.
 
     Raises:
         InputError: nothing named, a missing, damaged or truncated file, or sources that do not fit together.
@@ -183,9 +186,9 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
         raise InputError("data.train: names no folder of token shards; prepare one: python -m data prepare --help")
     sources = open_sources(config)
     check_alike(sources)
-    if check_files:
+    if check_files and sum(len(source.manifest.shards) for source in sources) <= CHECKED_SHARDS:
         for source in sources:
-            if source.reader.is_local:  # afar, a look at each of thousands of shards takes minutes; `plan` does that
+            if source.reader.is_local:
                 source.reader.check_files()
     return TokenStream(config, seed, sources)
 
@@ -195,7 +198,7 @@ def open_validation(config: DataConfig, *, check_files: bool = True) -> Validati
     if config.validation is None:
         return None
     source = open_source(config.validation, config.cache)
-    if check_files and source.reader.is_local:
+    if check_files and source.reader.is_local and len(source.manifest.shards) <= CHECKED_SHARDS:
         source.reader.check_files()
     stream = Validation(source, config.sequence_length)
     if stream.num_samples == 0:

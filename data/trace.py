@@ -66,7 +66,7 @@ class Sighting:
 
 def trace(config: TraceConfig) -> list[Sighting]:
     """Every sighting up to the run's last step, in the order of training."""
-    stream = open_stream(config.data, config.seed, check_files=False)
+    stream = open_stream(config.data, config.seed)
     number, source = _source_of(config, stream)
     sightings = []
     for first, last in _spans(config, source):

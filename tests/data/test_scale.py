@@ -80,7 +80,7 @@ def test_a_global_batch_of_2048_samples_is_mapped_within_5_ms(name: str, request
 
 
 def test_no_sample_is_lost_far_beyond_32_bits(one_source: DataConfig) -> None:
-    stream = open_stream(one_source, 1, check_files=False)
+    stream = open_stream(one_source, 1)
     samples = stream.sources[0].manifest.num_samples(LENGTH)
     numbers = np.array([0, samples - 1, samples, 40 * samples + 17])
     places = stream.order.locate(numbers)
