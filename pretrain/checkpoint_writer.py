@@ -38,6 +38,7 @@ from pretrain.checkpoint_remote import RemoteCheckpoints
 from pretrain.checkpoint_retention import Retention, retire
 from pretrain.checkpoint_state import LocalFragment
 from pretrain.config import RunConfig
+from pretrain.evaluation_job import EvaluationJob
 from pretrain.topology import Topology
 
 POLL_SECONDS = 0.02
@@ -64,6 +65,8 @@ class WriterSettings:
     remote: RemoteCheckpoints | None = None
     timeout_seconds: float = 3600.0
     """how long rank 0 waits for the other ranks' files"""
+    job: EvaluationJob | None = None
+    """started for every checkpoint that is whole"""
 
 
 def writer_settings(config: RunConfig) -> WriterSettings:
@@ -75,6 +78,7 @@ def writer_settings(config: RunConfig) -> WriterSettings:
         asynchronous=settings.asynchronous,
         staging=Path(settings.staging) / config.name if settings.staging else None,
         remote=RemoteCheckpoints(settings.remote) if settings.remote else None,
+        job=EvaluationJob(config.evaluation.command, config.run_folder) if config.evaluation.command else None,
     )
 
 
@@ -217,6 +221,8 @@ class CheckpointWriter:
             self._settings.remote.commit(final)
             for step in expired:
                 self._settings.remote.remove(step)
+        if self._settings.job is not None:
+            self._settings.job.start(final, facts.step)
 
     def _collect_indexes(self, temporary: Path) -> list[dict[str, Any]]:
         deadline = time.monotonic() + self._settings.timeout_seconds

@@ -135,6 +135,22 @@ class EvaluationConfig:
     """steps between evaluations; the last step is always evaluated; 0: only the last"""
     batches: int = 8
     """global batches of held-out text per evaluation; 0: all of it"""
+    ar_hits: bool = True
+    """also report the loss of AR-hits (bigrams that stand earlier in the sample and are not frequent) and of others"""
+    ar_hit_tokens: int = 2_000_000
+    """training tokens in which frequent bigrams are counted, once, at the first evaluation"""
+    command: str | None = None
+    """started for every checkpoint and not waited for; {run}, {checkpoint} and {step} are filled in, as in
+    'sbatch evaluate.sbatch {run} {step}'"""
+
+    def __post_init__(self) -> None:
+        if self.ar_hit_tokens < 1:
+            raise InputError(f"evaluation.ar_hit_tokens: must be at least 1, is {self.ar_hit_tokens}")
+        if self.command is not None and not any(place in self.command for place in ("{run}", "{checkpoint}", "{step}")):
+            raise InputError(
+                "evaluation.command: names no checkpoint; fill in {run}, {checkpoint} or {step}, as in "
+                f"'sbatch evaluate.sbatch {{run}} {{step}}'; is '{self.command}'"
+            )
 
 
 @dataclass(frozen=True)

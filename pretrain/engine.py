@@ -19,7 +19,7 @@ from torch import nn
 from model.kernels.attention import attention_backend
 from model.kernels.norm import norm_backend
 from model.layers import LanguageModel, LayerDefinition
-from model.loss import mean_loss
+from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Sharding, logical_parameters
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
@@ -39,6 +39,8 @@ class MicroBatch:
     tokens_BT: torch.Tensor
     labels_BT: torch.Tensor
     document_starts_BT: torch.Tensor | None = None
+    marked_BT: torch.Tensor | None = None
+    """evaluation only: targets whose loss is also told apart"""
 
     def payload(self) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """What the first layer takes."""
@@ -46,11 +48,15 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on ``device``."""
-        starts = self.document_starts_BT
+
+        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         return MicroBatch(
             self.tokens_BT.to(device, non_blocking=True),
             self.labels_BT.to(device, non_blocking=True),
-            None if starts is None else starts.to(device, non_blocking=True),
+            moved(self.document_starts_BT),
+            moved(self.marked_BT),
         )
 
 
@@ -61,6 +67,37 @@ class StepResult:
     loss: float
     grad_norm: float
     applied: bool
+
+
+class MarkedLoss:
+    """Sums over the marked targets of an evaluation, as they come."""
+
+    def __init__(self) -> None:
+        self.sums: torch.Tensor | None = None
+        """summed loss, and number of targets"""
+
+    def add(self, loss_TB: torch.Tensor, marked_BT: torch.Tensor) -> None:
+        """Takes one micro-batch."""
+        marked_TB = marked_BT.t()
+        here = torch.stack([(loss_TB * marked_TB).sum(), marked_TB.sum().to(loss_TB.dtype)])
+        self.sums = here if self.sums is None else self.sums + here
+
+    def take(self, device: torch.device) -> torch.Tensor:
+        """The sums since the last call; zeros where nothing was marked here."""
+        sums, self.sums = self.sums, None
+        return torch.zeros(2, device=device) if sums is None else sums.detach().float()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss of some micro-batches of all data-parallel ranks, without gradients."""
+
+    loss: float
+    """mean over all targets"""
+    marked_loss: float
+    """summed over the marked targets"""
+    marked: float
+    """how many were marked"""
 
 
 class Engine:
@@ -113,8 +150,8 @@ class Engine:
         if self.partial_gradients is not None:
             self.partial_gradients.accumulate(micro_batches)
 
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
-        """The mean loss of the micro-batches of all data-parallel ranks, without gradients."""
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
+        """The loss of the micro-batches of all data-parallel ranks, without gradients; a collective call."""
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -205,13 +242,18 @@ class SequentialEngine(Engine):
         return tensor_group() if self.topology.tensor_size > 1 else None
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
         self.deepspeed.eval()
         total = torch.zeros((), device=self.device)
+        marked = MarkedLoss()
         for batch in micro_batches:
             here = batch.to(self.device)
-            total += mean_loss(self.deepspeed(here.payload()), here.labels_BT, self._sharding)
-        return float(self._mean_over_data(total / len(micro_batches)))
+            loss_TB = cross_entropy_TB(self.deepspeed(here.payload()), here.labels_BT, self._sharding)
+            total += loss_TB.mean()
+            if here.marked_BT is not None:
+                marked.add(loss_TB, here.marked_BT)
+        sums = self._mean_over_data(marked.take(self.device)) * self.topology.data_size
+        return Evaluation(float(self._mean_over_data(total / len(micro_batches))), *sums.tolist())
 
 
 class PipelinedEngine(Engine):
@@ -220,9 +262,17 @@ class PipelinedEngine(Engine):
     def __init__(
         self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
     ) -> None:
-        def loss(logits_TBV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
-            return mean_loss(logits_TBV, labels_BT, sharding)
+        marked = MarkedLoss()
 
+        def loss(logits_TBV: torch.Tensor, targets: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            if isinstance(targets, torch.Tensor):
+                return mean_loss(logits_TBV, targets, sharding)
+            labels_BT, marked_BT = targets
+            loss_TB = cross_entropy_TB(logits_TBV, labels_BT, sharding)
+            marked.add(loss_TB, marked_BT)
+            return loss_TB.mean()
+
+        self._marked = marked
         self._shape: torch.Size | None = None
         super().__init__(config, topology, StagedModel(layers, topology, loss), sharding, judge)
 
@@ -236,17 +286,21 @@ class PipelinedEngine(Engine):
         group: dist.ProcessGroup = self.deepspeed.grid.get_model_parallel_group()
         return group
 
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
         loss = self.deepspeed.eval_batch(self._batches(micro_batches), num_micro_batches=len(micro_batches))
-        return float(loss)
+        sums = self._marked.take(self.device)  # known on the last stage only, equal on its tensor-parallel ranks
+        dist.all_reduce(sums)
+        return Evaluation(float(loss), *(sums / self.topology.tensor_size).tolist())
 
-    def _batches(self, micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, torch.Tensor]]:
+    def _batches(self, micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, Any]]:
         """What DeepSpeed reads; a new shape must be told, or stages go on exchanging tensors of the old one."""
         shape = micro_batches[0].tokens_BT.shape
         if self._shape not in (None, shape):
             self.deepspeed.reset_activation_shape()
         self._shape = shape
-        return iter([(batch.payload(), batch.labels_BT) for batch in micro_batches])
+        marked = [(batch.labels_BT, batch.marked_BT) for batch in micro_batches]
+        targets = [labels if marks is None else (labels, marks) for labels, marks in marked]
+        return iter([(batch.payload(), target) for batch, target in zip(micro_batches, targets, strict=True)])
 
 
 def build_engine(

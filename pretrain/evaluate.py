@@ -1,26 +1,32 @@
 """Held-out loss during training.
 
-In: the engine and the held-out samples. Out: loss (nats per token), bits per byte and perplexity.
+In: the engine and the held-out samples. Out: loss (nats per token), bits per byte, perplexity, and the loss split into
+AR-hits and others.
 Always: the same samples in the same order at every evaluation and on every topology.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from common.errors import InputError
 from data.batch import BatchSchedule
 from data.stream import Validation
 from pretrain.config import RunConfig
-from pretrain.engine import Engine
+from pretrain.engine import Engine, Evaluation, MicroBatch
 from pretrain.feed import BatchFeed
+from pretrain.recall import RecallMarks
 from pretrain.topology import Topology
 
 
 class HeldOut:
     """The held-out samples of a run, in whole global batches."""
 
-    def __init__(self, samples: Validation, config: RunConfig, topology: Topology) -> None:
+    def __init__(
+        self, samples: Validation, config: RunConfig, topology: Topology, marks: RecallMarks | None = None
+    ) -> None:
         self._samples = samples
+        self._marks = marks
         self._feed = BatchFeed(samples, config, topology, BatchSchedule(config.batch.global_size))
         whole = samples.num_samples // config.batch.global_size
         if whole == 0:
@@ -31,17 +37,34 @@ class HeldOut:
         wanted = config.evaluation.batches
         self._batches = min(wanted, whole) if wanted else whole
         self._num_samples = self._batches * config.batch.global_size
+        self._sequence_length = config.data.sequence_length
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, Any]:
         """Metrics of the model as it is after ``step`` steps."""
-        total = 0.0
-        for micro_batches in self._feed.steps(0, self._batches):
-            total += engine.evaluate(micro_batches)
-        loss = total / self._batches
+        found = [engine.evaluate(self._marked(micro_batches)) for micro_batches in self._feed.steps(0, self._batches)]
+        loss = sum(evaluation.loss for evaluation in found) / self._batches
         return {
             "step": step,
             "validation_loss": loss,
             "validation_bits_per_byte": loss / math.log(2) / self._samples.bytes_per_token,
             "validation_perplexity": math.exp(min(loss, 700.0)),
             "validation_samples": self._num_samples,
+            **self._split(loss, found),
         }
+
+    def _marked(self, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
+        return micro_batches if self._marks is None else [self._marks.mark(batch) for batch in micro_batches]
+
+    def _split(self, loss: float, found: Sequence[Evaluation]) -> dict[str, Any]:
+        """The mean loss of AR-hits and of the others; no entry for a part without any target."""
+        if self._marks is None:
+            return {}
+        targets = self._num_samples * self._sequence_length
+        hits = sum(evaluation.marked for evaluation in found)
+        hit_loss = sum(evaluation.marked_loss for evaluation in found)
+        split: dict[str, Any] = {"validation_ar_hit_share": hits / targets}
+        if hits > 0:
+            split["validation_ar_hit_loss"] = hit_loss / hits
+        if hits < targets:
+            split["validation_others_loss"] = (loss * targets - hit_loss) / (targets - hits)
+        return split

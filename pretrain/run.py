@@ -19,6 +19,7 @@ from pretrain.engine import build_engine
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
+from pretrain.recall import RecallMarks
 from pretrain.resilience import Attempt, Outcome, current_attempt, recorded_failures
 from pretrain.resilience_rollback import with_rollbacks
 from pretrain.restore import restore
@@ -58,7 +59,8 @@ def _pretrain(
     stream = open_stream(config.data, config.seed, check_files=topology.local_rank == 0)
     validation = open_validation(config.data, check_files=topology.local_rank == 0)
     check_data(config, stream, validation)
-    held_out = HeldOut(validation, config, topology) if validation is not None else None
+    marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
+    held_out = HeldOut(validation, config, topology, marks) if validation is not None else None
     checkpoints = config.run_folder / "checkpoints"
     if newest_step(checkpoints) >= config.train.steps:
         announce_end(attempt, topology, config)

@@ -47,8 +47,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             "frequent_bigrams_counted_in": source,
             "counted_tokens": frequent.counted_tokens,
             "frequent_bigrams": len(frequent.keys),
-            "frequent_above": settings.ar_hit.frequent,
-            "per_tokens": settings.ar_hit.training_tokens,
+            "frequent_above_share": settings.ar_hit.frequent_share,
         },
     )
 
@@ -69,6 +68,6 @@ def _frequent(
             if chosen.training is not None:
                 raise
     counted = count_frequent(
-        source.fetch, source.num_samples, subject.vocab_size, chosen.training_tokens, chosen.frequent
+        source.fetch, source.num_samples, subject.vocab_size, chosen.training_tokens, chosen.frequent_share
     )
     return counted, name

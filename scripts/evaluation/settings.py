@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import InputError
+from data.ar_hits import FREQUENT_SHARE
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class ArHitSettings:
     """text or token shards to count bigrams in (default: the run's first training folder, else the held-out text)"""
     training_tokens: int = 10_000_000
     """tokens of it to count"""
-    frequent: int = 1250
-    """a bigram that stands more often in that many tokens is no AR-hit; shorter text: in proportion"""
+    frequent_share: float = FREQUENT_SHARE
+    """a bigram that makes up a larger share of them is no AR-hit"""
 
     def __post_init__(self) -> None:
-        if self.training_tokens < 1 or self.frequent < 0:
-            raise InputError("ar_hit: training_tokens must be at least 1 and frequent at least 0")
+        if self.training_tokens < 1 or self.frequent_share < 0:
+            raise InputError("ar_hit: training_tokens must be at least 1 and frequent_share at least 0")
 
 
 @dataclass(frozen=True)

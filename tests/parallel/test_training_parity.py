@@ -178,7 +178,7 @@ def train_on_growing_sequences(config: RunConfig) -> list[float]:
     losses = []
     for feed in (short, long, long):
         losses += [result.loss for result in run_steps(engine, feed, 0, 2)]
-        losses.append(engine.evaluate(short.step(5)))
+        losses.append(engine.evaluate(short.step(5)).loss)
     return losses
 
 

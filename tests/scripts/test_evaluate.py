@@ -54,7 +54,7 @@ def test_held_out_loss_is_the_trainers(
         output=str(tmp_path / "r.json"),
         batch_tokens=200,
         held_out=HeldOutSettings(samples=SAMPLES),
-        ar_hit=ArHitSettings(training_tokens=20_000),
+        ar_hit=ArHitSettings(training_tokens=20_000, frequent_share=0.01),
     )
     found = evaluate(settings)
     metrics = found["held_out"].metrics
@@ -80,7 +80,7 @@ def test_held_out_loss_is_the_trainers(
 def test_ar_hit_losses_are_means_over_the_mask(export_of: Callable[..., Path], tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("alpha beta gamma delta " * 200)
-    counting = ArHitSettings(training=str(text), training_tokens=100, frequent=10**6)
+    counting = ArHitSettings(training=str(text), frequent_share=1.0)
     settings = EvaluateConfig(str(export_of("diff")), "ar_hit", data=str(text), ar_hit=counting)
     share = evaluate(settings)["ar_hit"].metrics["share_of_hits"].value
     subject = load_subject(settings.model, "cpu", "auto", 8192)

@@ -54,7 +54,7 @@ def train_and_save(configs: list[RunConfig]) -> list[float]:
         writer = CheckpointWriter(config.run_folder / "checkpoints", engine.topology, writer_settings(config))
         facts = CheckpointFacts(STEPS, asdict(config), {}, engine.topology.describe())
         assert writer.save(list(local_fragments(engine)), facts) is None
-        losses.append(engine.evaluate(next(iter(feed.steps(0, 1)))))
+        losses.append(engine.evaluate(next(iter(feed.steps(0, 1)))).loss)
     return losses
 
 

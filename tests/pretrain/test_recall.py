@@ -1,0 +1,125 @@
+"""The AR-hit split beside training: the same numbers on every topology, and those of the definition."""
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import InputError
+from data.ar_hits import ar_hits, count_frequent
+from model.layers import LanguageModel, build_layers
+from model.loss import cross_entropy_TB
+from model.parallel import Unsharded
+from pretrain.config import EvaluationConfig, RunConfig
+from pretrain.evaluate import HeldOut
+from pretrain.evaluation_job import EvaluationJob
+from pretrain.recall import RecallMarks
+from tests.parallel.training import SyntheticTokens, start_engine, variant
+from tests.world import run_world
+
+TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {
+    "single": (1, {"zero_stage": 0}, 8),
+    "dp2-zero3": (2, {"zero_stage": 3}, 4),
+    "tp2-pp2": (4, {"tensor": 2, "pipeline": 2, "zero_stage": 1}, 4),
+    "tp2-sp-dp2": (4, {"tensor": 2, "sequence": True, "zero_stage": 1}, 2),
+}
+SAMPLES = 16
+
+
+class Stream(SyntheticTokens):
+    """Training and held-out tokens in one: the second half of a sample repeats the first."""
+
+    num_samples = SAMPLES
+    bytes_per_token = 3.0
+
+    def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
+        tokens = super().fetch(sample_numbers)
+        half = tokens.shape[1] // 2
+        tokens[:, half : 2 * half] = tokens[:, :half]
+        return tokens
+
+    def sequence_length(self, sample_number: int) -> int:
+        return self._length - 1
+
+
+def config_of(name: str) -> RunConfig:
+    _, parallel, micro = TOPOLOGIES[name]
+    config = variant(parallel=parallel, batch={"micro_size": micro})
+    return replace(config, evaluation=EvaluationConfig(batches=0, ar_hit_tokens=1600))
+
+
+def measure(config: RunConfig) -> dict[str, float]:
+    engine, _ = start_engine(config)
+    stream = Stream(config.model.vocab_size, config.data.sequence_length)
+    marks = RecallMarks(stream, config, engine.topology)  # type: ignore[arg-type]
+    held_out = HeldOut(stream, config, engine.topology, marks)  # type: ignore[arg-type]
+    first = held_out.evaluate(engine, 0)
+    assert held_out.evaluate(engine, 0) == pytest.approx(first)
+    return first
+
+
+def by_definition(config: RunConfig) -> dict[str, float]:
+    stream = Stream(config.model.vocab_size, config.data.sequence_length)
+    tokens = stream.fetch(np.arange(SAMPLES))
+    frequent = count_frequent(stream.fetch, 100, config.model.vocab_size, 1600)
+    hits = torch.from_numpy(ar_hits(tokens, frequent))
+    assert len(frequent.keys) > 0
+    model = LanguageModel(build_layers(config.model, Unsharded(), seed=config.seed))
+    whole = torch.from_numpy(tokens)
+    with torch.no_grad():
+        loss = cross_entropy_TB(model(whole[:, :-1]), whole[:, 1:], Unsharded()).t()
+    return {
+        "validation_loss": float(loss.mean()),
+        "validation_ar_hit_loss": float(loss[hits].mean()),
+        "validation_others_loss": float(loss[~hits].mean()),
+        "validation_ar_hit_share": float(hits.float().mean()),
+    }
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_the_split_is_that_of_the_definition_on_every_topology(name: str) -> None:
+    expected = by_definition(config_of(name))
+    assert 0.01 < expected["validation_ar_hit_share"] < 0.9
+    for found in run_world(TOPOLOGIES[name][0], measure, config_of(name)):
+        assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-5)
+        assert found["validation_perplexity"] == pytest.approx(math.exp(expected["validation_loss"]), rel=1e-4)
+
+
+def test_without_it_there_is_only_the_whole_loss() -> None:
+    config = config_of("single")
+    found = run_world(1, measure_plain, config)[0]
+    assert not any("ar_hit" in key or "others" in key for key in found)
+
+
+def measure_plain(config: RunConfig) -> dict[str, float]:
+    engine, _ = start_engine(config)
+    stream = Stream(config.model.vocab_size, config.data.sequence_length)
+    return HeldOut(stream, config, engine.topology).evaluate(engine, 0)  # type: ignore[arg-type]
+
+
+def test_the_job_gets_run_checkpoint_and_step_and_is_not_waited_for(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    done = run / "done"
+    command = f"test $(basename {{checkpoint}}) = step_00000007 && echo {{run}} {{step}} && touch '{done}'"
+    EvaluationJob(command, run).start(run / "checkpoints" / "step_00000007", 7)
+    for _ in range(200):
+        if done.exists():
+            break
+        time.sleep(0.05)
+    assert done.exists()
+    assert (run / "logs" / "evaluation_00000007.log").read_text() == f"{run} 7\n"
+
+
+def test_a_job_that_cannot_start_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    EvaluationJob("echo {step}", tmp_path).start(tmp_path, 3)
+    assert "evaluation.command of step 3 did not start" in capsys.readouterr().out
+
+
+def test_a_command_that_names_no_checkpoint_is_refused() -> None:
+    with pytest.raises(InputError, match="names no checkpoint"):
+        EvaluationConfig(command="sbatch evaluate.sbatch")
