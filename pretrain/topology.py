@@ -100,9 +100,7 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     import deepspeed
     from megatron.core import parallel_state
 
-    # DeepSpeed would compile an all-reduce that only inference uses, and a start that is killed meanwhile leaves a lock
-    # file in the user's home on which every later start waits for ever.
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    compile_nothing()
     device = device_of(topology)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -123,6 +121,17 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
         order="tp-cp-ep-dp-pp",
         create_gloo_process_groups=False,
     )
+
+
+def compile_nothing() -> None:
+    """Keeps DeepSpeed from compiling an all-reduce that only inference uses.
+
+    A start that is killed while it compiles leaves a lock file in the user's home, on which every later start waits
+    for ever.
+    """
+    import deepspeed
+
+    deepspeed.comm.torch.build_shm_op = lambda: None
 
 
 def disconnect() -> None:

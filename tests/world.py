@@ -76,7 +76,10 @@ def _run_rank(
     )
     import torch
 
+    from pretrain.topology import compile_nothing
+
     torch.set_num_threads(1)
+    compile_nothing()
     try:
         answer = None, function(*arguments)
     except BaseException:
