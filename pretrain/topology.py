@@ -6,6 +6,7 @@ PipeModelDataParallelTopology and megatron-core's order "tp-cp-ep-dp-pp" are thi
 """
 
 import contextlib
+import importlib
 import io
 import os
 from dataclasses import dataclass
@@ -129,9 +130,8 @@ def compile_nothing() -> None:
     A start that is killed while it compiles leaves a lock file in the user's home, on which every later start waits
     for ever.
     """
-    import deepspeed
-
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    # Not as an attribute: `deepspeed.comm.torch` is torch itself, which the package's __init__ imports over the module.
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
 def disconnect() -> None:
