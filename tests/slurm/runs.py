@@ -69,17 +69,17 @@ class Run:
         """Slurm's state of the job; empty when it is gone."""
         return self.cluster.run(CONTROLLER, "squeue", "--noheader", f"--job={self.job}", "--format=%T").out.strip()
 
-    def reach(self, step: int, attempt: int = 1, seconds: float = 240) -> None:
-        """Waits until ``attempt`` has finished ``step``."""
+    def reach(self, step: int, attempt: int | None = 1, seconds: float = 300) -> None:
+        """Waits until ``attempt``, or any if None, has finished ``step``."""
 
         def reached() -> bool:
-            records = [record for record in self.attempts if record.number == attempt]
-            assert self.state, f"the job is gone:\n{self.log}"
-            return bool(records) and (records[0].step or 0) >= step
+            records = [record for record in self.attempts if attempt in {record.number, None}]
+            assert self.state, f"the job is gone:{self.story}"
+            return any((record.step or 0) >= step for record in records)
 
         self._wait(reached, f"attempt {attempt} to reach step {step}", seconds)
 
-    def end(self, seconds: float = 300) -> None:
+    def end(self, seconds: float = 400) -> None:
         """Waits until the job is gone from the queue."""
         self._wait(lambda: self.state in {"", "COMPLETED", "FAILED", "CANCELLED"}, "the job to end", seconds)
 
