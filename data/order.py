@@ -107,7 +107,7 @@ class GlobalOrder:
         """Where each global sample lies."""
         stages = self.stage_of(number)
         places = Places(stages, *(np.empty_like(number) for _ in range(3)))
-        for index in np.unique(stages):
+        for index in sorted(set(stages.tolist())):
             chosen, stage = stages == index, self.stages[index]
             local, ordinal = stage.mixture.locate(number[chosen] - stage.first)
             ordinal = ordinal + stage.served_before[local]
@@ -148,9 +148,17 @@ class GlobalOrder:
         return make_key("epoch", self._seed, self._ids[source], epoch)
 
     def _keys(self, source: IntArray, epoch: IntArray) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
-        pairs, which = np.unique(np.stack([source, epoch]), axis=1, return_inverse=True)
-        keys = [self._key(int(one), int(other)) for one, other in pairs.T]
-        return np.array(keys, np.uint64)[which.reshape(source.shape)]
+        """Each sample's key; those of one epoch of one source are looked up once."""
+        code = epoch * len(self._ids) + source
+        sorting = np.argsort(code, kind="stable")
+        begins = np.flatnonzero(np.diff(code[sorting], prepend=-1))
+        firsts = sorting[begins]
+        keys = [
+            self._key(one, other) for one, other in zip(source[firsts].tolist(), epoch[firsts].tolist(), strict=True)
+        ]
+        result = np.empty(code.shape, np.uint64)
+        result[sorting] = np.repeat(np.array(keys, np.uint64), np.diff(begins, append=code.size))
+        return result
 
 
 def _place_stages(plans: list[StagePlan], num_sources: int) -> Iterator[_Stage]:

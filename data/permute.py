@@ -62,10 +62,9 @@ def _apply(index: ArrayLike, size: ArrayLike, key: ArrayLike, inverse: bool) -> 
     large = size >= SMALL
     images[large] = _walk(index[large], size[large], key[large], inverse)
     small = np.flatnonzero(~large)
-    tables, which = np.unique(np.stack([size[small].astype(np.uint64), key[small]]), axis=1, return_inverse=True)
-    for number, (table_size, table_key) in enumerate(tables.T):
-        chosen = small[which.reshape(-1) == number]
-        images[chosen] = _sorted_by_hash(int(table_size), int(table_key), inverse)[index[chosen]]
+    for table_size, table_key in set(zip(size[small].tolist(), key[small].tolist(), strict=True)):
+        chosen = small[(size[small] == table_size) & (key[small] == np.uint64(table_key))]
+        images[chosen] = _sorted_by_hash(table_size, table_key, inverse)[index[chosen]]
     return images.reshape(shape)
 
 

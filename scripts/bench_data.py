@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def main() -> None:
         help="interpreter that has mosaicml-streaming",
     )
     flags = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)  # megatron-core misses apex aloud
     systems = _systems(flags.mosaic_python)
     with tempfile.TemporaryDirectory(prefix="bench_data_") as folder:
         work = Path(folder)
