@@ -4,7 +4,7 @@ In: tokens of samples; bigram counts of training text. Out: a mask of targets. A
 bigram (token before, target) stands earlier in the same sample and is not frequent in training; the rest is Others.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,8 @@ class FrequentBigrams:
     vocab_size: int
     keys: NDArray[np.int64]
     """sorted; first * vocab_size + second"""
-    counted_tokens: int
+    counted: int
+    """bigrams that were counted"""
 
     def contains(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of ``keys`` is one of them."""
@@ -39,33 +40,34 @@ def bigram_keys(tokens_BT: NDArray[np.integer], vocab_size: int) -> NDArray[np.i
 
 
 def count_frequent(
-    fetch: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-    num_samples: int,
+    blocks: Iterable[NDArray[np.integer]],
     vocab_size: int,
-    most_tokens: int,
     frequent_share: float = FREQUENT_SHARE,
-    tokens_at_once: int = 4_000_000,
+    keys_at_once: int = 4_000_000,
 ) -> FrequentBigrams:
-    """Counts the bigrams of the first samples, up to ``most_tokens`` tokens.
+    """Counts the bigrams of ``blocks``, each tokens_BT whose rows are stretches of text.
 
     Frequent is what makes up more than ``frequent_share`` of them, and stands there more than twice.
     """
     keys, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-    tokens = 0
     waiting: list[NDArray[np.int64]] = []
-    for number in range(num_samples):
-        block = bigram_keys(fetch(np.array([number])), vocab_size).reshape(-1)
-        waiting.append(block)
-        tokens += block.size
-        if tokens >= most_tokens or number + 1 == num_samples or sum(map(len, waiting)) >= tokens_at_once:
-            both = np.concatenate([keys, *waiting])
-            weights = np.concatenate([counts, np.ones(len(both) - len(keys), np.int64)])
-            keys, places = np.unique(both, return_inverse=True)
-            counts = np.bincount(places, weights).astype(np.int64)
+    for block in blocks:
+        waiting.append(bigram_keys(block, vocab_size).reshape(-1))
+        if sum(map(len, waiting)) >= keys_at_once:
+            keys, counts = _merge(keys, counts, waiting)
             waiting = []
-        if tokens >= most_tokens:
-            break
-    return FrequentBigrams(vocab_size, keys[counts > max(2.0, frequent_share * tokens)], tokens)
+    keys, counts = _merge(keys, counts, waiting)
+    total = int(counts.sum())
+    return FrequentBigrams(vocab_size, keys[counts > max(2.0, frequent_share * total)], total)
+
+
+def _merge(
+    keys: NDArray[np.int64], counts: NDArray[np.int64], more: list[NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    both = np.concatenate([keys, *more])
+    weights = np.concatenate([counts, np.ones(len(both) - len(keys), np.int64)])
+    keys, places = np.unique(both, return_inverse=True)
+    return keys, np.bincount(places, weights, minlength=len(keys)).astype(np.int64)
 
 
 def ar_hits(tokens_BT: NDArray[np.integer], frequent: FrequentBigrams) -> NDArray[np.bool_]:

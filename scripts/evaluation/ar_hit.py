@@ -4,6 +4,7 @@ In: held-out samples, and training text to count bigrams in. Out: both losses an
 Always: what counts as frequent in training, and where it was counted, stands beside the numbers.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import ratio
 from scripts.evaluation.subject import Subject
-from scripts.evaluation.texts import open_held_out
+from scripts.evaluation.texts import HeldOutSamples, open_held_out
 
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
@@ -45,7 +46,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             "samples": held_out.count,
             "sequence_length": held_out.sequence_length,
             "frequent_bigrams_counted_in": source,
-            "counted_tokens": frequent.counted_tokens,
+            "counted_bigrams": frequent.counted,
             "frequent_bigrams": len(frequent.keys),
             "frequent_above_share": settings.ar_hit.frequent_share,
         },
@@ -67,7 +68,16 @@ def _frequent(
         except InputError:
             if chosen.training is not None:
                 raise
-    counted = count_frequent(
-        source.fetch, source.num_samples, subject.vocab_size, chosen.training_tokens, chosen.frequent_share
-    )
+    counted = count_frequent(_blocks(source, chosen.training_tokens), subject.vocab_size, chosen.frequent_share)
     return counted, name
+
+
+def _blocks(source: HeldOutSamples, most_tokens: int) -> Iterator[np.ndarray]:
+    """The first samples, up to ``most_tokens`` tokens."""
+    tokens = 0
+    for first in range(0, source.num_samples, SAMPLES_PER_PASS):
+        if tokens >= most_tokens:
+            return
+        block = source.fetch(np.arange(first, min(first + SAMPLES_PER_PASS, source.num_samples)))
+        tokens += block.size
+        yield block

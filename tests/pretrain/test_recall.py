@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from common.errors import InputError
 from data.ar_hits import ar_hits, count_frequent
+from data.config import SourceConfig
 from model.layers import LanguageModel, build_layers
 from model.loss import cross_entropy_TB
 from model.parallel import Unsharded
@@ -28,6 +29,7 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {
     "tp2-sp-dp2": (4, {"tensor": 2, "sequence": True, "zero_stage": 1}, 2),
 }
 SAMPLES = 16
+COUNTED = 500
 
 
 class Stream(SyntheticTokens):
@@ -36,20 +38,41 @@ class Stream(SyntheticTokens):
     num_samples = SAMPLES
     bytes_per_token = 3.0
 
+    @property
+    def sources(self) -> list["TrainingText"]:
+        return [TrainingText()]
+
     def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
         tokens = super().fetch(sample_numbers)
         half = tokens.shape[1] // 2
         tokens[:, half : 2 * half] = tokens[:, :half]
         return tokens
 
-    def sequence_length(self, sample_number: int) -> int:
-        return self._length - 1
+
+@dataclass
+class TrainingText:
+    """One source: the held-out samples one after the other, three times as long as what is counted."""
+
+    path: str = "train"
+    tokens: int = 3 * COUNTED
+
+    @property
+    def manifest(self) -> "TrainingText":
+        return self
+
+    @property
+    def reader(self) -> "TrainingText":
+        return self
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        return Stream(96, 16).fetch(np.arange(100)).reshape(-1)[start : start + count]
 
 
 def config_of(name: str) -> RunConfig:
     _, parallel, micro = TOPOLOGIES[name]
     config = variant(parallel=parallel, batch={"micro_size": micro})
-    return replace(config, evaluation=EvaluationConfig(batches=0, ar_hit_tokens=1600))
+    data = replace(config.data, train=[SourceConfig("train")])
+    return replace(config, evaluation=EvaluationConfig(batches=0, ar_hit_tokens=COUNTED), data=data)
 
 
 def measure(config: RunConfig) -> dict[str, float]:
@@ -65,7 +88,8 @@ def measure(config: RunConfig) -> dict[str, float]:
 def by_definition(config: RunConfig) -> dict[str, float]:
     stream = Stream(config.model.vocab_size, config.data.sequence_length)
     tokens = stream.fetch(np.arange(SAMPLES))
-    frequent = count_frequent(stream.fetch, 100, config.model.vocab_size, 1600)
+    frequent = count_frequent([TrainingText().read(0, COUNTED)[None]], config.model.vocab_size)
+    assert frequent.counted == COUNTED - 1
     hits = torch.from_numpy(ar_hits(tokens, frequent))
     assert len(frequent.keys) > 0
     model = LanguageModel(build_layers(config.model, Unsharded(), seed=config.seed))

@@ -28,19 +28,16 @@ def test_frequent_bigrams_are_known_by_heart_and_do_not_count() -> None:
     assert ar_hits(tokens, frequent).tolist() == [[False, False, False, False, True]]
 
 
-def test_counting_is_the_same_in_blocks_and_stops_in_time() -> None:
+def test_counting_in_blocks_and_what_is_frequent() -> None:
     samples = np.random.default_rng(0).integers(4, size=(40, 26))
     samples[:, :2] = (1, 2)
-    fetch = lambda numbers: samples[numbers]  # noqa: E731
-    whole = count_frequent(fetch, 40, VOCAB, most_tokens=1000, frequent_share=0.07)
-    blocks = count_frequent(fetch, 40, VOCAB, most_tokens=1000, frequent_share=0.07, tokens_at_once=180)
-    assert whole.counted_tokens == 1000
+    whole = count_frequent([samples], VOCAB, frequent_share=0.07)
+    blocks = count_frequent([samples[:7], samples[7:9], samples[9:]], VOCAB, frequent_share=0.07, keys_at_once=180)
+    assert whole.counted == blocks.counted == 1000
     np.testing.assert_array_equal(whole.keys, blocks.keys)
-    pairs = samples[:, :-1] * VOCAB + samples[:, 1:]
-    keys, counts = np.unique(pairs, return_counts=True)
+    keys, counts = np.unique(samples[:, :-1] * VOCAB + samples[:, 1:], return_counts=True)
     np.testing.assert_array_equal(whole.keys, keys[counts > 70])
     assert 0 < len(whole.keys) < len(keys)
-    assert count_frequent(fetch, 40, VOCAB, most_tokens=100).counted_tokens == 100
-    twice = np.array([[1, 2, 1, 2, 3, 4, 3, 4, 3, 4]])
-    few = count_frequent(lambda numbers: twice[numbers], 1, VOCAB, most_tokens=100, frequent_share=0.0)
+    few = count_frequent([np.array([[1, 2, 1, 2, 3, 4, 3, 4, 3, 4]])], VOCAB, frequent_share=0.0)
     assert few.keys.tolist() == [3 * VOCAB + 4]  # what stands only twice is never frequent
+    assert count_frequent([], VOCAB).keys.size == 0
