@@ -137,7 +137,7 @@ class EvaluationConfig:
     """global batches of held-out text per evaluation; 0: all of it"""
     ar_hits: bool = True
     """also report the loss of AR-hits (bigrams that stand earlier in the sample and are not frequent) and of others"""
-    ar_hit_tokens: int = 2_000_000
+    ar_hit_tokens: int = 10_000_000
     """training tokens in which frequent bigrams are counted, once, at the first evaluation"""
     command: str | None = None
     """started for every checkpoint and not waited for; {run}, {checkpoint} and {step} are filled in, as in
