@@ -13,12 +13,11 @@ from tests.slurm.runs import Site
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    asked_for = "slurm" in config.getoption("markexpr")
+    if config.getoption("markexpr"):  # then the mark decides
+        return
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slurm)
-            if not asked_for:
-                item.add_marker(pytest.mark.skip(reason="make test-slurm runs it"))
+            item.add_marker(pytest.mark.skip(reason="make test-slurm runs it"))
 
 
 @pytest.fixture(scope="session")

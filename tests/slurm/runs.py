@@ -26,7 +26,7 @@ OVERRIDES = {
     "evaluation.batches": 1,
     "metrics.every": 1,
     "metrics.wandb": "false",
-    "resilience.hang_seconds": 25,
+    "resilience.hang_seconds": 30,
 }
 SITE = """\
 processes_per_node: {processes}

@@ -11,6 +11,8 @@ from tests.slurm.runs import STEPS, Run, Site
 
 NOBODY = 65534
 
+pytestmark = pytest.mark.slurm
+
 
 @pytest.fixture(scope="module")
 def undisturbed(site: Site) -> Run:
@@ -69,7 +71,7 @@ def test_a_rank_that_stops_responding_is_named_and_the_run_requeued(site: Site, 
     check_resumed(run, undisturbed, "rank 3 on node2 did not answer in time", "waited in all_reduce over ranks 0-3")
     assert run.attempts[0].outcome == "hung"
     assert list(run.attempts[0].folder.glob("rank_00000.stacks"))
-    assert run.attempts[-1].launch["restarts"] == 1
+    assert run.attempts[-1].launch["restarts"] >= 1
 
 
 def test_a_crashed_node_requeues_the_run_on_the_others(cluster: Cluster, site: Site, undisturbed: Run) -> None:
