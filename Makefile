@@ -61,6 +61,7 @@ format: $(STAMP) ## format and mend what the linter can
 
 bench: $(STAMP) ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
+	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
 	$(BIN)/python scripts/bench_data.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
