@@ -198,7 +198,10 @@ def named_tokenizer(name: str, eod_token: str | None = None) -> Tokenizer:
             f"--tokenizer {name}: tiktoken has no copy under TIKTOKEN_CACHE_DIR and cannot download one: {error}"
         ) from None
     ranks, special = encoding._mergeable_ranks, encoding._special_tokens
-    return TiktokenTokenizer(name, encoding._pat_str, ranks, special, special[eod_token or "<|endoftext|>"])
+    eod = eod_token or EOD_NAMES[0]
+    if eod not in special:
+        raise InputError(f"--eod_token {eod}: {name} has the special tokens {', '.join(special)}")
+    return TiktokenTokenizer(name, encoding._pat_str, ranks, special, special[eod])
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -104,10 +104,12 @@ def test_kept_parts_are_used_again(corpus_files: list[str], tmp_path: Path, capf
     prepare(settings(corpus_files[:2], tmp_path / "out", keep_parts=True))
     load_tokenizer(tmp_path / "out" / "train").save(tokenizer)
     (tmp_path / "out" / "summary.json").unlink()
+    (tmp_path / "out" / "train" / "00999.tokens").write_bytes(b"of an attempt with more shards")
     capfd.readouterr()
     prepare(settings(corpus_files, tmp_path / "out", keep_parts=True, tokenizer=str(tokenizer)))
     assert "2 of 4 parts are there already" in capfd.readouterr().err
     prepare(settings(corpus_files, tmp_path / "fresh", tokenizer=str(tokenizer)))
+    assert not (tmp_path / "out" / "train" / "00999.tokens").exists()
     for split in ("train", "validation"):
         assert opened(tmp_path / "out" / split).id == opened(tmp_path / "fresh" / split).id
 

@@ -152,6 +152,8 @@ def test_a_tiktoken_encoding_comes_out_of_its_cache(
         named_tokenizer("cl100k_base")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {"cl100k_base": small._encoding})
     named = named_tokenizer("cl100k_base")
+    with pytest.raises(InputError, match=r"--eod_token </s>: cl100k_base has the special tokens .*endoftext"):
+        named_tokenizer("cl100k_base", "</s>")
     assert (named.kind, named.eod_id, named.vocab_size) == ("tiktoken", 329, 330)
 
 
