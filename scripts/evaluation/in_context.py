@@ -2,7 +2,7 @@
 
 In: labelled data sets, numbers of demonstrations. Out: accuracy over shots; accuracy over orders.
 Always: labels are decoded under the constraint of the label set; all test examples of a draw see the same
-demonstrations; intervals are over draws, since examples of one draw are not independent.
+demonstrations; intervals are over draws and test examples together, since answers that share either are not independent.
 """
 
 import random
@@ -18,7 +18,7 @@ from scripts.evaluation.labelled import SEPARATOR, DataSet, Example, find_data_s
 from scripts.evaluation.pictures import draw_curves
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig, InContextSettings
-from scripts.evaluation.statistics import Estimate, mean, proportion, quantile_bootstrap
+from scripts.evaluation.statistics import Estimate, crossed, quantile_bootstrap
 from scripts.evaluation.subject import Subject
 
 
@@ -41,10 +41,8 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             contexts = [_context(data_set, demonstrations) for demonstrations in draws]
             if shots > len(train) or max(len(subject.encode(context)) for context in contexts) > room:
                 break  # the curve ends where the demonstrations no longer fit
-            accuracies = [_accuracy(subject, data_set, context, train, test) for context in contexts]
-            curves[name][shots] = (
-                mean(accuracies) if len(draws) > 1 else proportion(accuracies[0] * len(test), len(test))
-            )
+            right = [_right(subject, data_set, context, train, test) for context in contexts]
+            curves[name][shots] = crossed(right, settings.seed)
             metrics[f"{name}_{shots}_shots"] = curves[name][shots]
     return TaskResult(
         metrics,
@@ -127,12 +125,6 @@ def _draw_demonstrations(train: Sequence[Example], count: int, draw: random.Rand
 
 def _context(data_set: DataSet, demonstrations: Sequence[Example]) -> str:
     return "".join(data_set.demonstration(example) + SEPARATOR for example in demonstrations)
-
-
-def _accuracy(
-    subject: Subject, data_set: DataSet, context: str, train: Sequence[Example], test: Sequence[Example]
-) -> float:
-    return float(np.mean(_right(subject, data_set, context, train, test)))
 
 
 def _right(

@@ -102,10 +102,12 @@ def _draw(figure: Any, settings: NeedleSettings, table: list[dict[str, Any]]) ->
     if len(settings.lengths) == 1:
         columns = [f"N={pair[0]}, R={pair[1]}" for pair in pairs]
         values = [[cells[pair, settings.lengths[0], depth] for pair in pairs] for depth in settings.depths]
-        draw_grid(figure.subplots(), values, rows, columns, f"accuracy at {settings.lengths[0]:,} tokens", "depth")
+        draw_grid(
+            figure.subplots(), values, rows, columns, f"accuracy at {settings.lengths[0]:,} tokens", ("depth", "")
+        )
         return
     all_axes = figure.subplots(1, len(pairs), squeeze=False)[0]
     for axes, pair in zip(all_axes, pairs, strict=True):
         values = [[cells[pair, length, depth] for length in settings.lengths] for depth in settings.depths]
         columns = [f"{length:,}" for length in settings.lengths]
-        draw_grid(axes, values, rows, columns, f"N={pair[0]}, R={pair[1]}", "depth")
+        draw_grid(axes, values, rows, columns, f"N={pair[0]}, R={pair[1]}", ("depth", "tokens"))

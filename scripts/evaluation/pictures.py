@@ -15,17 +15,19 @@ def draw_grid(
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
-    row_title: str,
+    titles: tuple[str, str],
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """A heat map, red to green over ``limits``."""
+    """A heat map, red to green over ``limits``; ``titles`` are those of the rows and of the columns."""
     axes.imshow(values, cmap="RdYlGn", vmin=limits[0], vmax=limits[1], aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set(title=title, ylabel=row_title)
+    axes.set(title=title, ylabel=titles[0], xlabel=titles[1])
     for row, line in enumerate(values):
         for column, value in enumerate(line):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+            dark = abs(value - (limits[0] + limits[1]) / 2) > 0.4 * (limits[1] - limits[0])
+            colour = "white" if dark else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
 
 
 def draw_curves(

@@ -72,6 +72,16 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int, resamples: 
     return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), len(top), "bootstrap")
 
 
+def crossed(right: ArrayLike, seed: int, resamples: int = 1000) -> Estimate:
+    """Mean of [draws, examples], with a bootstrap over both: the draws share their examples."""
+    table = np.asarray(right, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(table.shape[0], size=(resamples, table.shape[0]))
+    columns = generator.integers(table.shape[1], size=(resamples, table.shape[1]))
+    means = [table[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
+    return quantile_bootstrap(means, float(table.mean()), table.size)
+
+
 def quantile_bootstrap(statistics: Sequence[float], value: float, count: int) -> Estimate:
     """An Estimate of ``value`` from its bootstrapped ``statistics``."""
     low, high = np.quantile(np.asarray(statistics), [0.025, 0.975])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scripts.evaluation.statistics import _t_quantile, mean, proportion, ratio
+from scripts.evaluation.statistics import _t_quantile, crossed, mean, proportion, ratio
 
 
 def test_wilsons_interval() -> None:
@@ -35,3 +35,11 @@ def test_a_ratio_is_sum_over_sum() -> None:
     assert estimate.low == pytest.approx(1.0)
     assert estimate.high == pytest.approx(2.0)
     assert math.isnan(ratio([0.0], [0.0], seed=0).value)
+
+
+def test_draws_that_share_their_examples_do_not_hide_the_spread_of_examples() -> None:
+    """Ten draws with the very same answers are worth one: the interval is that of the twenty examples."""
+    right = np.tile([1.0] * 5 + [0.0] * 15, (10, 1))
+    estimate = crossed(right, seed=0)
+    assert estimate.value == 0.25
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * (0.25 * 0.75 / 20) ** 0.5, rel=0.2)
