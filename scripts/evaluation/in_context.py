@@ -2,7 +2,8 @@
 
 In: labelled data sets, numbers of demonstrations. Out: accuracy over shots; accuracy over orders.
 Always: labels are decoded under the constraint of the label set; all test examples of a draw see the same
-demonstrations; intervals are over draws and test examples together, since answers that share either are not independent.
+demonstrations; intervals are over draws and test examples together, since answers that share either are not
+independent.
 """
 
 import random
