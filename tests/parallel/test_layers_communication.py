@@ -1,6 +1,7 @@
 """The ledger's formula equals what two processes exchange: every kind, reading and mode, layer by layer."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch.distributed as dist
 
@@ -9,15 +10,15 @@ from model.config import ModelConfig
 from model.layers import build_layers
 from model.loss import mean_loss
 from model.parallel import info_of
+from pretrain.ledger import Entry, Ledger
 from tests.model.helpers import tokens
-from tests.parallel.collectives import CollectiveCounter
 from tests.parallel.test_layers import KINDS, tensor_parallel
 from tests.world import run_world
 
 B, T = 2, 16
 
 
-def as_pairs(collectives: tuple[Collective, ...]) -> list[tuple[str, int]]:
+def as_pairs(collectives: Sequence[Collective | Entry]) -> list[tuple[str, int]]:
     return sorted((collective.operation, collective.whole_bytes) for collective in collectives)
 
 
@@ -36,20 +37,20 @@ def count_and_compare() -> list[str]:
         for layer in layers:
             module = built[layer.tied_to or layer.name]
             leaf = payload.detach().requires_grad_() if payload.is_floating_point() else payload
-            with CollectiveCounter() as forward:
+            with Ledger() as forward:
                 out = layer.forward(module, leaf)
-            with CollectiveCounter() as backward:
+            with Ledger() as backward:
                 out.sum().backward()
             formula = expected.get("block" if layer.name.startswith("blocks") else layer.name)
             pairs = [as_pairs(formula.forward), as_pairs(formula.backward)] if formula else [[], []]
-            if [sorted(forward.seen), sorted(backward.seen)] != pairs:
+            if [as_pairs(forward.entries), as_pairs(backward.entries)] != pairs:
                 wrong.append(f"{kind}, sequence {sequence_parallel}, {recompute}, {layer.name}")
             payload = out.detach()
 
         logits = payload.requires_grad_()
-        with CollectiveCounter() as counter:
+        with Ledger() as counter:
             mean_loss(logits, tokens(config, B, T), sharding).backward()
-        if sorted(counter.seen) != as_pairs(expected["loss"].forward):
+        if as_pairs(counter.entries) != as_pairs(expected["loss"].forward):
             wrong.append(f"{kind}, loss")
 
         partial = [p for module in built.values() for p in module.parameters() if info_of(p).partial_gradient]
