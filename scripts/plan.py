@@ -12,9 +12,6 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from pretrain.config import RunConfig
 from pretrain.devices import device_by_name
-from pretrain.plan import make_plan
-from pretrain.plan_report import report
-from pretrain.plan_time import Cluster
 
 PROGRAM = "python scripts/plan.py"
 
@@ -24,6 +21,10 @@ def main(arguments: list[str]) -> int:
     settings, training = _parse(arguments)
     device = device_by_name(settings.device)
     config = parse_config(RunConfig, training, PROGRAM)
+    from pretrain.plan import make_plan  # torch is slow to import: --help does without
+    from pretrain.plan_report import report
+    from pretrain.plan_time import Cluster
+
     world_size = settings.world_size or config.parallel.tensor * config.parallel.pipeline
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)
     plan = make_plan(config, world_size, cluster)
