@@ -14,8 +14,8 @@ FREQUENT_SHARE = 1.25e-7
 """A bigram that makes up more of the training text is known by heart.
 
 The source speaks of 1,250 occurrences; read as in 10 billion tokens of training. A share means the same for every
-amount of text that is counted. With 8 million tokens counted, 6.5 % of the targets of 2,048-token samples of Python source are
-AR-hits; DIFF's numbers imply 7.8 %.
+amount of text that is counted. With 8 million tokens counted, 6.5 % of the targets of 2,048-token samples of Python
+source are AR-hits; DIFF's numbers imply 7.8 %.
 """
 
 
