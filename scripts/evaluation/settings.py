@@ -149,7 +149,8 @@ class EvaluateConfig:
     model: str
     """folder (or hub name) of a causal model that transformers loads"""
     tasks: str
-    """comma-separated names; an unknown one gives the list"""
+    """comma-separated: held_out, sample, ar_hit, positions, outliers, attention, needles, needles_long, in_context,
+    in_context_orders, paper_zero_shot, or harness:NAME for any task of lm-evaluation-harness"""
     data: str | None = None
     """held-out data: a folder of token shards, a .txt or a .jsonl file (default: the training run's validation)"""
     output: str | None = None

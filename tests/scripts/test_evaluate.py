@@ -24,6 +24,7 @@ from scripts.evaluate import evaluate, main
 from scripts.evaluation.outliers import Largest, probing
 from scripts.evaluation.settings import ArHitSettings, EvaluateConfig, HeldOutSettings, OutlierSettings, SampleSettings
 from scripts.evaluation.subject import load_subject
+from scripts.evaluation.tasks import TASKS
 from scripts.export import find_checkpoint
 
 SAMPLES = 6
@@ -218,6 +219,13 @@ def test_a_strangers_tokenizer_that_is_too_large_is_refused(stock_llama: Path, t
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match="the tokenizer belongs to another model"):
         load_subject(str(folder), "cpu", "auto", 1024)
+
+
+def test_help_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    words = " ".join(capsys.readouterr().out.replace("\n", " ").split())
+    assert all(task in words for task in TASKS)
 
 
 def test_bad_requests_are_one_line_and_status_2(
