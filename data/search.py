@@ -5,14 +5,12 @@ match is confirmed by decoding.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
 from data.config import CacheConfig
-from data.source import TokenSource, open_source
-from data.tokenizer import load_tokenizer
+from data.source import TokenSource, open_source, tokenizer_of
 from data.workers import Report, Workers
 
 CHUNK_TOKENS = 1 << 20
@@ -26,7 +24,7 @@ def find_text(source: TokenSource, text: str, most: int, cache: CacheConfig, wor
     Raises:
         InputError: the text has too few words to look for.
     """
-    inner = load_tokenizer(Path(source.path)).inner_ids(text)
+    inner = tokenizer_of(source).inner_ids(text)
     if len(inner) < SHORTEST:
         raise InputError(
             f"--text {text!r}: too short to look for: the words between the first and the last make "
@@ -44,7 +42,7 @@ def search_shard(
 ) -> list[tuple[int, int]]:
     """The matches in one shard."""
     source = open_source(path, cache)
-    manifest, tokenizer = source.manifest, load_tokenizer(Path(path))
+    manifest, tokenizer = source.manifest, tokenizer_of(source)
     tokens, item = manifest.shards[index].tokens, manifest.item_bytes
     first_token = sum(shard.tokens for shard in manifest.shards[:index])
     pattern = np.array(inner, np.dtype(manifest.dtype).newbyteorder("<")).tobytes()

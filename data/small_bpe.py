@@ -46,12 +46,12 @@ def train_small_bpe(texts: Iterable[str], vocab_size: int) -> TiktokenTokenizer:
     )
     shortened = (LONG_RUN.sub(lambda run: run[0][:LONGEST_RUN], text) for text in texts)
     backend.train_from_iterator(shortened, trainer)
-    to_byte = _bytes_of_characters()
+    to_byte = bytes_of_characters()
     vocabulary = {bytes(to_byte[character] for character in token): i for token, i in backend.get_vocab().items()}
     return TiktokenTokenizer(NAME, PATTERN, vocabulary, {EOD: len(vocabulary)}, len(vocabulary), kind=NAME)
 
 
-def _bytes_of_characters() -> dict[str, int]:
+def bytes_of_characters() -> dict[str, int]:
     """The byte behind each character of the byte-level alphabet: printable ones stand for themselves (GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

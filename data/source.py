@@ -4,13 +4,23 @@ In: a folder or URL. Out: its manifest and a reader that checks every page. Alwa
 alone, whatever the number of tokens.
 """
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import InputError
 from data.config import CacheConfig
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from data.shards import TokenReader
 from data.storage import LocalStorage, Storage
+from data.tokenizer import (
+    HUGGING_FACE_FILE,
+    INFO_FILE,
+    RANKS_FILE,
+    HuggingFaceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,25 @@ def open_source(path: str, cache: CacheConfig) -> TokenSource:
     manifest = parse_manifest(storage.content(MANIFEST_FILE), f"{path}/{MANIFEST_FILE}")
     dataset_id = manifest.dataset_id()
     return TokenSource(path, dataset_id, manifest, TokenReader(manifest, dataset_id, storage), storage)
+
+
+def tokenizer_of(source: TokenSource) -> Tokenizer:
+    """The tokenizer that lies beside the shards.
+
+    Raises:
+        InputError: it is missing, damaged, or not the one that made the tokens.
+    """
+    if source.reader.is_local:
+        tokenizer = load_tokenizer(Path(source.storage.location))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            is_hugging_face = source.manifest.tokenizer["kind"] == HuggingFaceTokenizer.kind
+            for name in (INFO_FILE, HUGGING_FACE_FILE if is_hugging_face else RANKS_FILE):
+                (Path(folder) / name).write_bytes(source.storage.content(name))
+            tokenizer = load_tokenizer(Path(folder))
+    if tokenizer.fingerprint != source.manifest.tokenizer["fingerprint"]:
+        raise InputError(f"{source.path}: the tokenizer in the folder is not the one that made the tokens")
+    return tokenizer
 
 
 def _storage(path: str, cache: CacheConfig) -> Storage:

@@ -7,14 +7,12 @@ cache, in parallel processes; goes on after damage, so that one call finds all o
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
 from data.config import CacheConfig
 from data.shards import Damage
-from data.source import TokenSource, open_source
-from data.tokenizer import load_tokenizer
+from data.source import TokenSource, open_source, tokenizer_of
 from data.workers import Report, Workers
 
 CHUNK_PAGES = 16
@@ -93,14 +91,10 @@ def verify_shard(path: str, cache: CacheConfig, index: int, report: Report) -> t
 
 
 def _tokenizer_problems(source: TokenSource) -> list[str]:
-    if not source.reader.is_local:
-        return []
     try:
-        fingerprint = load_tokenizer(Path(source.path)).fingerprint
+        tokenizer_of(source)
     except InputError as error:
         return [str(error)]
-    if fingerprint != source.manifest.tokenizer["fingerprint"]:
-        return [f"{source.path}: the tokenizer in the folder is not the one that made the tokens"]
     return []
 
 

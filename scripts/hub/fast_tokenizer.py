@@ -10,7 +10,6 @@ by the token's rank.
 
 import json
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from common.errors import InputError
 from common.files import write_atomically, write_json
+from data.small_bpe import bytes_of_characters
 from data.tokenizer import TiktokenTokenizer, Tokenizer, load_tokenizer
 
 HARD_TEXTS = (
@@ -79,7 +79,7 @@ def check_tokenizer(folder: Path, fingerprint: str) -> None:
 
 def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
     """The tokenizer.json whose ids are ``tokenizer``'s; names of special tokens in a text become those tokens."""
-    spell = byte_letters()
+    spell = {byte: letter for letter, byte in bytes_of_characters().items()}
     vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in tokenizer.ranks.items()}
     added = [
         {
@@ -136,18 +136,7 @@ def oniguruma(pattern: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\\z", pattern)
 
 
-@cache
-def byte_letters() -> tuple[str, ...]:
-    """GPT-2's printable letter for each byte: itself where it prints, else the next letter after U+00FF."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    letters, unused = [], 0x100
-    for byte in range(256):
-        letters.append(chr(byte) if byte in printable else chr(unused))
-        unused += byte not in printable
-    return tuple(letters)
-
-
-def _merges(ranks: dict[bytes, int], spell: tuple[str, ...]) -> list[list[str]]:
+def _merges(ranks: dict[bytes, int], spell: dict[int, str]) -> list[list[str]]:
     merges = []
     for token, _ in sorted(ranks.items(), key=lambda entry: entry[1]):
         splits = ((token[:cut], token[cut:]) for cut in range(1, len(token)))

@@ -19,6 +19,8 @@ from common.errors import InputError
 from data.config import CacheConfig, DataConfig, SourceConfig
 from data.plan import make_plan
 from data.run_order import RunOrder
+from data.small_bpe import train_small_bpe
+from data.source import open_source, tokenizer_of
 from data.stream import TokenStream, open_stream
 from data.verify import VerifyConfig, verify
 from tests.data.helpers import random_tokens, write_dataset
@@ -37,7 +39,9 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     root = tmp_path_factory.mktemp("web")
-    local = write_dataset(root / "origin", TOKENS)
+    tokenizer = train_small_bpe(["some text to learn from, some text"], 270)
+    local = write_dataset(root / "origin", TOKENS, fingerprint=tokenizer.fingerprint)
+    tokenizer.save(local)
     server = WebServer(root)
     for name in ("shards", "lie", "short"):
         shutil.copytree(local, root / name, dirs_exist_ok=True)
@@ -188,6 +192,11 @@ def test_what_is_missing_is_named_at_once(server: WebServer, tmp_path: Path) -> 
     assert time.monotonic() - begin < 10  # the tries of a fetch that fails take longer
     with pytest.raises(InputError, match="gopher://x: cannot be read"):
         open_stream(DataConfig([SourceConfig("gopher://x")], sequence_length=LENGTH), 1)
+
+
+def test_the_tokenizer_comes_along(server: WebServer, tmp_path: Path) -> None:
+    source = open_source(server.url, remote(server, tmp_path).cache)
+    assert tokenizer_of(source).decode(tokenizer_of(source).encode("some text")) == "some text"
 
 
 def test_plan_and_verify_look_at_the_origin(server: WebServer, tmp_path: Path) -> None:
