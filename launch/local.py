@@ -14,7 +14,7 @@ from common.errors import InputError
 from launch.torchrun import NodePlan, relay_signals, run_node
 from launch.verdict import Action, close_attempt, decide
 from pretrain.config import RunConfig
-from pretrain.resilience import ATTEMPT_VARIABLE, next_attempt
+from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt
 
 STOPPED_STATUS = 75
 

@@ -4,7 +4,8 @@ In: the signals that ask for a stop, at any moment, also before there is a rank.
 Always: the launcher outlives its ranks; a rank gets each signal even if it came before the rank was ready for it.
 
 How: the signals are blocked in this process, and children inherit that. A signal that reaches a child too early
-stays pending until the child unblocks it (pretrain/signals.py). A thread here takes the blocked signals one by one.
+stays pending until the child unblocks it (pretrain/resilience/signals.py). A thread here takes the blocked signals one
+by one.
 """
 
 import os

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
-from pretrain.checkpoint_layout import MANIFEST, list_steps
-from pretrain.resilience import SKIPPED_FILE, AttemptRecord, read_attempts
+from pretrain.checkpoint.layout import MANIFEST, list_steps
+from pretrain.resilience.attempts import SKIPPED_FILE, AttemptRecord, read_attempts
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 SHOWN_ATTEMPTS = 10

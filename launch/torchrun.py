@@ -21,7 +21,7 @@ from typing import Any
 
 from common.errors import InputError
 from launch.relay import SignalRelay
-from pretrain.resilience import HUNG_STATUS, current_attempt
+from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 TORCHRUN_FAILED = 1

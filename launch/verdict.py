@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from common.files import write_atomically
-from pretrain.resilience import Attempt, AttemptRecord, Outcome, read_attempts
-from pretrain.resilience_hang import explain_hang
+from pretrain.resilience.attempts import Attempt, AttemptRecord, Outcome, read_attempts
+from pretrain.resilience.hang import explain_hang
 
 BAD_INPUT_STATUS = 2
 LOG_FILE = Path("logs/run.log")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from common.cli import parse_config, run_command
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
-from pretrain.resilience import Outcome
-from pretrain.signals import StopSignal, die_with_launcher
+from pretrain.resilience.attempts import Outcome
+from pretrain.resilience.signals import StopSignal, die_with_launcher
 
 if TYPE_CHECKING:
     from pretrain.run import NodeCheck

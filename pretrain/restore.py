@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from data.stream import TokenStream
-from pretrain.branch import branch
-from pretrain.checkpoint_remote import fetch_first
+from pretrain.checkpoint.branch import branch
+from pretrain.checkpoint.remote import fetch_first
+from pretrain.checkpoint.resume import check_same_model, load, newest_whole
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
-from pretrain.resume import check_same_model, load, newest_whole
+from pretrain.resilience.spikes import SpikeGuard
 from pretrain.runfolder import announce
-from pretrain.spikes import SpikeGuard
 from pretrain.topology import Topology
 from pretrain.trainer import TrainerState
 

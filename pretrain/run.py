@@ -10,8 +10,9 @@ from collections.abc import Callable
 from data.stream import open_stream, open_validation
 from model.counts import training_flops_per_token
 from pretrain.build import build_model
-from pretrain.checkpoint_retention import remove_leftovers
-from pretrain.checkpoint_writer import CheckpointWriter, writer_settings
+from pretrain.checkpoint.resume import newest_step
+from pretrain.checkpoint.retention import remove_leftovers
+from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
 from pretrain.data_checks import check_data
@@ -20,17 +21,16 @@ from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
 from pretrain.recall import RecallMarks
-from pretrain.resilience import Attempt, Outcome, current_attempt, recorded_failures
-from pretrain.resilience_rollback import with_rollbacks
+from pretrain.resilience.attempts import Attempt, Outcome, current_attempt, recorded_failures
+from pretrain.resilience.rollback import with_rollbacks
+from pretrain.resilience.signals import StopSignal
+from pretrain.resilience.spikes import SpikeGuard
+from pretrain.resilience.supervisor import Supervisor, announce_end
+from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import restore
-from pretrain.resume import newest_step
 from pretrain.runfolder import announce, open_logs, open_sinks, save_config
-from pretrain.signals import StopSignal
-from pretrain.spikes import SpikeGuard
-from pretrain.supervisor import Supervisor, announce_end
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
 from pretrain.trainer import Trainer
-from pretrain.watchdog import Watchdog
 
 NodeCheck = Callable[[RunConfig, Topology], None]
 """looks at the connected nodes before the model is built; raises InputError for what must not be trained on"""

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from data.stream import TokenStream
-from pretrain.checkpoint_state import local_fragments
-from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter
+from pretrain.checkpoint.state import local_fragments
+from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter
 from pretrain.config import RunConfig
 from pretrain.engine import Engine, MicroBatch
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
+from pretrain.resilience.supervisor import Ending, Supervisor
 from pretrain.schedule import learning_rate
 from pretrain.sinks import Sink
-from pretrain.supervisor import Ending, Supervisor
 from pretrain.topology import Topology
 
 

@@ -55,13 +55,13 @@ def main(arguments: list[str]) -> int:
 
 def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
     from pretrain.build import build_model
-    from pretrain.checkpoint_layout import step_folder
-    from pretrain.checkpoint_reader import CheckpointReader
-    from pretrain.checkpoint_retention import Retention
-    from pretrain.checkpoint_state import local_fragments
-    from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, WriterSettings
+    from pretrain.checkpoint.layout import step_folder
+    from pretrain.checkpoint.reader import CheckpointReader
+    from pretrain.checkpoint.resume import load
+    from pretrain.checkpoint.retention import Retention
+    from pretrain.checkpoint.state import local_fragments
+    from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, WriterSettings
     from pretrain.engine import MicroBatch, build_engine
-    from pretrain.resume import load
     from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common.cli import run_command
 from common.errors import InputError
-from pretrain.checkpoint_layout import KINDS, MANIFEST, list_steps
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.layout import KINDS, MANIFEST, list_steps
+from pretrain.checkpoint.reader import CheckpointReader
 
 
 def main(arguments: list[str]) -> int:

@@ -49,7 +49,7 @@ def export(settings: ExportConfig) -> None:
         InputError: no such checkpoint, no tokenizer, an output that is not ours to replace, or logits that differ.
     """
     from data.tokenizer import load_tokenizer
-    from pretrain.checkpoint_reader import CheckpointReader
+    from pretrain.checkpoint.reader import CheckpointReader
     from scripts.hub.check import compare_logits
     from scripts.hub.config_files import write_config
     from scripts.hub.fast_tokenizer import write_tokenizer
@@ -105,7 +105,7 @@ def export(settings: ExportConfig) -> None:
 
 def find_checkpoint(run: Path, step: int | None) -> Path:
     """The checkpoint folder of ``step``, or the newest."""
-    from pretrain.checkpoint_layout import list_steps
+    from pretrain.checkpoint.layout import list_steps
 
     folders = {int(folder.name.removeprefix("step_")): folder for folder in list_steps(run / "checkpoints")}
     if not folders:

@@ -34,7 +34,7 @@ def import_folder(settings: ImportConfig) -> Path:
     import torch
 
     from data.config import DataConfig
-    from pretrain.checkpoint_reader import CheckpointReader
+    from pretrain.checkpoint.reader import CheckpointReader
     from pretrain.config import RunConfig
     from pretrain.runfolder import CONFIG_FILE
     from scripts.hub.check import compare_logits

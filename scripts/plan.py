@@ -21,9 +21,9 @@ def main(arguments: list[str]) -> int:
     settings, training = _parse(arguments)
     device = device_by_name(settings.device)
     config = parse_config(RunConfig, training, PROGRAM)
-    from pretrain.plan import make_plan  # torch is slow to import: --help does without
-    from pretrain.plan_report import report
-    from pretrain.plan_time import Cluster
+    from pretrain.plan.plan import make_plan  # torch is slow to import: --help does without
+    from pretrain.plan.report import report
+    from pretrain.plan.time import Cluster
 
     world_size = settings.world_size or config.parallel.tensor * config.parallel.pipeline
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)

@@ -10,7 +10,7 @@ from pathlib import Path
 from common.cli import parse_config, run_command
 from common.errors import InputError
 from data.stream import open_validation
-from pretrain.checkpoint_layout import POINTER
+from pretrain.checkpoint.layout import POINTER
 from pretrain.config import RunConfig
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, read_metrics
 

@@ -16,7 +16,7 @@ from data.stream import open_stream
 from launch.checks.finding import Finding, Level
 from launch.checks.ranks import Ranks
 from model.counts import parameter_counts
-from pretrain.checkpoint_layout import list_steps
+from pretrain.checkpoint.layout import list_steps
 from pretrain.config import RunConfig
 
 BYTES_PER_PARAMETER = 12  # fp32 weight and two Adam moments

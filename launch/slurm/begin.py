@@ -21,7 +21,7 @@ from launch.verdict import (
     put_on_top,
     starts_that_failed,
 )
-from pretrain.resilience import next_attempt
+from pretrain.resilience.attempts import next_attempt
 
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5, 60
 """after each attempt that failed to start: Slurm needs time to notice a dead node, minutes on large clusters"""

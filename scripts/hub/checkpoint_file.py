@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from common.files import TEMPORARY_SUFFIX, flush_folder
-from pretrain.checkpoint_layout import (
+from pretrain.checkpoint.layout import (
     KINDS,
     Fragment,
     Manifest,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_atomically, write_json
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 PROVENANCE = "export.json"

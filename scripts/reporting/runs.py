@@ -14,8 +14,8 @@ from typing import Any
 from common.cli import parse_config
 from common.errors import InputError
 from common.files import read_json
-from pretrain.checkpoint_layout import list_steps
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from pretrain.runfolder import CONFIG_FILE
 from pretrain.sinks import LOSS_FILE, read_metrics

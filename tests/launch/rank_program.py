@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from pretrain.signals import StopSignal, die_with_launcher
+from pretrain.resilience.signals import StopSignal, die_with_launcher
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 rank = os.environ["RANK"]

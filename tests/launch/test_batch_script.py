@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.resilience import read_attempts
+from pretrain.resilience.attempts import read_attempts
 from tests.launch.fake_slurm import FakeSlurm
 
 END = """printf '{{"outcome": "{}", "reason": "{}", "time": 1}}' >"$A/end.json" """

@@ -10,9 +10,9 @@ from common.cli import parse_config
 from common.errors import InputError
 from launch.checks.finding import Level
 from launch.checks.model import check_model
-from pretrain import meta
 from pretrain.config import RunConfig
-from pretrain.meta import BuiltParameter, BuiltStage
+from pretrain.plan import meta
+from pretrain.plan.meta import BuiltParameter, BuiltStage
 
 
 def config_13b() -> RunConfig:

@@ -13,7 +13,7 @@ import pytest
 from common.cli import to_yaml
 from launch.local import STOPPED_STATUS, threads_per_process
 from pretrain.config import TrainConfig
-from pretrain.resilience import read_attempts
+from pretrain.resilience.attempts import read_attempts
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 

@@ -8,7 +8,7 @@ import pytest
 from common.cli import run_command
 from launch.__main__ import main
 from launch.status import describe, read_status
-from pretrain.resilience import SKIPPED_FILE, Outcome, next_attempt
+from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, next_attempt
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import InputError
 from launch.torchrun import NodePlan, describe_status, plan_from_slurm, status_of
-from pretrain.resilience import read_attempts
+from pretrain.resilience.attempts import read_attempts
 
 
 def start(what: str, folder: Path) -> "subprocess.Popen[str]":

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from launch.verdict import START_TRIES, Action, Decision, close_attempt, decide, put_on_top
-from pretrain.resilience import Attempt, Outcome, next_attempt, read_attempts
+from pretrain.resilience.attempts import Attempt, Outcome, next_attempt, read_attempts
 
 JOB = "12"
 

@@ -10,7 +10,7 @@ from model.config import ModelConfig
 from model.layers import build_layers
 from model.loss import mean_loss
 from model.parallel import info_of
-from pretrain.ledger import Entry, Ledger
+from pretrain.plan.ledger import Entry, Ledger
 from tests.model.helpers import tokens
 from tests.parallel.test_layers import KINDS, tensor_parallel
 from tests.world import run_world

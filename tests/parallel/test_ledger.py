@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 
 from pretrain.config import RunConfig
-from pretrain.ledger import Ledger
-from pretrain.plan_communication import step_communication
-from pretrain.plan_exchange import Totals, totals
+from pretrain.plan.communication import step_communication
+from pretrain.plan.exchange import Totals, totals
+from pretrain.plan.ledger import Ledger
 from tests.model.helpers import READINGS
 from tests.parallel.training import TINY, start_engine, variant
 from tests.world import run_world

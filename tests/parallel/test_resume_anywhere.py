@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.checkpoint_layout import step_folder
-from pretrain.checkpoint_reader import CheckpointReader
-from pretrain.checkpoint_retention import Retention
-from pretrain.checkpoint_state import local_fragments
-from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, WriterSettings
+from pretrain.checkpoint.layout import step_folder
+from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.checkpoint.resume import load
+from pretrain.checkpoint.retention import Retention
+from pretrain.checkpoint.state import local_fragments
+from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, WriterSettings
 from pretrain.config import RunConfig
-from pretrain.resume import load
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 

@@ -14,7 +14,7 @@ from common.cli import parse_config
 from common.errors import InputError
 from data.config import DataConfig, SourceConfig
 from model.config import ModelConfig
-from pretrain.checkpoint_layout import POINTER
+from pretrain.checkpoint.layout import POINTER
 from pretrain.config import (
     BatchConfig,
     CheckpointConfig,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.checkpoint_layout import step_folder
+from pretrain.checkpoint.layout import step_folder
 from scripts.checkpoint import main
-from tests.pretrain.test_checkpoint_format import WHOLE, save
+from tests.pretrain.checkpoint.test_format import WHOLE, save
 
 
 def test_list_verify_inspect_and_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

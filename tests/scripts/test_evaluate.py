@@ -19,7 +19,7 @@ from data.config import DataConfig
 from data.stream import open_validation
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluate import evaluate, main
 from scripts.evaluation.outliers import Largest, probing
 from scripts.evaluation.settings import ArHitSettings, EvaluateConfig, HeldOutSettings, OutlierSettings, SampleSettings

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from common.errors import InputError
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader
 from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub import check
 from scripts.hub.check import FP32_TOLERANCE, folder_logits

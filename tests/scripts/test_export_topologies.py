@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from data.config import SourceConfig
-from pretrain.checkpoint_state import local_fragments
-from pretrain.checkpoint_writer import CheckpointFacts, CheckpointWriter, writer_settings
+from pretrain.checkpoint.state import local_fragments
+from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, writer_settings
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export
 from scripts.hub.check import folder_logits

@@ -11,7 +11,7 @@ import torch
 
 from common.cli import parse_config
 from common.errors import InputError
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub.check import folder_logits

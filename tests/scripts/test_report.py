@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import run_command, to_yaml
-from pretrain.checkpoint_reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluation.result import TaskResult, save_results
 from scripts.evaluation.statistics import proportion
 from scripts.export import find_checkpoint

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain.resilience import AttemptRecord, read_attempts
+from pretrain.resilience.attempts import AttemptRecord, read_attempts
 from pretrain.sinks import read_metrics
 from tests.slurm.cluster import CONTROLLER, Answer, Cluster
 

@@ -1,0 +1,1 @@
+"""What a run leaves behind to go on from: whole or absent, and readable on any topology."""

@@ -1,0 +1,65 @@
+"""Which checkpoints stay: the newest, every M-th step for ever, and the first one past every so many tokens.
+
+In: the steps that there are. Out: the steps that may go. Always: the newest is never among them.
+"""
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import TEMPORARY_SUFFIX
+from pretrain.checkpoint.layout import list_steps, step_of
+
+
+@dataclass(frozen=True)
+class Retention:
+    """The `checkpoint.keep*` settings of a run."""
+
+    keep: int
+    """newest checkpoints that stay; 0: all"""
+    keep_every: int
+    """steps whose multiples stay for ever; 0: none"""
+    keep_tokens: int
+    """the first checkpoint at or past every multiple of this many tokens stays for ever; 0: none"""
+    tokens_per_step: int
+
+    def expired(self, steps: Sequence[int]) -> list[int]:
+        """Those of ``steps`` (ascending) that no rule keeps."""
+        if self.keep < 1:
+            return []
+        milestones = {step for before, step in itertools.pairwise([0, *steps]) if self._passes(before, step)}
+        return [step for step in steps[: -self.keep] if step not in milestones and not self._is_multiple(step)]
+
+    def _is_multiple(self, step: int) -> bool:
+        return self.keep_every > 0 and step % self.keep_every == 0
+
+    def _passes(self, before: int, step: int) -> bool:
+        if self.keep_tokens < 1:
+            return False
+        return step * self.tokens_per_step // self.keep_tokens > before * self.tokens_per_step // self.keep_tokens
+
+
+def retire(checkpoints: Path, retention: Retention) -> list[int]:
+    """Removes what has expired, first the name and then the content, and what killed saves left; returns the steps.
+
+    Only rank 0 calls it, while no save is under way.
+    """
+    remove_leftovers(checkpoints)
+    folders = {step_of(folder): folder for folder in list_steps(checkpoints)}
+    expired = retention.expired(list(folders))
+    for step in expired:
+        doomed = folders[step].with_name(folders[step].name + TEMPORARY_SUFFIX)
+        folders[step].rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    return expired
+
+
+def remove_leftovers(checkpoints: Path) -> None:
+    """Removes what killed saves left."""
+    for leftover in checkpoints.glob(f"*{TEMPORARY_SUFFIX}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""What a rank must save and load: views into the optimizer's fp32 weights and Adam moments, without any gather.
+
+In: an Engine. Out: LocalFragments, whose values are writable views; after loading, `publish` brings the
+weights from the optimizer to the model.
+Always: the views together are this rank's part of the training state, whatever the ZeRO stage.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrain.checkpoint.layout import KINDS, Kind, TensorLayout
+from pretrain.engine import Engine
+
+
+@dataclass(frozen=True)
+class LocalFragment:
+    """A contiguous range of this rank's shard of one parameter or moment."""
+
+    name: str
+    kind: Kind
+    layout: TensorLayout
+    tensor_rank: int
+    """which shard; 0 for a replicated parameter"""
+    start: int
+    """of ``values`` in the flattened shard"""
+    values: torch.Tensor
+    """flat fp32 view into the training state"""
+    written: slice
+    """the part of ``values`` that this rank, and no other, writes"""
+
+
+def local_fragments(engine: Engine) -> Iterator[LocalFragment]:
+    """Every range that this rank holds; creates the Adam moments where no step has created them yet."""
+    engine.optimizer.create_state(_master_weights(engine))
+    for parameter in engine.parameters:
+        for kind in KINDS:
+            view = _view(engine, parameter, kind)
+            if view is not None:
+                yield _describe(engine, parameter, kind, *view)
+
+
+def publish(engine: Engine) -> None:
+    """Copies the optimizer's fp32 weights into the model's parameters, gathering them where they are partitioned."""
+    optimizer = engine.deepspeed.optimizer
+    if engine.zero_stage == 0:
+        return
+    if engine.zero_stage == 3:
+        _publish_stage_3(optimizer)
+        return
+    if hasattr(optimizer, "update_lp_params"):  # BF16_Optimizer
+        optimizer.update_lp_params()
+        return
+    _publish_stage_1_and_2(optimizer)
+
+
+def _publish_stage_3(optimizer: Any) -> None:
+    optimizer._partition_all_parameters()
+    for group in range(len(optimizer.fp16_groups)):
+        optimizer._reassign_or_swap_out_partitioned_parameters(group)
+    if optimizer.persistent_parameters:  # small ones, which stay whole between steps
+        optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+
+
+def _publish_stage_1_and_2(optimizer: Any) -> None:
+    import torch.distributed as dist
+    from deepspeed.runtime.utils import all_gather_dp_groups
+
+    for index, partitions in enumerate(optimizer.parallel_partitioned_bit16_groups):
+        own = dist.get_rank(group=optimizer.real_dp_process_group[index])
+        partitions[own].data.copy_(optimizer.single_partition_of_fp32_groups[index].data)
+    all_gather_dp_groups(
+        groups_flat=optimizer.bit16_groups_flat,
+        partitioned_param_groups=optimizer.parallel_partitioned_bit16_groups,
+        dp_process_group=optimizer.real_dp_process_group,
+        start_alignment_factor=optimizer.nccl_start_alignment_factor,
+        allgather_bucket_size=optimizer.allgather_bucket_size,
+    )
+    for index in range(len(optimizer.bit16_groups)):
+        optimizer._update_model_bit16_weights(index)
+
+
+def _view(engine: Engine, parameter: nn.Parameter, kind: Kind) -> tuple[int, torch.Tensor] | None:
+    """(start in the flattened shard, view) of this rank's part of ``parameter``; None where it has none."""
+    state_key = None if kind == "weight" else kind
+    if engine.zero_stage == 0:
+        tensor = parameter.data if state_key is None else engine.optimizer.state[parameter][state_key]
+        return 0, tensor.view(-1)
+    if engine.zero_stage == 3:
+        local = parameter._z3_optimizer.get_local_fp32_param(parameter, state_key)  # type: ignore[attr-defined]
+        start = local.numel() * engine.topology.data_rank
+        numel = min(local.numel(), parameter.ds_numel - start)  # type: ignore[attr-defined]
+        return (start, local.view(-1)[:numel]) if numel > 0 else None
+    mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+    if mapping is None:
+        return None
+    flat = _flat_partitions(engine.deepspeed.optimizer)[mapping.param_group_index]
+    # Not mapping.get_hp_fragment: DeepSpeed links moments before the second parameter group has any.
+    source = flat if state_key is None else engine.optimizer.state[flat][state_key]
+    address = mapping.hp_fragment_address
+    return mapping.lp_fragment_address.start, source.narrow(0, address.start, address.numel)
+
+
+def _master_weights(engine: Engine) -> list[torch.Tensor]:
+    """The fp32 tensors that the optimizer updates on this rank."""
+    optimizer = engine.deepspeed.optimizer
+    if engine.zero_stage == 0:
+        return list(engine.parameters)
+    if engine.zero_stage == 3:
+        return list(optimizer.fp32_partitioned_groups_flat)
+    return _flat_partitions(optimizer)
+
+
+def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:
+    """This rank's fp32 partition of every parameter group, for ZeRO 1 and 2."""
+    if hasattr(optimizer, "fp32_groups_flat_partition"):  # BF16_Optimizer
+        return list(optimizer.fp32_groups_flat_partition)
+    return list(optimizer.single_partition_of_fp32_groups)
+
+
+def _describe(engine: Engine, parameter: nn.Parameter, kind: Kind, start: int, view: torch.Tensor) -> LocalFragment:
+    info = parameter.info  # type: ignore[attr-defined]
+    topology = engine.topology
+    layout = TensorLayout(tuple(info.full_shape), info.shard_dim, topology.tensor_size)
+    replica = info.shard_dim is None and topology.tensor_rank != 0
+    tied_copy = getattr(parameter, "ds_pipe_replicated", False)
+    if replica or tied_copy:
+        written = slice(0, 0)
+    elif engine.zero_stage == 0:  # every data-parallel rank holds it all and writes its share
+        shares = [view.numel() * rank // topology.data_size for rank in (topology.data_rank, topology.data_rank + 1)]
+        written = slice(*shares)
+    else:
+        written = slice(0, view.numel())
+    shard = 0 if info.shard_dim is None else topology.tensor_rank
+    return LocalFragment(info.name, kind, layout, shard, start, view, written)

@@ -1,0 +1,275 @@
+"""Writes checkpoints that are whole or absent, in the background, by all ranks at once.
+
+In: the local fragments of every rank and the trainer's state. Out: `checkpoints/step_00000100/` and `latest`.
+
+How a save goes: every rank copies its fragments to host memory (training waits for this only), then in the background
+writes `rank_R.bin` into a temporary folder, flushes it, reads it back against the checksums and leaves an index beside
+it. Rank 0 waits for all indexes, writes `manifest.json`, renames the folder and replaces `latest`.
+
+Always: a folder named `step_N` is whole; at most one save is under way; a failed save leaves the older ones untouched.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from common.files import TEMPORARY_SUFFIX, flush_file, flush_folder, read_json, write_atomically, write_json
+from pretrain.checkpoint.layout import (
+    POINTER,
+    Fragment,
+    Manifest,
+    TensorLayout,
+    checksum,
+    step_folder,
+    write_manifest,
+)
+from pretrain.checkpoint.remote import RemoteCheckpoints
+from pretrain.checkpoint.retention import Retention, retire
+from pretrain.checkpoint.state import LocalFragment
+from pretrain.config import RunConfig
+from pretrain.evaluation_job import EvaluationJob
+from pretrain.topology import Topology
+
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What rank 0 writes beside the parameters."""
+
+    step: int
+    config: dict[str, Any]
+    state: dict[str, Any]
+    topology: str
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """How and where a run saves."""
+
+    retention: Retention
+    asynchronous: bool = True
+    staging: Path | None = None
+    """node-local folder for the first copy of every file"""
+    remote: RemoteCheckpoints | None = None
+    timeout_seconds: float = 3600.0
+    """how long rank 0 waits for the other ranks' files"""
+    job: EvaluationJob | None = None
+    """started for every checkpoint that is whole"""
+
+
+def writer_settings(config: RunConfig) -> WriterSettings:
+    """What a run's config says about saving."""
+    settings = config.checkpoint
+    tokens_per_step = config.batch.global_size * config.data.sequence_length
+    return WriterSettings(
+        retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_per_step),
+        asynchronous=settings.asynchronous,
+        staging=Path(settings.staging) / config.name if settings.staging else None,
+        remote=RemoteCheckpoints(settings.remote) if settings.remote else None,
+        job=EvaluationJob(config.evaluation.command, config.run_folder) if config.evaluation.command else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """A rank's part, copied to host memory."""
+
+    fragments: list[tuple[LocalFragment, np.ndarray]]
+    facts: CheckpointFacts
+    temporary: Path
+
+
+class CheckpointWriter:
+    """Saves the training state of one run; every rank holds one and calls it at the same steps."""
+
+    def __init__(self, checkpoints: Path, topology: Topology, settings: WriterSettings) -> None:
+        self._checkpoints = checkpoints
+        self._topology = topology
+        self._settings = settings
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+        self._buffer: np.ndarray | None = None
+
+    def save(self, fragments: Sequence[LocalFragment], facts: CheckpointFacts) -> str | None:
+        """Starts a save and returns why the save before failed, or None; the answer is equal on all ranks.
+
+        Waits for the save before. Synchronous writers return this save's own outcome.
+        """
+        failure = self.wait()
+        temporary = self._checkpoints / self._temporary_name(facts.step)
+        if self._topology.is_main:
+            with contextlib.suppress(OSError):  # a rank that cannot write says so in the background
+                temporary.mkdir(parents=True, exist_ok=True)
+        _barrier(self._topology)
+        snapshot = _Snapshot(self._copy(fragments), facts, temporary)
+        self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=False)
+        self._thread.start()
+        return failure if self._settings.asynchronous else self.wait()
+
+    def wait(self) -> str | None:
+        """Waits for the save under way; returns why it failed on any rank, or None."""
+        if self._thread is None:
+            return None
+        self._thread.join()
+        self._thread = None
+        failures: list[str | None] = [None] * self._topology.world_size
+        if self._topology.world_size > 1:
+            dist.all_gather_object(failures, self._failure)
+        else:
+            failures = [self._failure]
+        self._failure = None
+        told = [failure for failure in failures if failure]
+        return told[-1] if told else None  # rank 0 only repeats that another rank failed
+
+    def _temporary_name(self, step: int) -> str:
+        """Equal on all ranks and never used before, so that leftovers of a killed save cannot mix in."""
+        token = [f"{time.time_ns():x}"]
+        if self._topology.world_size > 1:
+            dist.broadcast_object_list(token, src=0)
+        return f"{step_folder(self._checkpoints, step).name}.{token[0]}{TEMPORARY_SUFFIX}"
+
+    def _copy(self, fragments: Sequence[LocalFragment]) -> list[tuple[LocalFragment, np.ndarray]]:
+        """Copies what this rank writes into one host buffer, which later saves use again."""
+        written = [fragment for fragment in fragments if fragment.written.stop > fragment.written.start]
+        total = sum(fragment.written.stop - fragment.written.start for fragment in written)
+        if self._buffer is None or self._buffer.size != total:
+            self._buffer = np.empty(total, dtype=np.float32)
+        target = torch.from_numpy(self._buffer)
+        copies, offset = [], 0
+        for fragment in written:
+            numel = fragment.written.stop - fragment.written.start
+            target[offset : offset + numel].copy_(fragment.values[fragment.written], non_blocking=True)
+            copies.append((fragment, self._buffer[offset : offset + numel]))
+            offset += numel
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return copies
+
+    def _write(self, snapshot: _Snapshot) -> None:
+        """The background thread; what fails here is told by the next ``wait``."""
+        rank = self._topology.rank
+        try:
+            file = snapshot.temporary / f"rank_{rank:05d}.bin"
+            index = self._write_file(file, snapshot)
+            write_json(snapshot.temporary / f"rank_{rank:05d}.json", index)
+            if self._topology.is_main:
+                self._commit(snapshot)
+        except Exception as error:
+            self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {error}"
+            with contextlib.suppress(OSError):  # an empty file: a name often fits where content does not
+                (snapshot.temporary / f"rank_{rank:05d}.failed").touch()
+            if self._topology.is_main:
+                shutil.rmtree(snapshot.temporary, ignore_errors=True)
+
+    def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
+        """Writes this rank's part, by way of the staging folder and on to the remote one where they are set."""
+        staging = self._settings.staging
+        if staging is None:
+            index = _write_fragments(file, snapshot.fragments)
+        else:
+            staging.mkdir(parents=True, exist_ok=True)
+            first = staging / file.name
+            try:
+                index = _write_fragments(first, snapshot.fragments)
+                shutil.copyfile(first, file)
+                flush_file(file)
+                _read_back(file, [Fragment(*fragment) for fragment in index["fragments"]])
+            finally:
+                first.unlink(missing_ok=True)
+        if self._settings.remote is not None:
+            self._settings.remote.put(file, step_folder(self._checkpoints, snapshot.facts.step).name)
+        return index
+
+    def _commit(self, snapshot: _Snapshot) -> None:
+        indexes = self._collect_indexes(snapshot.temporary)
+        tensors: dict[str, TensorLayout] = {}
+        fragments: list[Fragment] = []
+        files: dict[str, int] = {}
+        for index in indexes:
+            files[index["file"]] = index["bytes"]
+            for name, layout in index["tensors"].items():
+                tensors[name] = TensorLayout(tuple(layout["shape"]), layout["shard_dim"], layout["tensor_size"])
+            fragments += [Fragment(*fragment) for fragment in index["fragments"]]
+        facts = snapshot.facts
+        write_manifest(
+            snapshot.temporary,
+            Manifest(facts.step, facts.config, facts.state, facts.topology, tensors, tuple(fragments), files),
+        )
+        for leftover in snapshot.temporary.glob("rank_*.json"):
+            leftover.unlink()
+        final = step_folder(self._checkpoints, facts.step)
+        if final.exists():  # a damaged one that a resume passed over
+            final.rename(final.with_name(f"{snapshot.temporary.name}.replaced{TEMPORARY_SUFFIX}"))
+        flush_folder(snapshot.temporary)
+        snapshot.temporary.rename(final)
+        flush_folder(self._checkpoints)
+        write_atomically(self._checkpoints / POINTER, final.name + "\n")
+        expired = retire(self._checkpoints, self._settings.retention)
+        if self._settings.remote is not None:
+            self._settings.remote.commit(final)
+            for step in expired:
+                self._settings.remote.remove(step)
+        if self._settings.job is not None:
+            self._settings.job.start(final, facts.step)
+
+    def _collect_indexes(self, temporary: Path) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        while True:
+            failed = next(iter(temporary.glob("rank_*.failed")), None)
+            if failed is not None:
+                raise RuntimeError(f"{failed.stem} could not write its part")
+            paths = sorted(temporary.glob("rank_*.json"))
+            if len(paths) == self._topology.world_size:
+                return [read_json(path, "checkpoint index") for path in paths]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(paths)} of {self._topology.world_size} ranks have written their part")
+            time.sleep(POLL_SECONDS)
+
+
+def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.ndarray]]) -> dict[str, Any]:
+    """Writes one rank's file and reads it back; returns its index."""
+    records, tensors, offset = [], {}, 0
+    with path.open("wb") as file:
+        for fragment, values in fragments:
+            start = fragment.start + fragment.written.start
+            digest = checksum(values)
+            record = Fragment(
+                fragment.name, fragment.kind, fragment.tensor_rank, start, values.size, path.name, offset, digest
+            )
+            file.write(values.view(np.uint8).data)
+            records.append(record)
+            tensors[fragment.name] = dataclasses.asdict(fragment.layout)
+            offset += record.bytes
+        file.flush()
+        os.fsync(file.fileno())
+    _read_back(path, records)
+    return {
+        "file": path.name,
+        "bytes": offset,
+        "tensors": tensors,
+        "fragments": [list(dataclasses.astuple(record)) for record in records],
+    }
+
+
+def _read_back(path: Path, records: Sequence[Fragment]) -> None:
+    with path.open("rb") as file:
+        for record in records:
+            if checksum(file.read(record.bytes)) != record.checksum:
+                raise OSError(f"{path}: what was written for {record.name} does not read back")
+
+
+def _barrier(topology: Topology) -> None:
+    if topology.world_size > 1:
+        dist.barrier()

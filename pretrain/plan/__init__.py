@@ -1,0 +1,1 @@
+"""A run on paper: sizes, memory, communication and time, and the counters that prove the formulas."""

@@ -1,0 +1,150 @@
+"""What one rank exchanges in one optimizer step, as a formula.
+
+In: a RunConfig and a Topology. Out: the exchanges of ``topology.rank`` with their bytes. Always: pure arithmetic on the
+configuration that DeepSpeed gets (pretrain/deepspeed_config.py); tests/parallel/test_ledger.py counts the same bytes in
+real steps of the real engine.
+
+With M micro-batches of B sequences on each of d data-parallel ranks, e bytes per activation, N parameters on this rank:
+
+    group      operation                 bytes                                           when
+    tensor     see model/communication   those x M                                       t > 1
+    tensor     all_reduce                4 x elements of partial gradients               t > 1, once per step
+    stages     send / receive            M B T D e (T/t with sequence parallelism)       p > 1, each way at each cut
+                                         + 4 M B T document starts, forward only         with document attention
+    tied       all_reduce                4 V D / t                                       p > 1, tied embeddings
+    data       gradients and weights     see pretrain/plan/zero.py                       d > 1
+    scalars    norm, loss                a few bytes                                     always
+
+The engine asks DeepSpeed's pipeline for the global loss twice per step, before and after the update.
+"""
+
+from collections import Counter
+
+from model.communication import Split, layer_communication
+from pretrain.config import RunConfig
+from pretrain.deepspeed_config import accumulation_steps
+from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
+from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
+from pretrain.plan.zero import data_exchanges, overflow_checks
+from pretrain.topology import Topology
+
+
+def step_communication(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """The exchanges of one step, without those that need no partner."""
+    found = [
+        *_layers(config, topology),
+        *_partial_gradients(config, topology),
+        *_stage_boundaries(config, topology),
+        *_tied_gradient(config, topology),
+        *data_exchanges(config, topology),
+        *_norm(config, topology),
+        *_loss(topology),
+    ]
+    return [exchange for exchange in found if len(exchange.ranks) > 1 and exchange.whole_bytes]
+
+
+def activation_bytes(config: RunConfig) -> int:
+    """Size of one element of the activations."""
+    return 2 if config.train.precision == "bf16" else 4
+
+
+def layer_split(config: RunConfig, topology: Topology) -> Split:
+    """What model/communication.py needs to know."""
+    return Split(
+        tensor_size=topology.tensor_size,
+        sequence_parallel=topology.sequence_parallel,
+        micro_size=config.batch.micro_size,
+        sequence_length=config.data.sequence_length,
+        element_bytes=activation_bytes(config),
+        activation_checkpointing=config.train.activation_checkpointing,
+    )
+
+
+def boundary_bytes(config: RunConfig, topology: Topology) -> int:
+    """The activations of one micro-batch between two stages."""
+    whole = layer_split(config, topology).bytes_of(config.model.hidden_size)
+    return whole // topology.tensor_size if topology.sequence_parallel else whole
+
+
+def _exchange(
+    topology: Topology,
+    group: Group,
+    operation: Operation,
+    purpose: str,
+    whole_bytes: int,
+    per_micro_batch: bool = False,
+) -> Exchange:
+    return Exchange(group, group_ranks(topology, group), operation, purpose, whole_bytes, per_micro_batch)
+
+
+def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """The tensor-parallel layers of this stage."""
+    by_layer = layer_communication(config.model, layer_split(config, topology))
+    names = [layer.name for layer in stage_layers(config, topology)]
+    kinds = Counter("block" if name.startswith("blocks.") else name for name in names)
+    kinds["loss"] = kinds["head"]
+    summed: Counter[tuple[Operation, str]] = Counter()
+    for kind, communication in by_layer.items():
+        for collective in (*communication.forward, *communication.backward):
+            times = kinds[kind] * accumulation_steps(config, topology)
+            summed[collective.operation, collective.purpose] += times * collective.whole_bytes
+    return [
+        _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True)
+        for (operation, purpose), size in summed.items()
+    ]
+
+
+def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """Replicated parameters that each rank feeds only in part (pretrain/gradients.py): once per step, in fp32."""
+    elements = sum(
+        elements_per_rank(info, topology.tensor_size)
+        for info in stage_parameters(config, topology)
+        if info.partial_gradient
+    )
+    return [_exchange(topology, "tensor", "all_reduce", "gradients of replicated parameters", 4 * elements)]
+
+
+def _stage_boundaries(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """Activations to the next stage, their gradients back; document starts have no gradient."""
+    steps = accumulation_steps(config, topology)
+    gradients = steps * boundary_bytes(config, topology)
+    starts = steps * 4 * config.batch.micro_size * config.data.sequence_length * config.data.document_attention
+    found = []
+    if topology.stage > 0:
+        found.append(_exchange(topology, "previous stage", "receive", "activations", gradients + starts, True))
+        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", gradients, True))
+    if topology.stage < topology.pipeline_size - 1:
+        found.append(_exchange(topology, "next stage", "send", "activations", gradients + starts, True))
+        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", gradients, True))
+    return found
+
+
+def _tied_gradient(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """First and last stage add up their gradients of the tied embedding, in fp32."""
+    if not config.model.tie_embeddings or topology.rank not in group_ranks(topology, "tied"):
+        return []
+    elements = config.model.vocab_size * config.model.hidden_size // topology.tensor_size
+    return [_exchange(topology, "tied", "all_reduce", "gradient of the tied embedding", 4 * elements)]
+
+
+def _norm(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """The squared gradient norm over the ranks of one replica of the model, and DeepSpeed's check for overflow."""
+    stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
+    groups = 2  # matrices, which decay, and the rest: DeepSpeed sums each by itself
+    if stage == 0:
+        size = 8
+    elif stage == 1 and bf16:
+        size = 4
+    else:
+        size = groups * (8 if stage == 3 else 4) + overflow_checks(config)
+    return [_exchange(topology, "model", "all_reduce", "gradient norm", size)]
+
+
+def _loss(topology: Topology) -> list[Exchange]:
+    """The loss: averaged over replicas; with a pipeline the last stage knows it and tells the others."""
+    if topology.pipeline_size == 1:
+        return [_exchange(topology, "data", "all_reduce", "loss", 4)]
+    told = [_exchange(topology, "pipeline", "broadcast", "loss", 2 * 2 * 4)]  # of the replica and of all replicas
+    if topology.stage == topology.pipeline_size - 1:
+        told.append(_exchange(topology, "data", "all_reduce", "loss", 2 * 4))
+    return told

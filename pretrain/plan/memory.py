@@ -1,0 +1,142 @@
+"""How much memory one rank needs, part by part.
+
+In: a RunConfig and a Topology. Out: bytes on ``topology.rank``. Always: pure arithmetic. Tests compare the state with
+what an engine really holds after a step, and the activations with what real blocks keep (pretrain/plan/activations.py).
+
+With N parameters on this rank, d data-parallel ranks, N' and N" the padded sizes of pretrain/plan/zero.py, bytes:
+
+              weights             gradients                        master    Adam
+    fp32  0   4 N                 4 N                              -         8 N
+          1   4 N'                4 N, bucket                      4 N'/d    8 N'/d
+          2   4 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
+          3   4 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
+    bf16  1   2 N'                2 N + 4 N' (fp32 sums)           4 N'/d    8 N'/d
+          2   2 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
+          3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
+
+With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients (pretrain/gradients.py).
+`live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
+`reduce_bucket_size` gradients of 4 or 2 bytes, whatever the model's size.
+A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
+Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
+fragmentation.
+"""
+
+from dataclasses import dataclass, replace
+
+from pretrain.config import RunConfig
+from pretrain.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.plan.activations import GPU, Kernels, block_activations, ends_activations, loss_bytes
+from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
+from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
+from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic
+from pretrain.topology import Topology
+
+
+@dataclass(frozen=True)
+class State:
+    """Bytes that live from step to step, or grow with the model in every step."""
+
+    weights: int
+    gradients: int
+    master: int
+    """fp32 copy of the weights that the optimizer updates"""
+    adam: int
+    """both moments in fp32"""
+    bucket: int
+    """DeepSpeed's contiguous reduction buffer"""
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """What one rank needs at most, in bytes."""
+
+    rank: int
+    stage: int
+    state: State
+    in_flight: int
+    """micro-batches whose activations are there at the same time"""
+    activations: int
+    transient: int
+    """the larger of: logits and loss; what one block's backward pass computes again"""
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        state = self.state
+        return (
+            state.weights
+            + state.gradients
+            + state.master
+            + state.adam
+            + state.bucket
+            + self.activations
+            + self.transient
+        )
+
+
+def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:
+    """The memory of ``topology.rank``."""
+    split = layer_split(config, topology)
+    names = [layer.name for layer in stage_layers(config, topology)]
+    block = block_activations(config.model, split, kernels)
+    last, stages = "head" in names, topology.pipeline_size
+    in_flight = min(stages - topology.stage, accumulation_steps(config, topology))
+    one = sum(name.startswith("blocks.") for name in names) * block.kept
+    one += 0 if last else boundary_bytes(config, topology)
+    one += ends_activations(config.model, split) if last else 0
+    loss = loss_bytes(config.model, split) if last else 0
+    if last and stages > 1:  # DeepSpeed's last stage has two pipeline buffers and keeps each one's newest logits
+        loss += 2 * split.bytes_of(config.model.vocab_size // topology.tensor_size)
+    return RankMemory(
+        rank=topology.rank,
+        stage=topology.stage,
+        state=rank_state(config, topology),
+        in_flight=in_flight,
+        activations=in_flight * one,
+        transient=max(loss, block.recomputed),
+    )
+
+
+def rank_state(config: RunConfig, topology: Topology) -> State:
+    """Weights, gradients and optimizer state of ``topology.rank``."""
+    state = _zero_state(config, topology)
+    return replace(state, gradients=state.gradients + _kept_partial_gradients(config, topology))
+
+
+def _kept_partial_gradients(config: RunConfig, topology: Topology) -> int:
+    """Sums over micro-batches of gradients that are summed over the tensor-parallel group once per step."""
+    if accumulation_steps(config, topology) == 1 or topology.tensor_size == 1:
+        return 0
+    partial = [info for info in stage_parameters(config, topology) if info.partial_gradient]
+    return 4 * sum(elements_per_rank(info, topology.tensor_size) for info in partial)
+
+
+def _zero_state(config: RunConfig, topology: Topology) -> State:
+    """What DeepSpeed and the optimizer hold."""
+    stage, ranks, weight = config.parallel.zero_stage, topology.data_size, activation_bytes(config)
+    parameters = stage_parameters(config, topology)
+    sizes = [elements_per_rank(info, topology.tensor_size) for info in parameters]
+    if stage == 0:
+        return State(weights=4 * sum(sizes), gradients=4 * sum(sizes), master=0, adam=8 * sum(sizes), bucket=0)
+    reduction = deepspeed_config(config, topology)["zero_optimization"]
+    bucket = int(reduction.get("reduce_bucket_size", 5e8)) * gradient_bytes(config, topology)
+    if stage == 3:
+        whole = sum(padded_size(size, ranks) for size in sizes)
+        persistent = sum(size for size in sizes if size <= zero3_limits(config, topology).persistence)
+        live = zero3_traffic(config, topology).largest_live + persistent
+        part = whole // ranks
+        return State(weight * (part + live), gradients=4 * part, master=4 * part, adam=8 * part, bucket=bucket)
+    flat = sum(flat_sizes(parameters, topology))
+    part = flat // ranks
+    if stage == 1 and config.train.precision == "bf16":
+        return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, adam=8 * part, bucket=0)
+    gradients = 4 * part if stage == 2 else 4 * sum(sizes)
+    return State(weight * flat, gradients=gradients, master=4 * part, adam=8 * part, bucket=bucket)
+
+
+def most_loaded(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:
+    """The memory of the stage that needs most, on its first rank; all ranks of a stage need the same."""
+    stride = topology.world_size // topology.pipeline_size
+    stages = (replace(topology, rank=stage * stride) for stage in range(topology.pipeline_size))
+    return max((rank_memory(config, stage, kernels) for stage in stages), key=lambda memory: memory.total)

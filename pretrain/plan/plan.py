@@ -1,0 +1,197 @@
+"""A run on paper: how large its model is, and what one step costs in memory, communication and time.
+
+In: a RunConfig, a world size and a Cluster. Out: a Plan, which pretrain/plan/report.py prints. Always: no process
+group, nothing allocated; the formulas stand in model/counts.py, model/communication.py and beside this file.
+"""
+
+import itertools
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from model.config import AttentionKind, ModelConfig, Owner
+from model.counts import attention_parameters, parameter_counts, training_flops_per_token
+from model.recompute import ActivationCheckpointing
+from pretrain.checks import check_run
+from pretrain.config import RunConfig
+from pretrain.deepspeed_config import accumulation_steps
+from pretrain.plan.communication import step_communication
+from pretrain.plan.exchange import Exchange
+from pretrain.plan.memory import RankMemory, most_loaded, rank_memory
+from pretrain.plan.time import Cluster, StepTime, step_time
+from pretrain.topology import Topology, plan_topology
+
+MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")
+OWNERS: tuple[Owner, ...] = ("layer", "head")
+USABLE = 0.92
+"""share of the device's memory that tensors may fill; the rest is CUDA's, NCCL's and lost to fragmentation"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of the model with one kind of attention."""
+
+    name: str
+    parameters: dict[str, int]
+    """by part, of the whole model"""
+    query_and_key: int
+    """parameters of one block's query and key projections"""
+    flops_per_token: int
+    """forward and backward"""
+    chosen: bool
+    """this is what the config asks for"""
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(self.parameters.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need."""
+
+    config: RunConfig
+    topology: Topology
+    cluster: Cluster
+    sizes: list[Size]
+    """every kind of attention and every reading of shared_diff, with the config's other settings"""
+    memory: RankMemory
+    """of the most loaded rank"""
+    memory_by_mode: dict[str, RankMemory]
+    """of the same rank, by activation checkpointing"""
+    communication: dict[str, list[Exchange]]
+    """of that rank, by attention: the config's, and `diff` and `shared_diff` beside each other"""
+    times: dict[str, StepTime]
+    """of a step, by attention as above"""
+
+    @property
+    def chosen(self) -> Size:
+        """The size of the config's own model."""
+        return next(size for size in self.sizes if size.chosen)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the most loaded rank's tensors fit into the device."""
+        return self.memory.total <= USABLE * self.cluster.device.memory
+
+    def notes(self) -> list[str]:
+        """What is worth changing, in one line each."""
+        found = []
+        steps, stages = accumulation_steps(self.config, self.topology), self.topology.pipeline_size
+        if not self.fits:
+            found.append(
+                f"does not fit into {USABLE:.0%} of {self.cluster.device_name}'s memory: raise parallel.tensor, "
+                "parallel.pipeline or parallel.zero_stage, lower batch.micro_size, or recompute more "
+                "(train.activation_checkpointing)"
+            )
+        if steps < stages:
+            found.append(f"{steps} micro-batches cannot fill {stages} stages: raise batch.global_size")
+        longest = max((stage.sequence_length or 0 for stage in self.config.data.stages), default=0)
+        if longest > self.config.data.sequence_length:
+            found.append(f"data.stages go up to {longest} tokens: plan those with --data.sequence_length {longest}")
+        if self.topology.tensor_size > self.cluster.gpus_per_node:
+            found.append(
+                f"tensor-parallel groups of {self.topology.tensor_size} span nodes of {self.cluster.gpus_per_node}"
+            )
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, for machines: bytes, seconds and counts."""
+        return {
+            "name": self.config.name,
+            "topology": self.topology.describe(),
+            "world_size": self.topology.world_size,
+            "device": self.cluster.device_name,
+            "sizes": {
+                size.name: {
+                    "parameters": size.total,
+                    "by_part": size.parameters,
+                    "flops_per_token": size.flops_per_token,
+                }
+                for size in self.sizes
+            },
+            "attention": self.chosen.name,
+            "memory": {**asdict(self.memory), "total": self.memory.total, "fits": self.fits},
+            "memory_by_mode": {mode: held.total for mode, held in self.memory_by_mode.items()},
+            "communication": {
+                kind: [asdict(exchange) | {"wire_bytes": exchange.wire_bytes} for exchange in exchanges]
+                for kind, exchanges in self.communication.items()
+            },
+            "step": {
+                kind: asdict(time)
+                | {
+                    "seconds": time.total,
+                    "tokens_per_second": time.tokens_per_second,
+                    "model_flops_utilization": time.model_flops_utilization,
+                }
+                for kind, time in self.times.items()
+            },
+            "assumptions": {"efficiency": self.cluster.efficiency, "gpus_per_node": self.cluster.gpus_per_node},
+            "notes": self.notes(),
+        }
+
+
+def make_plan(config: RunConfig, world_size: int, cluster: Cluster) -> Plan:
+    """Plans ``config`` on ``world_size`` devices.
+
+    Raises:
+        InputError: a combination that cannot work.
+    """
+    topology = plan_topology(config.parallel, world_size)
+    check_run(config, topology)
+    memory = most_loaded(config, topology)
+    rank = replace(topology, rank=memory.rank)
+    side_by_side: tuple[AttentionKind, ...] = ("diff", "shared_diff", config.model.attention)
+    kinds = {kind: with_attention(config, kind) for kind in side_by_side}
+    return Plan(
+        config=config,
+        topology=topology,
+        cluster=cluster,
+        sizes=sizes(config.model, config.data.sequence_length),
+        memory=memory,
+        memory_by_mode={mode: rank_memory(with_checkpointing(config, mode), rank) for mode in MODES},
+        communication={kind: step_communication(variant, rank) for kind, variant in kinds.items()},
+        times={kind: step_time(variant, topology, cluster) for kind, variant in kinds.items()},
+    )
+
+
+def with_attention(config: RunConfig, attention: AttentionKind) -> RunConfig:
+    """``config`` with another kind of attention and all else equal."""
+    if attention == config.model.attention:
+        return config
+    return replace(config, model=replace(config.model, attention=attention, num_kv_heads=None))
+
+
+def with_checkpointing(config: RunConfig, mode: ActivationCheckpointing) -> RunConfig:
+    """``config`` with another way of activation checkpointing."""
+    return replace(config, train=replace(config.train, activation_checkpointing=mode))
+
+
+def sizes(model: ModelConfig, sequence_length: int) -> list[Size]:
+    """The model's size with each kind of attention and each reading of shared_diff."""
+    kinds: tuple[AttentionKind, ...] = ("standard", "diff", "diff_v2")
+    variants = {
+        str(kind): replace(model, attention=kind, num_kv_heads=model.num_kv_heads if kind == model.attention else None)
+        for kind in kinds
+    }
+    for base, down in itertools.product(OWNERS, OWNERS):
+        variants[f"shared_diff, base {base}, down {down}"] = replace(
+            model, attention="shared_diff", num_kv_heads=None, base=base, down=down
+        )
+    return [
+        Size(
+            name=name,
+            parameters=parameter_counts(variant),
+            query_and_key=sum(
+                count for part, count in attention_parameters(variant).items() if part.startswith("query and key")
+            ),
+            flops_per_token=training_flops_per_token(variant, sequence_length),
+            chosen=_is_chosen(variant, model),
+        )
+        for name, variant in variants.items()
+    ]
+
+
+def _is_chosen(variant: ModelConfig, model: ModelConfig) -> bool:
+    reading = (variant.base, variant.down) == (model.base, model.down) or model.attention != "shared_diff"
+    return variant.attention == model.attention and reading

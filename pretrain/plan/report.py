@@ -1,0 +1,177 @@
+"""A Plan as text: one screen, the answers first.
+
+In: a Plan. Out: lines. Always: every figure is the Plan's; units stand beside them, assumptions below them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pretrain.deepspeed_config import accumulation_steps
+from pretrain.plan.exchange import Exchange
+from pretrain.plan.plan import USABLE, Plan
+from pretrain.plan.time import peak_flops
+
+GIB = 2**30
+ROWS = {
+    "embedding": ("embedding",),
+    "query and key (base)": ("query and key", "query and key base"),
+    "low-rank updates": ("query and key updates",),
+    "value": ("value",),
+    "output": ("output",),
+    "ffn": ("ffn",),
+    "lambda and norms": ("lambda", "head norm", "block norms", "final norm"),
+    "head": ("head",),
+}
+"""rows of the table of parameters, and the parts that each adds up"""
+STEP_ROWS = {
+    "compute": "compute, slowest stage",
+    "tensor": "tensor-parallel exchanges",
+    "boundaries": "between stages",
+    "bubble": "pipeline bubble",
+    "data": "once per step: gradients, weights",
+    "update": "optimizer",
+    "total": "total",
+}
+"""parts of StepTime in words"""
+
+
+def report(plan: Plan) -> list[str]:
+    """The whole text."""
+    sections = [summary(plan), parameters(plan), memory(plan), step(plan), communication(plan)]
+    return [line for section in sections for line in (*section, "")][:-1]
+
+
+def summary(plan: Plan) -> list[str]:
+    """What is planned, and the four figures that matter."""
+    config, time = plan.config, plan.times[plan.config.model.attention]
+    return [
+        f"{config.name}: {plan.chosen.name}, {_count(plan.chosen.total)} parameters",
+        f"  on      {plan.topology.world_size} x {plan.cluster.device_name}: {plan.topology.describe()}, "
+        f"ZeRO {config.parallel.zero_stage}, {config.train.precision}",
+        f"  step    {config.batch.global_size} x {config.data.sequence_length} = {time.tokens:,} tokens in "
+        f"micro-batches of {config.batch.micro_size} sequences, {accumulation_steps(config, plan.topology)} for each "
+        f"replica, about "
+        f"{_duration(time.total)} (MFU {time.model_flops_utilization:.0%})",
+        f"  run     {config.train.steps:,} steps, {_count(config.train.steps * time.tokens)} tokens, "
+        f"about {_duration(config.train.steps * time.total)}",
+        f"  memory  {plan.memory.total / GIB:.1f} of {plan.cluster.device.memory / GIB:.0f} GiB on the most loaded "
+        f"device, rank {plan.memory.rank} (stage {plan.memory.stage})",
+        *(f"  NOTE    {note}" for note in plan.notes()),
+    ]
+
+
+def parameters(plan: Plan) -> list[str]:
+    """Parameters by part: the config's model, and the same with every other attention."""
+    heading = ["standard", "diff", "diff_v2", "layer/layer", "layer/head", "head/layer", "head/head"]
+    marked = [f"*{name}" if size.chosen else name for name, size in zip(heading, plan.sizes, strict=True)]
+    diff = next(size for size in plan.sizes if size.name == "diff")
+    rows = [["parameters, millions", *marked]]
+    for row, parts in ROWS.items():
+        rows.append([row, *(_millions(sum(size.parameters.get(part, 0) for part in parts)) for size in plan.sizes)])
+    rows.append(["total", *(_millions(size.total) for size in plan.sizes)])
+    rows.append(["query and key / diff's", *(f"{size.query_and_key / diff.query_and_key:.0%}" for size in plan.sizes)])
+    rows.append(["GFLOP per token", *(f"{size.flops_per_token / 1e9:,.2f}" for size in plan.sizes)])
+    return [
+        *_table(rows),
+        "  (the last four columns: shared_diff, base/down; * this config. FLOP per token, forward and backward:",
+        "   3 x (L x (2 x the block's matrices + 8 T H K) + 2 V D); T x T in full, recomputation not counted)",
+    ]
+
+
+def memory(plan: Plan) -> list[str]:
+    """Memory of the most loaded rank."""
+    held, state = plan.memory, plan.memory.state
+    mode = plan.config.train.activation_checkpointing
+    micro = "micro-batch" if held.in_flight == 1 else "micro-batches"
+    parts = [
+        ("weights", state.weights, ""),
+        ("gradients", state.gradients, "with their fp32 sums" if plan.config.train.precision == "bf16" else ""),
+        ("fp32 master weights", state.master, ""),
+        ("Adam moments", state.adam, ""),
+        ("reduction bucket", state.bucket, "deepspeed.zero_optimization.reduce_bucket_size"),
+        ("activations", held.activations, f"checkpointing {mode}, {held.in_flight} {micro} in flight"),
+        ("logits and loss, or recomputation", held.transient, "the larger"),
+        ("total", held.total, f"{USABLE:.0%} of {plan.cluster.device.memory / GIB:.0f} GiB are usable"),
+    ]
+    rows = [[f"GiB on rank {held.rank}", "", ""]]
+    rows += [[name, f"{size / GIB:.2f}", note] for name, size, note in parts if size]
+    totals = ", ".join(f"{mode} {other.total / GIB:.2f}" for mode, other in plan.memory_by_mode.items())
+    return [*_table(rows, left={0, 2}), f"  (the total by activation checkpointing: {totals})"]
+
+
+def step(plan: Plan) -> list[str]:
+    """Seconds of a step, for `diff` and `shared_diff` side by side."""
+    kinds = list(plan.times)
+    rows = [["seconds per step (estimate)", *kinds]]
+    rows += [
+        [words, *(f"{getattr(plan.times[kind], name):.3f}" for kind in kinds)] for name, words in STEP_ROWS.items()
+    ]
+    rows.append(["tokens per second", *(f"{plan.times[kind].tokens_per_second:,.0f}" for kind in kinds)])
+    rows.append(["MFU", *(f"{plan.times[kind].model_flops_utilization:.1%}" for kind in kinds)])
+    device = plan.cluster.device
+    return [
+        *_table(rows),
+        f"  (assumed: products at {plan.cluster.efficiency:.0%} of {peak_flops(plan.config, device) / 1e12:.0f} "
+        f"TFLOP/s; {device.link / 1e9:.0f} GB/s inside nodes of {plan.cluster.gpus_per_node}, "
+        f"{device.network / 1e9:.0f} GB/s per GPU between them; nothing overlapped)",
+    ]
+
+
+def communication(plan: Plan) -> list[str]:
+    """What the most loaded rank exchanges in one step, for `diff` and `shared_diff` side by side."""
+    kinds = list(plan.communication)
+    keys = dict.fromkeys(_key(exchange) for kind in kinds for exchange in plan.communication[kind])
+    groups = list(dict.fromkeys(group for group, _, _ in keys))
+    found = {kind: {_key(exchange): exchange for exchange in plan.communication[kind]} for kind in kinds}
+    rows = [[f"MB per step, rank {plan.memory.rank}", "ranks", "operation", *kinds]]
+    for key in sorted(keys, key=lambda key: groups.index(key[0])):
+        group, operation, purpose = key
+        exchanges = [found[kind].get(key) for kind in kinds]
+        size = len(next(exchange for exchange in exchanges if exchange is not None).ranks)
+        rows.append([f"{group}: {purpose}", str(size), operation, *(_megabytes(exchange) for exchange in exchanges)])
+    sent = [_million_bytes(sum(exchange.wire_bytes for exchange in plan.communication[kind])) for kind in kinds]
+    rows.append(["sent by this rank (ring algorithms)", "", "", *sent])
+    lines = _table(rows, left={0, 2})
+    notes = ["  (whole tensors, summed over the step's calls; counted in real steps by tests/parallel/test_ledger.py)"]
+    if plan.config.deepspeed:
+        notes.append("  (the deepspeed section's settings may move bytes in ways that the formula does not follow)")
+    return [*lines, *notes] if keys else ["one process: nothing to communicate"]
+
+
+def _key(exchange: Exchange) -> tuple[str, str, str]:
+    return exchange.group, exchange.operation, exchange.purpose
+
+
+def _table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
+    """Rows as aligned lines, numbers to the right; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((("" if number == 0 else "  ") + "  ".join(cells)).rstrip())
+    return lines
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.1f}" if count else "-"
+
+
+def _million_bytes(count: float) -> str:
+    return f"{count / 1e6:,.1f}" if count >= 5e4 else ("<0.1" if count else "-")
+
+
+def _megabytes(exchange: Exchange | None) -> str:
+    return _million_bytes(exchange.whole_bytes) if exchange is not None else "-"
+
+
+def _count(count: float) -> str:
+    return f"{count / 1e9:.3f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60), ("s", 1)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{1000 * seconds:.2g} ms"

@@ -1,0 +1,199 @@
+"""Looks after a run while it trains: one question after every step, whether and how it ends here.
+
+In: the result of each step, and what the signals, the spike rule and the clocks of all ranks say.
+Out: None, or an Ending that is equal on every rank; skipped steps on record; slow nodes named.
+Always: one collective call of three integers per step; ranks that disagree about a step end the run, because they
+would train different models from there on.
+"""
+
+import json
+import math
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from common.files import write_atomically
+from data.stream import TokenStream
+from pretrain.config import RunConfig
+from pretrain.engine import Engine, StepResult
+from pretrain.resilience.attempts import SKIPPED_FILE, Attempt, Outcome
+from pretrain.resilience.rollback import read_rollbacks, roll_back, samples_of
+from pretrain.resilience.signals import StopSignal, describe_signal
+from pretrain.resilience.spikes import SpikeGuard
+from pretrain.resilience.stragglers import StragglerReport, WorkTimer
+from pretrain.resilience.watchdog import Watchdog
+from pretrain.sinks import read_metrics
+from pretrain.topology import Topology, device_of
+
+STRAGGLER_EVERY = 20
+"""steps between comparisons of the nodes' own work; short ones would compare noise"""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why training ends now."""
+
+    outcome: Outcome
+    reason: str
+
+    @property
+    def saves(self) -> bool:
+        """Whether the last step is worth a checkpoint; a rollback throws it away."""
+        return self.outcome is Outcome.STOPPED
+
+
+class Supervisor:
+    """Every rank has one and asks it after the same steps."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        topology: Topology,
+        attempt: Attempt,
+        stop: StopSignal,
+        guard: SpikeGuard,
+        watchdog: Watchdog,
+        engine: Engine,
+        stream: TokenStream,
+    ) -> None:
+        """A collective call: the ranks tell each other their nodes."""
+        self.guard = guard
+        self._config = config
+        self._topology = topology
+        self._attempt = attempt
+        self._stop = stop
+        self._watchdog = watchdog
+        self._timer = WorkTimer(engine.deepspeed.module)
+        self._stream = stream
+        self._hosts = _hosts_of_ranks(topology)
+        per_stage = topology.tensor_size * topology.data_size
+        self._stragglers = StragglerReport(self._hosts, [rank // per_stage for rank in range(topology.world_size)])
+        self._skipped_file = config.run_folder / SKIPPED_FILE
+
+    def starts(self, step: int) -> None:
+        """Training begins at ``step``: puts that on record, and forgets what an earlier start skipped after it."""
+        self._watchdog.beat(step)
+        if not self._topology.is_main:
+            return
+        self._attempt.start(step, hosts=self._hosts, topology=self._topology.describe())
+        if self._skipped_file.exists():
+            kept = [line for line in read_metrics(self._skipped_file) if line["step"] <= step]
+            write_atomically(self._skipped_file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def batches(self, batches: Iterator[Item]) -> Iterator[Item]:
+        """``batches``, with the waiting time for each counted as this rank's own work."""
+        return self._timer.batches(batches)
+
+    def after_step(self, step: int, result: StepResult) -> Ending | None:
+        """To be asked after step ``step``, counted from 0, on every rank."""
+        done = step + 1
+        received, applied, skipped = self._largest([self._stop.received, result.applied, not result.applied])
+        if applied and skipped:
+            raise RuntimeError(f"step {done}: some ranks applied it and others did not; loss {result.loss}")
+        self.alive(done)
+        if self._topology.is_main:
+            self._attempt.progress(done)
+        if not result.applied:
+            self._record_skip(step, result)
+        self.guard.took(step, result.loss, result.grad_norm, result.applied)
+        if done % STRAGGLER_EVERY == 0:
+            self._report_stragglers()
+        too_many = self.guard.steps_to_roll_back()
+        if too_many:
+            return self._rollback(too_many)
+        if received and done < self._config.train.steps:
+            return Ending(Outcome.STOPPED, describe_signal(signal.Signals(received)))
+        return None
+
+    def alive(self, done: int) -> None:
+        """Something other than a step has been finished, too: an evaluation, a save."""
+        self._watchdog.beat(done)
+
+    def conclude(self, ending: Ending | None) -> Outcome:
+        """Does and records what the end asks for, once the last save is over; a collective call."""
+        if ending is None:
+            announce_end(self._attempt, self._topology, self._config)
+            outcome = Outcome.FINISHED
+        else:
+            outcome = ending.outcome
+            if self._topology.is_main:
+                self._end_early(ending)
+        if self._topology.world_size > 1:
+            dist.barrier()  # no rank leaves while rank 0 writes
+        return outcome
+
+    def _end_early(self, ending: Ending) -> None:
+        reason = ending.reason
+        if ending.outcome is Outcome.ROLLED_BACK:
+            steps = self.guard.steps_to_roll_back()
+            samples = samples_of(self._stream, steps, self._config.batch.schedule)
+            reason += f"; going back to step {roll_back(self._config.run_folder, steps, samples)}"
+        self._attempt.end(ending.outcome, reason)
+        print(f"{ending.outcome}: {self._config.run_folder} ({reason})", flush=True)
+
+    def _rollback(self, steps: list[int]) -> Ending:
+        nearby = min(steps) - self._config.resilience.spike_window
+        before = sum(1 for done in read_rollbacks(self._config.run_folder) if min(done["skipped_steps"]) >= nearby)
+        what = f"{len(steps)} steps skipped since step {min(steps) + 1}"
+        if before >= self._config.resilience.max_rollbacks:
+            return Ending(Outcome.GAVE_UP, f"{what}, after {before} rollbacks; see {SKIPPED_FILE} and docs/failures.md")
+        return Ending(Outcome.ROLLED_BACK, f"{what}; their samples are left out from now on")
+
+    def _record_skip(self, step: int, result: StepResult) -> None:
+        if not self._topology.is_main:
+            return
+        reason = self.guard.reason_to_skip(result.loss, result.grad_norm)
+        line = {
+            "step": step + 1,
+            "reason": reason,
+            "loss": _json_number(result.loss),
+            "grad_norm": _json_number(result.grad_norm),
+            "samples": samples_of(self._stream, [step], self._config.batch.schedule),
+        }
+        with self._skipped_file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"step {step + 1} skipped: {reason}", flush=True)
+
+    def _report_stragglers(self) -> None:
+        if self._topology.world_size == 1:
+            return
+        own = torch.tensor([self._timer.take()], dtype=torch.float64, device=device_of(self._topology))
+        everyone = [torch.empty_like(own) for _ in range(self._topology.world_size)]
+        dist.all_gather(everyone, own)
+        if self._topology.is_main:
+            for line in self._stragglers.judge([float(seconds) for seconds in everyone]):
+                print(line, flush=True)
+
+    def _largest(self, values: Sequence[int]) -> list[int]:
+        """The largest value of any rank, for each place; a collective call."""
+        if self._topology.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.int64, device=device_of(self._topology))
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return [int(value) for value in tensor.tolist()]
+
+
+def _json_number(value: float) -> float | str:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else str(value)
+
+
+def announce_end(attempt: Attempt, topology: Topology, config: RunConfig) -> None:
+    """Says and records, once, that the run has taken its last step."""
+    if topology.is_main:
+        attempt.end(Outcome.FINISHED, f"all {config.train.steps} steps are done")
+        print(f"finished: {config.run_folder} ({config.train.steps} steps; raise train.steps to go on)", flush=True)
+
+
+def _hosts_of_ranks(topology: Topology) -> list[str]:
+    hosts = [socket.gethostname()] * topology.world_size
+    if topology.world_size > 1:
+        dist.all_gather_object(hosts, hosts[0])
+    return hosts

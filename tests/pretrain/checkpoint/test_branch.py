@@ -1,0 +1,80 @@
+"""A new run from another run's checkpoint: its weights, exactly, also as another reading of the attention."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from data.config import DataConfig
+from model.config import ModelConfig
+from pretrain.checkpoint.conversion import check_convertible
+from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig, TrainConfig
+from tests.pretrain.test_run import config_for, losses, train
+from tests.world import run_world
+
+
+@pytest.fixture(scope="module")
+def origin(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run of the default reading; every checkpoint kept."""
+    config = config_for(corpus, tmp_path_factory.mktemp("origin"), checkpoint=CheckpointConfig(every=12, keep=0))
+    run_world(1, train, config)
+    return config
+
+
+def branch_of(origin: RunConfig, run_dir: Path, at: str = "", **sections: object) -> RunConfig:
+    settings = CheckpointConfig(every=0, branch_from=str(origin.run_folder / at))
+    constant = replace(origin.schedule, final_ratio=1.0, warmup_steps=0)
+    train_config = TrainConfig(steps=3)
+    config = replace(origin, run_dir=str(run_dir), checkpoint=settings, schedule=constant, train=train_config)
+    return replace(config, **sections)  # type: ignore[arg-type]
+
+
+def test_other_sequence_length_and_rope_theta_start_where_the_origin_ended(origin: RunConfig, tmp_path: Path) -> None:
+    data = replace(origin.data, sequence_length=64)
+    model = replace(origin.model, rope_theta=640000.0)
+    run_world(1, train, branch_of(origin, tmp_path, data=data, model=model))
+    assert [step for step, _ in losses(tmp_path)] == [1, 2, 3]
+    assert losses(tmp_path)[0][1] < losses(origin.run_folder)[10][1]
+
+
+READINGS = {
+    "diff": {"attention": "diff"},
+    "base-head": {"base": "head"},
+    "down-head": {"down": "head"},
+    "both-head": {"base": "head", "down": "head"},
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_a_converted_branch_computes_what_the_origin_computes(
+    reading: str, tensor: int, origin: RunConfig, tmp_path: Path
+) -> None:
+    same = branch_of(origin, tmp_path / "same", at="checkpoints/step_00000012")
+    model = replace(origin.model, **READINGS[reading])
+    other = branch_of(origin, tmp_path / "other", at="checkpoints/step_00000012", model=model)
+    run_world(1, train, same)
+    run_world(tensor, train, replace(other, parallel=ParallelConfig(tensor=tensor)))
+    assert losses(tmp_path / "other")[0][1] == pytest.approx(losses(tmp_path / "same")[0][1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ({}, {"num_layers": 3}, "model.num_layers: is 3"),
+        ({"attention": "diff"}, {}, "model.attention: is shared_diff"),
+        ({}, {"rank": 5}, "model.rank: is 5"),
+        ({"base": "head"}, {"base": "layer"}, "model.base: is layer"),
+    ],
+)
+def test_what_cannot_follow_is_refused_by_name(source: dict[str, object], target: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_convertible(ModelConfig(**source), ModelConfig(**target), "runs/a")  # type: ignore[arg-type]
+    assert said in str(error.value)
+
+
+def test_an_origin_that_is_none_is_named(origin: RunConfig, tmp_path: Path) -> None:
+    config = branch_of(origin, tmp_path / "run", at="nothing", data=DataConfig(origin.data.train, sequence_length=32))
+    with pytest.raises(RuntimeError, match="neither a checkpoint nor a run folder"):
+        run_world(1, train, config)

@@ -1,0 +1,114 @@
+"""The memory of a rank: the state is what an engine holds after a step, the total is close to a real step's peak."""
+
+import gc
+from dataclasses import replace
+
+import pytest
+
+from pretrain.config import RunConfig
+from pretrain.plan.activations import CPU
+from pretrain.plan.memory import RankMemory, State, most_loaded, rank_memory
+from pretrain.topology import plan_topology
+from tests.live_bytes import LiveBytes
+from tests.parallel.training import TINY, start_engine, variant
+from tests.world import run_world
+
+SCALARS = 1000
+"""bytes of losses, norms and step counters, one for each parameter, which the formula leaves out"""
+PEAK = 0.07
+"""tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
+BUCKET = 20_000
+
+
+def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, RankMemory]]:
+    """By case: bytes of this rank's tensors after a step, their peak in the second, and the plan."""
+    from megatron.core import parallel_state
+
+    result = {}
+    for name, config in configs.items():
+        with LiveBytes() as live:
+            engine, feed = start_engine(config)
+            batches = list(feed.steps(0, 2))
+            engine.train_step(batches[0], 1e-3)
+            gc.collect()
+            at_rest = live.now - sum(tensor_bytes(batch) for batch in batches)
+            live.peak = live.now
+            engine.train_step(batches[1], 1e-3)
+        result[name] = at_rest, live.peak, rank_memory(config, engine.topology, CPU)
+        parallel_state.destroy_model_parallel()
+    return result
+
+
+def tensor_bytes(micro_batches) -> int:
+    return sum(batch.tokens_BT.nbytes + batch.labels_BT.nbytes for batch in micro_batches)
+
+
+def small(precision: str = "fp32", recompute: str = "none", **parallel: object) -> RunConfig:
+    config = variant(
+        model={"num_layers": 4, "vocab_size": 480},
+        data={"sequence_length": 96},
+        parallel=parallel,
+        batch={"micro_size": 2},
+        train={"precision": precision, "activation_checkpointing": recompute},
+    )
+    bucket = {"zero_optimization": {"reduce_bucket_size": BUCKET}} if config.parallel.zero_stage else {}
+    return replace(config, deepspeed=bucket)
+
+
+DATA_PARALLEL = {
+    **{f"fp32 zero{stage}": small(zero_stage=stage) for stage in range(4)},
+    **{f"bf16 zero{stage}": small("bf16", zero_stage=stage) for stage in (1, 2, 3)},
+}
+SPLIT = {
+    "pipeline, full": small("bf16", "full", pipeline=2, zero_stage=1),
+    "sequence, selective": small("bf16", "selective", tensor=2, sequence=True, zero_stage=1),
+}
+
+
+def held_at_rest(name: str, state: State) -> int:
+    """What of the state is there between two steps: gradients only where DeepSpeed keeps a place for their sums."""
+    held = state.weights + state.master + state.adam
+    if name == "bf16 zero1":
+        held += state.weights * 2  # the fp32 sums, as many as there are padded weights of 2 bytes
+    if "zero3" in name:
+        held += state.gradients + state.bucket
+    return held
+
+
+@pytest.fixture(scope="module")
+def measured() -> list[dict[str, tuple[int, int, RankMemory]]]:
+    return run_world(2, measure, {**DATA_PARALLEL, **SPLIT})
+
+
+def test_the_state_is_what_an_engine_holds(measured) -> None:
+    for cases in measured:
+        for name in DATA_PARALLEL:
+            at_rest, _, planned = cases[name]
+            assert 0 <= at_rest - held_at_rest(name, planned.state) < SCALARS, name
+
+
+def test_the_total_is_close_to_the_peak_of_a_step(measured) -> None:
+    for cases in measured:
+        for name, (_, peak, planned) in cases.items():
+            assert planned.total == pytest.approx(peak, rel=PEAK), name
+
+
+def test_the_first_stage_has_most_micro_batches_in_flight_and_the_last_the_logits() -> None:
+    config = replace(small("bf16", pipeline=3), batch=replace(TINY.batch, global_size=8, micro_size=1))
+    stages = [rank_memory(config, plan_topology(config.parallel, 6, rank=rank)) for rank in (0, 2, 4)]
+    assert [(memory.stage, memory.in_flight) for memory in stages] == [(0, 3), (1, 2), (2, 1)]
+    assert [memory.transient > 0 for memory in stages] == [False, False, True]
+    few = replace(config, batch=replace(config.batch, global_size=4))
+    assert rank_memory(few, plan_topology(config.parallel, 6)).in_flight == 2
+
+
+def test_the_most_loaded_rank_is_the_first_of_the_stage_that_needs_most() -> None:
+    config = replace(
+        small("bf16", pipeline=2, tensor=2, sequence=True, zero_stage=1), model=replace(TINY.model, vocab_size=96_000)
+    )
+    topology = plan_topology(config.parallel, 8)
+    heaviest = most_loaded(config, topology)
+    stages = [rank_memory(config, replace(topology, rank=rank)) for rank in range(8)]
+    assert heaviest.rank == 4
+    assert heaviest.total == max(memory.total for memory in stages)
+    assert len({memory.total for memory in stages}) == 2

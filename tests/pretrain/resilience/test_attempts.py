@@ -1,0 +1,77 @@
+"""What an attempt leaves behind can be read at any moment, and by whoever starts next."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from pretrain.resilience.attempts import (
+    ATTEMPT_VARIABLE,
+    Attempt,
+    Outcome,
+    current_attempt,
+    next_attempt,
+    read_attempts,
+    recorded_failures,
+)
+
+
+def test_an_attempt_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    attempt = next_attempt(tmp_path)
+    attempt.launch(job="12", nodes=["node1"])
+    attempt.start(10, hosts=["node1"])
+    for step in range(11, 14):
+        attempt.progress(step)
+    [running] = read_attempts(tmp_path)
+    assert (running.number, running.outcome, running.last_step) == (1, None, 13)
+    attempt.end(Outcome.STOPPED, "SIGTERM:\npreempted")
+    [ended] = read_attempts(tmp_path)
+    assert ended.outcome is Outcome.STOPPED
+    assert ended.end["reason"] == "SIGTERM: preempted"
+    assert next_attempt(tmp_path).number == 2
+
+
+def test_half_a_file_is_no_file(tmp_path: Path) -> None:
+    attempt = next_attempt(tmp_path)
+    attempt.launch(job="12", nodes=[])
+    (attempt.folder / "end.json").write_text('{"outcome": "fin')
+    (attempt.folder / "progress").write_text("")
+    [record] = read_attempts(tmp_path)
+    assert (record.outcome, record.last_step) == (None, 0)
+
+
+def test_the_launcher_names_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ATTEMPT_VARIABLE, raising=False)
+    assert current_attempt(tmp_path).number == 0
+    monkeypatch.setenv(ATTEMPT_VARIABLE, "7")
+    assert current_attempt(tmp_path).number == 7
+
+
+def test_a_start_without_a_launcher_forgets_the_one_before(tmp_path: Path) -> None:
+    for outcome in (Outcome.STOPPED, None):
+        attempt = Attempt(tmp_path, 0)
+        attempt.start(0)
+        if outcome is not None:
+            attempt.progress(5)
+            attempt.end(outcome, "because")
+    [record] = read_attempts(tmp_path)
+    assert (record.outcome, record.step) == (None, None)
+
+
+def test_what_ends_a_rank_is_on_record(tmp_path: Path) -> None:
+    attempt = next_attempt(tmp_path)
+    attempt.launch(job="12", nodes=[])
+    with pytest.raises(RuntimeError), recorded_failures(attempt, rank=3):
+        raise RuntimeError("no\nluck")
+    [record] = read_attempts(tmp_path)
+    assert [error["error"] for error in record.files("rank_*.error.json")] == ["RuntimeError: no luck"]
+    with pytest.raises(InputError), recorded_failures(attempt, rank=0):
+        raise InputError("data.train: no such folder")
+    [record] = read_attempts(tmp_path)
+    assert record.outcome is Outcome.BAD_INPUT
+
+
+def test_bad_input_without_a_launcher_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError), recorded_failures(Attempt(tmp_path, 0), rank=0):
+        raise InputError("data.train: no such folder")
+    assert not list(tmp_path.iterdir())
