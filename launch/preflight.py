@@ -33,18 +33,18 @@ def main(arguments: list[str]) -> int:
     if connected > 1:
         _look_at_nodes(config)
     else:
-        _look_at_plan(config, settings.world_size or connected, settings.device)
+        _look_at_plan(config, settings.world_size or connected, connected, settings.device)
     return 0
 
 
-def _look_at_plan(config: RunConfig, world_size: int, device: str) -> None:
+def _look_at_plan(config: RunConfig, world_size: int, connected: int, device: str) -> None:
     from launch.checks.finding import Level, refuse_errors
     from launch.checks.model import check_model
     from launch.checks.plan import check_folders, check_topology
 
     topology = check_topology(config, world_size)
     model = check_model(config, world_size, device) if topology.level is Level.OK else []
-    findings = [topology, *model, *check_folders(config)]
+    findings = [topology, *model, *check_folders(config, elsewhere=world_size > connected)]
     for finding in findings:
         print(finding, flush=True)
     refuse_errors(findings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.errors import InputError
+from model.counts import parameter_counts
 from pretrain.config import RunConfig
 from pretrain.topology import Topology
 
@@ -24,6 +25,10 @@ OWNED = {
     "zero_optimization.stage": "parallel.zero_stage",
     "pipeline": "the parallel section",
 }
+
+
+LARGEST_BUCKET = 500_000_000
+"""gradients that DeepSpeed reduces at once, its own default"""
 
 
 def accumulation_steps(config: RunConfig, topology: Topology) -> int:
@@ -43,13 +48,18 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
         "steps_per_print": 10**12,  # the trainer reports
         "gradient_clipping": 0.0 if clips_itself(config) else config.optimizer.gradient_clipping,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": config.parallel.zero_stage},
+        "zero_optimization": {
+            "stage": config.parallel.zero_stage,
+            # The buffer is allocated in full, however small the model.
+            "reduce_bucket_size": min(LARGEST_BUCKET, sum(parameter_counts(config.model).values())),
+        },
         # With sequence parallelism the stages exchange already split activations; splitting them again sends noise.
         "pipeline": {"pipe_partitioned": False, "grad_partitioned": False},
     }
     if config.train.precision == "bf16":
         settings["bf16"] = {"enabled": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
+        settings["communication_data_type"] = "fp32"  # the sum over data-parallel ranks is accumulation, too
     return _merge(settings, config.deepspeed)
 
 

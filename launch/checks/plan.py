@@ -23,11 +23,22 @@ def check_topology(config: RunConfig, world_size: int) -> Finding:
     return Finding("topology", f"{world_size} processes: {topology.describe()}, {steps} micro-batches per step")
 
 
-def check_folders(config: RunConfig) -> list[Finding]:
-    """Can this machine read the data and write the run's folder, and is there room?"""
+def check_folders(config: RunConfig, elsewhere: bool) -> list[Finding]:
+    """Can this machine read the data and write the run's folder, and is there room?
+
+    Args:
+        elsewhere: the run is planned for other machines, so that what is missing on this one is a warning only.
+    """
     data, run = data_problem(config), writing_problem(config.run_folder)
-    return [
+    findings = [
         Finding("data", data or "a sample reads back", Level.ERROR if data else Level.OK),
         Finding("run folder", run or f"{config.run_folder} can be written", Level.ERROR if run else Level.OK),
         check_space(config),
     ]
+    return [_warning(finding) for finding in findings] if elsewhere else findings
+
+
+def _warning(finding: Finding) -> Finding:
+    if finding.level is not Level.ERROR:
+        return finding
+    return Finding(finding.what, f"{finding.text} (on this machine; the run is planned for others)", Level.WARNING)

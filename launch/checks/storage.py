@@ -51,10 +51,9 @@ def check_space(config: RunConfig) -> Finding:
 
 
 def writing_problem(folder: Path) -> str | None:
-    """Why this process cannot write into ``folder``, or None."""
-    probe = folder / f".probe_{os.getpid()}"
+    """Why this process cannot write into ``folder``, or into the nearest folder above it that exists; or None."""
+    probe = _existing(folder) / f".probe_{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
         probe.unlink()
     except OSError as error:

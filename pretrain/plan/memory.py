@@ -16,7 +16,7 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
 
 With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients (pretrain/gradients.py).
 `live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
-`reduce_bucket_size` gradients of 4 or 2 bytes, whatever the model's size.
+`reduce_bucket_size` gradients (pretrain/deepspeed_config.py) of 4 bytes, or 2 if they are communicated so.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
@@ -120,7 +120,7 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     if stage == 0:
         return State(weights=4 * sum(sizes), gradients=4 * sum(sizes), master=0, adam=8 * sum(sizes), bucket=0)
     reduction = deepspeed_config(config, topology)["zero_optimization"]
-    bucket = int(reduction.get("reduce_bucket_size", 5e8)) * gradient_bytes(config, topology)
+    bucket = int(reduction["reduce_bucket_size"]) * gradient_bytes(config, topology)
     if stage == 3:
         whole = sum(padded_size(size, ranks) for size in sizes)
         persistent = sum(size for size in sizes if size <= zero3_limits(config, topology).persistence)

@@ -154,9 +154,22 @@ def test_a_plan_is_checked_without_nodes(corpus: Path, tmp_path: Path, capsys: p
     path.write_text(to_yaml(config_for(corpus, tmp_path / "run")))
     assert run_command(main, ["preflight", f"--config={path}", "--world-size=2"]) == 0
     assert "preflight ok      topology: 2 processes: tensor 1 x pipeline 1 x data 2" in capsys.readouterr().out
-    wrong = ["--world-size=3", "--data.train=[{path: /nowhere}]"]
+    assert not (tmp_path / "run").exists(), "a plan leaves nothing behind"
+    wrong = ["--batch.micro_size=3", "--data.train=[{path: /nowhere}]"]
     assert run_command(main, ["preflight", f"--config={path}", *wrong]) == 2
     error = capsys.readouterr().err
     assert "batch.global_size: must be a multiple of" in error
     assert "/nowhere" in error
     assert error.count("\n") == 1
+
+
+def test_a_desk_may_lack_what_the_planned_machines_have(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(config_for(corpus, tmp_path / "run")))
+    missing = ["--data.train=[{path: /nowhere}]"]
+    assert run_command(main, ["preflight", f"--config={path}", "--world-size=2", *missing]) == 0
+    [told] = [line for line in capsys.readouterr().out.splitlines() if "/nowhere" in line]
+    assert told.startswith("preflight WARNING data:")
+    assert "on this machine" in told

@@ -91,8 +91,8 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
         {
             **{f"zero{stage}": with_model(split(zero_stage=stage), **ODD) for stage in range(4)},
             **{f"zero{stage} bf16": bf16(with_model(split(zero_stage=stage), **ODD)) for stage in (1, 2, 3)},
-            "zero2 bf16, gradients in fp32": replace(
-                bf16(split(zero_stage=2)), deepspeed={"communication_data_type": "fp32"}
+            "zero2 bf16, gradients in bf16": replace(
+                bf16(split(zero_stage=2)), deepspeed={"communication_data_type": "bf16"}
             ),
         },
     ),
