@@ -5,11 +5,21 @@ Always: the message names the setting or file, what is wrong with it, and what w
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Bad input: a wrong setting, a missing or damaged file. Its text is the one line that the user reads."""
+
+
+@contextmanager
+def named(setting: str) -> Iterator[None]:
+    """Puts ``setting`` in front of an error that knows the file, but not who asked for it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{setting}: {error}") from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

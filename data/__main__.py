@@ -95,11 +95,15 @@ def _flag(arguments: list[str], flag: str) -> list[str]:
 
 
 def _join_lists(arguments: list[str], flag: str) -> list[str]:
-    """``--input a b`` as the ``--input=[a, b]`` that the parser reads."""
+    """``--input a b`` and ``--input=a`` as the ``--input=[a, b]`` that the parser reads."""
     joined: list[str] = []
     values: list[str] = []
     inside = False
     for argument in arguments:
+        if argument.startswith(f"{flag}=") and not argument.startswith(f"{flag}=["):
+            inside = False
+            values.append(argument.removeprefix(f"{flag}="))
+            continue
         if argument == flag or argument.startswith("--"):
             inside = argument == flag
         elif inside:

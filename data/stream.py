@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import InputError
+from common.errors import InputError, named
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
 from data.skip import SkipList
@@ -187,9 +187,10 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     sources = open_sources(config)
     check_alike(sources)
     if check_files and sum(len(source.manifest.shards) for source in sources) <= CHECKED_SHARDS:
-        for source in sources:
-            if source.reader.is_local:
-                source.reader.check_files()
+        with named("data.train"):
+            for source in sources:
+                if source.reader.is_local:
+                    source.reader.check_files()
     return TokenStream(config, seed, sources)
 
 
@@ -197,9 +198,10 @@ def open_validation(config: DataConfig, *, check_files: bool = True) -> Validati
     """Opens the held-out data, if the config names any. Raises InputError as ``open_stream`` does."""
     if config.validation is None:
         return None
-    source = open_source(config.validation, config.cache)
-    if check_files and source.reader.is_local and len(source.manifest.shards) <= CHECKED_SHARDS:
-        source.reader.check_files()
+    with named("data.validation"):
+        source = open_source(config.validation, config.cache)
+        if check_files and source.reader.is_local and len(source.manifest.shards) <= CHECKED_SHARDS:
+            source.reader.check_files()
     stream = Validation(source, config.sequence_length)
     if stream.num_samples == 0:
         raise InputError(
@@ -213,7 +215,8 @@ def open_sources(config: DataConfig) -> list[TokenSource]:
     """Every source that some stage names, once, in the order of naming."""
     mixtures = [config.train, *(stage.train or [] for stage in config.stages)]
     paths = dict.fromkeys(source.path for mixture in mixtures for source in mixture)
-    return [open_source(path, config.cache) for path in paths]
+    with named("data.train"):
+        return [open_source(path, config.cache) for path in paths]
 
 
 def check_alike(sources: list[TokenSource]) -> None:

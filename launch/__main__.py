@@ -6,6 +6,7 @@ import sys
 
 from common.cli import run_command
 from common.errors import InputError, nearest
+from launch.relay import SignalRelay
 
 COMMANDS = {
     "local": ("launch.local", "train on this machine: torchrun with checks before it"),
@@ -16,6 +17,9 @@ COMMANDS = {
     "begin": ("launch.slurm.begin", "open an attempt (run by the batch script)"),
     "conclude": ("launch.slurm.conclude", "judge an attempt that has ended (run by the batch script)"),
 }
+
+
+STARTS_RANKS = {"local", "torchrun"}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +33,8 @@ def main(arguments: list[str]) -> int:
         raise InputError(
             f"launch {command}: no such command{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
         )
+    if command in STARTS_RANKS:
+        SignalRelay().start()
     module = importlib.import_module(COMMANDS[command][0])
     status: int = module.main(rest)
     return status

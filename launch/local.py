@@ -1,8 +1,9 @@
 """`python -m launch local --nproc N --config configs/X.yaml [--section.key value ...]`
 
 In: the training's own arguments. Out: the training on this machine, and its exit status.
-Always: a wrong config is one line and status 2 before any process starts; a run that was asked to stop ends with
-status 75 and goes on where it was when the same command is given again; one that rolled back starts again at once.
+Always: a wrong config, or data that does not fit it, is one line and status 2 before any process starts; a run that was
+asked to stop ends with status 75 and goes on where it was when the same command is given again; one that rolled back
+starts again at once.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import time
 
 from common.cli import parse_config
 from common.errors import InputError
-from launch.torchrun import NodePlan, relay_signals, run_node
+from launch.torchrun import NodePlan, run_node
 from launch.verdict import Action, close_attempt, decide
 from pretrain.config import RunConfig
 from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt
@@ -22,10 +23,10 @@ STOPPED_STATUS = 75
 def main(arguments: list[str]) -> int:
     """Checks the config, then trains until the run is finished, stopped, or has crashed too often."""
     settings, training = _parse(arguments)
-    relay_signals()
     config = parse_config(RunConfig, training, "python -m launch local")
     processes = settings.nproc or _devices()
     check(config, processes)
+    check_data(config)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
     job = f"local {os.getpid()} {time.time():.0f}"
     while True:
@@ -51,6 +52,13 @@ def check(config: RunConfig, processes: int) -> None:
     from pretrain.topology import plan_topology
 
     check_run(config, plan_topology(config.parallel, processes))
+
+
+def check_data(config: RunConfig) -> None:
+    """Refuses shards that are not there or do not fit, where this machine is the one that will read them."""
+    from pretrain.run_data import open_data
+
+    open_data(config)
 
 
 def threads_per_process(processes: int) -> int:

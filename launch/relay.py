@@ -11,8 +11,9 @@ by one.
 import os
 import signal
 import threading
-from collections.abc import Sequence
 from pathlib import Path
+
+from pretrain.resilience.signals import STOP_SIGNALS
 
 POLL_SECONDS = 0.2
 
@@ -20,19 +21,21 @@ POLL_SECONDS = 0.2
 class SignalRelay:
     """Passes stop signals on to the children of this process, from ``start`` to the end of the process."""
 
-    def __init__(self, signals: Sequence[signal.Signals]) -> None:
-        self._signals = frozenset(signals)
+    def __init__(self) -> None:
         self._received: list[signal.Signals] = []
         self._passed_on: set[tuple[int, signal.Signals]] = set()
 
     def start(self) -> None:
-        """Blocks the signals and starts the thread; call it before any child and any other thread exists."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        """Blocks the signals and starts the thread.
+
+        Call it before any child exists, and before numpy or torch are imported: their threads would take the signals.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         threading.Thread(target=self._relay, name="signal relay", daemon=True).start()
 
     def _relay(self) -> None:
         while True:
-            information = signal.sigtimedwait(self._signals, POLL_SECONDS)
+            information = signal.sigtimedwait(STOP_SIGNALS, POLL_SECONDS)
             if information is not None:
                 self._take(signal.Signals(information.si_signo))
             for child in children(os.getpid()):

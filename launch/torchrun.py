@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from launch.relay import SignalRelay
 from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 TORCHRUN_FAILED = 1
 
 
@@ -58,14 +56,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("command", nargs="+", help="module and its arguments, after --")
     settings = parser.parse_args(arguments)
-    relay_signals()
     with copied_output(settings.run / "logs" / f"node_{socket.gethostname()}.log"):
         return run_node(plan_from_slurm(settings.processes), settings.command, settings.run)
-
-
-def relay_signals() -> None:
-    """Starts passing stop signals on; before torch is imported, because its threads would take them instead."""
-    SignalRelay(STOP_SIGNALS).start()
 
 
 def plan_from_slurm(processes: int) -> NodePlan:

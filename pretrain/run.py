@@ -7,7 +7,6 @@ model is built, and before any process group starts where that is possible.
 import dataclasses
 from collections.abc import Callable
 
-from data.stream import open_stream, open_validation
 from model.counts import training_flops_per_token
 from pretrain.build import build_model
 from pretrain.checkpoint.resume import newest_step
@@ -15,7 +14,6 @@ from pretrain.checkpoint.retention import remove_leftovers
 from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
-from pretrain.data_checks import check_data
 from pretrain.engine import build_engine
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
@@ -28,6 +26,7 @@ from pretrain.resilience.spikes import SpikeGuard
 from pretrain.resilience.supervisor import Supervisor, announce_end
 from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import restore
+from pretrain.run_data import open_data
 from pretrain.runfolder import announce, open_logs, open_sinks, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
 from pretrain.trainer import Trainer
@@ -56,9 +55,7 @@ def _pretrain(
     config: RunConfig, topology: Topology, attempt: Attempt, stop: StopSignal, check_nodes: NodeCheck | None
 ) -> Outcome:
     check_run(config, topology)
-    stream = open_stream(config.data, config.seed, check_files=topology.local_rank == 0)
-    validation = open_validation(config.data, check_files=topology.local_rank == 0)
-    check_data(config, stream, validation)
+    stream, validation = open_data(config, check_files=topology.local_rank == 0)
     marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
     held_out = HeldOut(validation, config, topology, marks) if validation is not None else None
     checkpoints = config.run_folder / "checkpoints"

@@ -17,7 +17,7 @@ from pretrain.resilience.attempts import read_attempts
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
-STEPS = 100
+STEPS = 200
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def start(config: Path, *arguments: str) -> "subprocess.Popen[str]":
 def test_a_stopped_run_goes_on_with_the_same_losses(config: Path, corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = start(config, "--nproc=2")
-    _wait_for_step(run, 20)
+    _wait_for_step(run, 5)
     first.send_signal(signal.SIGINT)
     out, _ = first.communicate(timeout=60)
     assert first.returncode == STOPPED_STATUS
@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_with_the_same_losses(config: Path, corpus: Path, 
 def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     launcher = start(config, "--nproc=2", "--tries=2")
-    _wait_for_step(run, 10)
+    _wait_for_step(run, 5)
     os.kill(_rank(launcher.pid, 1), signal.SIGKILL)
     out, _ = launcher.communicate(timeout=120)
     assert launcher.returncode == 0
@@ -73,16 +73,18 @@ def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: P
         (["--nproc=2", "--model.rnk=3"], "unknown key 'model.rnk'; did you mean 'model.rank'?"),
         (["--nproc=3"], "batch.global_size: must be a multiple of"),
         (["--nproc=0"], "--nproc: must be at least 1, is 0"),
-        (["--nproc=2", "--data.train=[{path: /nowhere}]"], "/nowhere"),
+        (["--nproc=2", "--data.train=[{path: /nowhere}]"], "data.train: /nowhere/manifest.json: no such file"),
+        (["--nproc=2", "--data.validation=/nowhere"], "data.validation: /nowhere/manifest.json: no such file"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(config: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_status_2(config: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
     launcher = start(config, *arguments)
     out, error = launcher.communicate(timeout=60)
     assert launcher.returncode == 2
     assert not out
     assert said in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_cores_are_shared_out() -> None:
