@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     config = parse_config(RunConfig, training, "python -m launch local")
     processes = settings.nproc or _devices()
     check(config, processes)
-    check_data(config)
+    check_files(config)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
     job = f"local {os.getpid()} {time.time():.0f}"
     while True:
@@ -54,10 +54,14 @@ def check(config: RunConfig, processes: int) -> None:
     check_run(config, plan_topology(config.parallel, processes))
 
 
-def check_data(config: RunConfig) -> None:
-    """Refuses shards that are not there or do not fit, where this machine is the one that will read them."""
+def check_files(config: RunConfig) -> None:
+    """Refuses shards that are not there or do not fit, and a run folder that cannot be written."""
+    from launch.checks.storage import writing_problem
     from pretrain.run_data import open_data
 
+    problem = writing_problem(config.run_folder)
+    if problem:
+        raise InputError(f"run_dir: {problem}")
     open_data(config)
 
 

@@ -96,9 +96,11 @@ def _pretrain(
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
             state=state,
         )
-        ending = trainer.fit(start)
-        for sink in sinks:
-            sink.close()
+        try:
+            ending = trainer.fit(start)
+        finally:
+            for sink in sinks:
+                sink.close()
         return trainer.supervisor.conclude(ending)
     finally:
         disconnect()

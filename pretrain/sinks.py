@@ -1,7 +1,7 @@
 """Where metrics go: the console, metrics.jsonl, loss.png and Weights & Biases. Rank 0 only.
 
 In: the dicts of pretrain/metrics.py and of evaluations. Out: one line, object, point each.
-Always: metrics.jsonl holds at most one line per step and kind; nothing but a full disk here can stop a run.
+Always: metrics.jsonl holds at most one line per step and kind; nothing here can stop a run, not even a full disk.
 """
 
 import json
@@ -60,20 +60,36 @@ class Console:
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object per line, flushed at once."""
+    """metrics.jsonl: one JSON object per line, written at once; what a full disk refuses waits until there is room."""
 
     def __init__(self, path: Path, resumed_at: int) -> None:
         """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
         kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
 
     def write(self, metrics: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_finite(metrics)) + "\n")
-        self._file.flush()
+        was_waiting = bool(self._waiting)
+        self._waiting += json.dumps(_finite(metrics)).encode() + b"\n"
+        refusal = self._write_waiting()
+        if refusal and not was_waiting:
+            print(f"WARNING: {self._file.name}: {refusal}; its lines wait until there is room", flush=True)
 
     def close(self) -> None:
+        refusal = self._write_waiting()
+        if refusal:
+            print(f"WARNING: {self._file.name}: {refusal}; its last lines are lost", flush=True)
         self._file.close()
+
+    def _write_waiting(self) -> str | None:
+        """Writes all that waits; returns why that did not work, or None."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            return error.strerror
+        return None
 
 
 class LossPlot:
@@ -89,7 +105,10 @@ class LossPlot:
             self.close()
 
     def close(self) -> None:
-        draw_losses(read_metrics(self._metrics), self._picture, self._title)
+        try:
+            draw_losses(read_metrics(self._metrics), self._picture, self._title)
+        except OSError as error:
+            print(f"WARNING: {self._picture}: not drawn: {error.strerror}", flush=True)
 
 
 class WeightsAndBiases:
@@ -150,6 +169,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, title: str) -> None:
     """Draws training and validation loss over tokens into a PNG file."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     training = [line for line in lines if line.get("loss") is not None]
     tokens_at = {line["step"]: line["tokens"] for line in training}
@@ -165,6 +185,7 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, title: str) -
         ms=4,
     )
     axes.set(xlabel="tokens", ylabel="loss (nats per token)", title=title)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_file(picture) as file:

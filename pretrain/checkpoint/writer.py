@@ -100,6 +100,7 @@ class CheckpointWriter:
         self._settings = settings
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
+        self._temporary: Path | None = None
         self._buffer: np.ndarray | None = None
 
     def save(self, fragments: Sequence[LocalFragment], facts: CheckpointFacts) -> str | None:
@@ -108,7 +109,7 @@ class CheckpointWriter:
         Waits for the save before. Synchronous writers return this save's own outcome.
         """
         failure = self.wait()
-        temporary = self._checkpoints / self._temporary_name(facts.step)
+        temporary = self._temporary = self._checkpoints / self._temporary_name(facts.step)
         if self._topology.is_main:
             with contextlib.suppress(OSError):  # a rank that cannot write says so in the background
                 temporary.mkdir(parents=True, exist_ok=True)
@@ -131,6 +132,8 @@ class CheckpointWriter:
             failures = [self._failure]
         self._failure = None
         told = [failure for failure in failures if failure]
+        if told and self._topology.is_main and self._temporary is not None:  # no rank writes there any more
+            shutil.rmtree(self._temporary, ignore_errors=True)
         return told[-1] if told else None  # rank 0 only repeats that another rank failed
 
     def _temporary_name(self, step: int) -> str:
@@ -168,10 +171,9 @@ class CheckpointWriter:
                 self._commit(snapshot)
         except Exception as error:
             self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {error}"
-            with contextlib.suppress(OSError):  # an empty file: a name often fits where content does not
+            with contextlib.suppress(OSError):  # room for other files; an empty one often fits where content does not
+                (snapshot.temporary / f"rank_{rank:05d}.bin").unlink(missing_ok=True)
                 (snapshot.temporary / f"rank_{rank:05d}.failed").touch()
-            if self._topology.is_main:
-                shutil.rmtree(snapshot.temporary, ignore_errors=True)
 
     def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
         """Writes this rank's part, by way of the staging folder and on to the remote one where they are set."""

@@ -115,17 +115,19 @@ class Attempt:
 
 @contextlib.contextmanager
 def recorded_failures(attempt: Attempt, rank: int) -> Iterator[None]:
-    """Puts on record what ends this rank; the error goes on its way."""
+    """Puts on record what ends this rank; the error goes on its way, also where the record cannot be written."""
     try:
         yield
     except InputError as error:
         if attempt.folder.exists():  # bad input leaves nothing behind where the launcher has not begun a record
-            attempt.rank_failed(rank, error)
-            if rank == 0:
-                attempt.end(Outcome.BAD_INPUT, str(error))
+            with contextlib.suppress(OSError):
+                attempt.rank_failed(rank, error)
+                if rank == 0:
+                    attempt.end(Outcome.BAD_INPUT, str(error))
         raise
     except Exception as error:
-        attempt.rank_failed(rank, error)
+        with contextlib.suppress(OSError):
+            attempt.rank_failed(rank, error)
         logging.getLogger(__name__).warning("rank %d ends", rank, exc_info=True)  # the console gets Python's own report
         raise
 

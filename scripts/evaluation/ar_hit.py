@@ -14,7 +14,7 @@ from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
 from scripts.evaluation.held_out import SAMPLES_PER_PASS, Opened, open_samples, sample_losses
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
-from scripts.evaluation.statistics import ratio
+from scripts.evaluation.statistics import Estimate, ratio
 from scripts.evaluation.subject import Subject
 from scripts.evaluation.texts import HeldOutSamples, open_held_out
 
@@ -50,6 +50,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             "frequent_bigrams": len(frequent.keys),
             "frequent_above_share": settings.ar_hit.frequent_share,
         },
+        draw=lambda figure: _draw(figure, subject.name, metrics),
     )
 
 
@@ -81,3 +82,16 @@ def _blocks(source: HeldOutSamples, most_tokens: int) -> Iterator[np.ndarray]:
         block = source.fetch(np.arange(first, min(first + SAMPLES_PER_PASS, source.num_samples)))
         tokens += block.size
         yield block
+
+
+def _draw(figure: Any, name: str, metrics: dict[str, Estimate]) -> None:
+    losses = {kind: metrics[kind] for kind in ("ar_hit_loss", "others_loss", "loss")}
+    axes = figure.subplots()
+    values = [estimate.value for estimate in losses.values()]
+    below = [max(0.0, estimate.value - estimate.low) for estimate in losses.values()]
+    above = [max(0.0, estimate.high - estimate.value) for estimate in losses.values()]
+    bars = axes.bar(["AR-hits", "others", "all"], values, yerr=[below, above], capsize=4)
+    axes.bar_label(bars, fmt="%.3f", label_type="center", color="white")
+    share = metrics["share_of_hits"].value
+    axes.set(ylabel="nats per token", title=f"{name}: {100 * share:.1f} % of the tokens are AR-hits")
+    axes.grid(alpha=0.3, axis="y")

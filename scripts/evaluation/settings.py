@@ -29,8 +29,8 @@ class SampleSettings:
     """what is continued"""
     tokens: int = 64
     """new tokens"""
-    temperature: float = 0.0
-    """0: the most likely continuation"""
+    temperature: float = 0.8
+    """0: the most likely continuation, which small models fill with repetitions"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Metrics reach every sink, once per step, and no sink but the disk can stop a run."""
+"""Metrics reach every sink, once per step, and no sink can stop a run."""
 
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,24 @@ def test_a_resumed_run_appends_and_never_has_two_lines_for_one_step(tmp_path: Pa
     lines = read_metrics(path)
     assert [line["step"] for line in lines] == [10, 20, 30]
     assert lines[-1]["loss"] is None
+
+
+def test_lines_that_a_full_disk_refuses_come_when_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path, resumed_at=0)
+    room = metrics._file
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        metrics._file = full
+        for step in (1, 2):
+            metrics.write({**TRAINING, "step": step})
+    assert (
+        capsys.readouterr().out == "WARNING: /dev/full: No space left on device; its lines wait until there is room\n"
+    )
+    metrics._file = room
+    metrics.close()
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
 
 
 def test_the_console_says_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,62 @@
+"""A disk that is full or read-only: said clearly, nothing lost, and the run goes on once there is room."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launch.checks.storage import writing_problem
+from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.config import CheckpointConfig
+from tests.pretrain.test_run import STEPS, config_for, losses, train
+from tests.world import run_world
+
+Mount = Callable[[str], None]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Mount]]:
+    """A file system of its own, and the function that changes its options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+    yield folder, remount
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_no_checkpoint_and_no_step(
+    disk: tuple[Path, Mount], corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, remount = disk
+    checkpoint = CheckpointConfig(every=STEPS // 3, keep=2)
+    whole = config_for(corpus, tmp_path / "whole", checkpoint=checkpoint)
+    run_world(2, train, whole)
+    config = replace(whole, run_dir=str(folder / "run"))
+    with pytest.raises(RuntimeError, match=f"CheckpointError: checkpoint of step {STEPS} .*No space left on device"):
+        run_world(2, train, config)
+    assert losses(folder / "run") == losses(tmp_path / "whole"), "training went on"
+    told = capfd.readouterr().out
+    assert f"WARNING: checkpoint of step {2 * STEPS // 3} failed on rank" in told
+    checkpoints = folder / "run" / "checkpoints"
+    [kept] = list_steps(checkpoints)
+    CheckpointReader(kept).verify()
+    assert not list(checkpoints.glob("*.partial"))
+
+    remount("ro")
+    assert "cannot be written: Read-only file system" in str(writing_problem(folder / "run"))
+    with pytest.raises(RuntimeError, match=r"InputError: run_dir: .*cannot be written: .*Read-only file system"):
+        run_world(2, train, config)
+
+    remount("rw,size=4m")
+    assert run_world(2, train, config) == ["finished", "finished"]
+    assert f"resuming at step {STEPS // 3} of {STEPS}" in capfd.readouterr().out
+    assert losses(folder / "run") == losses(tmp_path / "whole")
