@@ -1,7 +1,9 @@
 """Worlds of processes for tests: N ranks over gloo, forked from one server that has imported everything.
 
 In: the number of ranks and a function of module level. Out: what the function returned on every rank, by rank.
-Always: torch and DeepSpeed are imported once per test session; a rank that fails or hangs ends the whole world.
+Always: torch and DeepSpeed are imported once per test session; a rank that fails or hangs ends the whole world. The
+store through which ranks find each other lives in the test's process: no port is chosen twice, and a rank that is done
+takes it from nobody.
 """
 
 import functools
@@ -9,7 +11,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -17,16 +18,20 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
+from torch.distributed import TCPStore
+
 PRELOADED = ["torch", "deepspeed", "megatron.core.parallel_state", "megatron.core.tensor_parallel", "pretrain.engine"]
 
 
 def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300.0) -> list[Any]:
     """Calls ``function(*arguments)`` on ``size`` ranks with torchrun's environment; returns the results by rank."""
     context = _context()
-    port = _free_port()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        context.Process(target=_run_rank, args=(rank, size, port, pipes[rank][1], function, arguments), daemon=True)
+        context.Process(
+            target=_run_rank, args=(rank, size, store.port, pipes[rank][1], function, arguments), daemon=True
+        )
         for rank in range(size)
     ]
     for process in processes:
@@ -72,6 +77,8 @@ def _run_rank(
         WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT="0",
         GLOO_SOCKET_IFNAME="lo",
     )
     import torch
@@ -97,10 +104,3 @@ def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -79,7 +79,7 @@ def test_the_rank_that_keeps_the_others_waiting_is_named(tmp_path: Path) -> None
     assert text.startswith(
         "no progress after step 5: rank 0 waited in all_reduce over ranks 0-1; rank 1 on node2 had not"
     )
-    assert "pretrain/test_watchdog.py" in text
+    assert "resilience/test_watchdog.py" in text
     assert "in _stuck" in text
     assert "all_reduce" in (tmp_path / "rank_00000.stacks").read_text()
 
