@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -45,6 +46,8 @@ test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
 	$(BIN)/python -m pytest tests -m crash
 
 test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network namespaces, and the launch scripts on it
+	@dpkg -s $(SLURM) > /dev/null 2>&1 || { echo "[setup] installing Slurm"; \
+	  apt-get install -y --no-install-recommends $(SLURM) > /dev/null; }
 	$(BIN)/python -m pytest tests/slurm -m slurm
 
 test-gpu: $(STAMP) ## what needs a CUDA device
