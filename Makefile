@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+PEERS := .venv-peers
 SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -62,10 +63,17 @@ format: $(STAMP) ## format and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## tables side by side with peers
+# mosaicml-streaming pins other versions of numpy and transformers: an environment of its own.
+$(PEERS)/installed:
+	@echo "[setup] creating $(PEERS) with mosaicml-streaming, a peer of the data benchmark"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) mosaicml-streaming==0.13.0
+	@touch $@
+
+bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
-	$(BIN)/python scripts/bench_data.py
+	$(BIN)/python scripts/bench_data.py --mosaic_python $(PEERS)/bin/python
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -7,7 +7,6 @@ figure comes from a process of its own; imports are not counted; a peer that is 
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,9 +25,7 @@ sys.path.insert(0, str(ROOT))  # as a script it sees its own folder only
 SEQUENCE_LENGTH = 2048
 VOCABULARY = 50_000
 DOCUMENT_TOKENS = 800
-MOSAIC_SETUP = (
-    "python -m venv DIR && DIR/bin/pip install mosaicml-streaming==0.13.0, then --mosaic_python DIR/bin/python"
-)
+MOSAIC_SETUP = "`make bench` gives it an environment of its own, which --mosaic_python names"
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=3, help="repetitions; the best counts")
     parser.add_argument(
         "--mosaic_python",
-        default=os.environ.get("MOSAIC_PYTHON", sys.executable),
+        default=sys.executable,
         help="interpreter that has mosaicml-streaming",
     )
     flags = parser.parse_args()
