@@ -13,7 +13,7 @@ from pretrain.resilience.attempts import AttemptRecord, read_attempts
 from pretrain.sinks import read_metrics
 from tests.slurm.cluster import CONTROLLER, Answer, Cluster
 
-STEPS = 60
+STEPS = 40
 PROCESSES = 2
 OVERRIDES = {
     "train.steps": STEPS,
