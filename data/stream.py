@@ -66,6 +66,10 @@ class TokenStream:
         numbers = self.skip.number_of(np.array([sample_number]))
         return self._length_of(numbers, self.order.stage_of(numbers))
 
+    def stage_of(self, sample_number: int) -> int:
+        """The stage that one sample belongs to, counted from 0."""
+        return int(self.order.stage_of(self.skip.number_of(np.array([sample_number])))[0])
+
     def state(self, consumed: int) -> dict[str, Any]:
         """What a checkpoint keeps after ``consumed`` samples: independent of processes, batches and workers."""
         return {

@@ -103,6 +103,8 @@ class Supervisor:
         if not result.applied:
             self._record_skip(step, result)
         self.guard.took(step, result.loss, result.grad_norm, result.applied)
+        if self._begins_a_stage(done):
+            self.guard.begin_anew()
         if done % STRAGGLER_EVERY == 0:
             self._report_stragglers()
         too_many = self.guard.steps_to_roll_back()
@@ -137,6 +139,11 @@ class Supervisor:
             reason += f"; going back to step {roll_back(self._config.run_folder, steps, samples)}"
         self._attempt.end(ending.outcome, reason)
         print(f"{ending.outcome}: {self._config.run_folder} ({reason})", flush=True)
+
+    def _begins_a_stage(self, step: int) -> bool:
+        """Whether step ``step``, counted from 0, is the first with other data than the one before."""
+        first_sample = self._config.batch.schedule.first_sample
+        return self._stream.stage_of(first_sample(step)) != self._stream.stage_of(first_sample(step - 1))
 
     def _rollback(self, steps: list[int]) -> Ending:
         nearby = min(steps) - self._config.resilience.spike_window

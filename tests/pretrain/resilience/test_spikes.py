@@ -75,6 +75,25 @@ def test_a_loss_that_falls_steadily_does_not_hide_a_spike() -> None:
     assert not guard.keeps(5.0, 1.0), "the window reaches from 8 to 3"
 
 
+def test_a_gradient_norm_that_stays_high_comes_from_the_weights_and_is_learned_from() -> None:
+    guard = guard_after(noisy(3.0), norm=0.5)
+    decisions = []
+    for step, norm in enumerate([5.6, 7.2, 5.4, 17.6, 6.9, 0.5, 6.0, 0.5, 6.0], start=100):
+        decisions.append(guard.keeps(3.0, norm))
+        guard.took(step, 3.0, norm, decisions[-1])
+    assert decisions == [False, True, True, True, True, True, False, True, False]
+    assert not guard.keeps(9.0, 6.0), "a loss that lies out is skipped however often"
+
+
+def test_a_new_stage_is_not_compared_with_the_one_before() -> None:
+    guard = guard_after(noisy(3.0))
+    guard.begin_anew()
+    for step, loss in enumerate(noisy(6.0, WARM_UP), start=100):
+        assert guard.keeps(loss, 20.0)
+        guard.took(step, loss, 20.0, applied=True)
+    assert not guard.keeps(9.0, 20.0)
+
+
 def test_a_skipped_value_does_not_move_the_rule() -> None:
     guard = guard_after(noisy(3.0))
     before = guard.reason_to_skip(9.0, 1.0)
