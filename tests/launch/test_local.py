@@ -17,7 +17,7 @@ from pretrain.resilience.attempts import read_attempts
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
-STEPS = 200
+STEPS = 120
 
 
 @pytest.fixture

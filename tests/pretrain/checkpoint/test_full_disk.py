@@ -1,5 +1,6 @@
 """A disk that is full or read-only: said clearly, nothing lost, and the run goes on once there is room."""
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from launch.checks.storage import writing_problem
 from pretrain.checkpoint.layout import list_steps
 from pretrain.checkpoint.reader import CheckpointReader
-from pretrain.config import CheckpointConfig
+from pretrain.config import CheckpointConfig, RunConfig
 from tests.pretrain.test_run import STEPS, config_for, losses, train
 from tests.world import run_world
 
@@ -33,19 +34,23 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Mount]]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_no_checkpoint_and_no_step(
-    disk: tuple[Path, Mount], corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def train_aloud(config: RunConfig, told: Path) -> str:
+    """As ``train``; what the ranks print goes to the file ``told``."""
+    with told.open("a") as file, contextlib.redirect_stdout(file):
+        return train(config)
+
+
+def test_a_full_disk_costs_no_checkpoint_and_no_step(disk: tuple[Path, Mount], corpus: Path, tmp_path: Path) -> None:
     folder, remount = disk
+    told = tmp_path / "told"
     checkpoint = CheckpointConfig(every=STEPS // 3, keep=2)
     whole = config_for(corpus, tmp_path / "whole", checkpoint=checkpoint)
     run_world(2, train, whole)
     config = replace(whole, run_dir=str(folder / "run"))
     with pytest.raises(RuntimeError, match=f"CheckpointError: checkpoint of step {STEPS} .*No space left on device"):
-        run_world(2, train, config)
+        run_world(2, train_aloud, config, told)
     assert losses(folder / "run") == losses(tmp_path / "whole"), "training went on"
-    told = capfd.readouterr().out
-    assert f"WARNING: checkpoint of step {2 * STEPS // 3} failed on rank" in told
+    assert f"WARNING: checkpoint of step {2 * STEPS // 3} failed on rank" in told.read_text()
     checkpoints = folder / "run" / "checkpoints"
     [kept] = list_steps(checkpoints)
     CheckpointReader(kept).verify()
@@ -57,6 +62,6 @@ def test_a_full_disk_costs_no_checkpoint_and_no_step(
         run_world(2, train, config)
 
     remount("rw,size=4m")
-    assert run_world(2, train, config) == ["finished", "finished"]
-    assert f"resuming at step {STEPS // 3} of {STEPS}" in capfd.readouterr().out
+    assert run_world(2, train_aloud, config, told) == ["finished", "finished"]
+    assert f"resuming at step {STEPS // 3} of {STEPS}" in told.read_text()
     assert losses(folder / "run") == losses(tmp_path / "whole")
