@@ -22,7 +22,7 @@ class RetrievalConfig:
     """What is trained and measured."""
 
     training: str = "configs/retrieval_cpu.yaml"
-    """training config; its stages name the corpora by their length in tokens"""
+    """training config; its stages name the corpora, as scripts/retrieval/documents.py does"""
     corpora: str = "corpora/retrieval"
     """folder of the training text; made where it is missing"""
     output: str = "runs/retrieval"
@@ -33,7 +33,7 @@ class RetrievalConfig:
     """seeds to train each kind with"""
     processes: int = 2
     """training processes"""
-    tokens_per_stage: int = 2_600_000
+    tokens_per_stage: int = 5_000_000
     """tokens of training text for each length"""
     pairs: list[list[int]] = field(default_factory=lambda: [[1, 1], [2, 2], [4, 2]])
     """[N needles, R of them asked] that are measured"""
@@ -49,29 +49,30 @@ def train_retrieval(settings: RetrievalConfig) -> None:
 
     started = time.monotonic()
     output = Path(settings.output)
-    lengths = build_corpora(settings)
+    length = build_corpora(settings)
     results: dict[str, list[Path]] = {}
     for kind in settings.kinds:
         for seed in settings.seeds:
-            results.setdefault(kind, []).append(train_one(settings, output / f"{kind}_{seed}", kind, seed, lengths[-1]))
+            results.setdefault(kind, []).append(train_one(settings, output / f"{kind}_{seed}", kind, seed, length))
     print("\n".join(["", *compare(results, output / "needles")]))
     print(f"\n{output / 'needles'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
 
 
-def build_corpora(settings: RetrievalConfig) -> list[int]:
-    """Makes the text of every stage; returns the stages' lengths, shortest first."""
+def build_corpora(settings: RetrievalConfig) -> int:
+    """Makes the text of every stage; returns the length of the longest documents."""
     from pretrain.config import RunConfig
     from scripts.retrieval.corpus import build_corpus
-    from scripts.retrieval.documents import recipe_for
+    from scripts.retrieval.documents import CURRICULUM
 
     config = parse_config(RunConfig, ["--config", settings.training], "python scripts/train_retrieval.py")
-    stages = [config.data.sequence_length, *(stage.sequence_length or 0 for stage in config.data.stages)]
-    lengths = sorted({length for length in stages if length})
-    for length in lengths:
-        recipe = recipe_for(length, first=length == lengths[0])
-        count = max(1, settings.tokens_per_stage // length)
-        build_corpus(Path(settings.corpora), recipe, count, seed=0, workers=os.cpu_count() or 1)
-    return lengths
+    mixtures = [config.data.train, *(stage.train or [] for stage in config.data.stages)]
+    names = [Path(source.path).parent.name for mixture in mixtures for source in mixture]
+    for name in names:
+        if name not in CURRICULUM:
+            raise InputError(f"{settings.training}: no text for '{name}' is known, only for {', '.join(CURRICULUM)}")
+        count = max(1, settings.tokens_per_stage // CURRICULUM[name].length)
+        build_corpus(Path(settings.corpora), name, CURRICULUM[name], count, seed=0, workers=os.cpu_count() or 1)
+    return max(CURRICULUM[name].length for name in names)
 
 
 def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, length: int) -> Path:

@@ -1,6 +1,6 @@
 """The token shards of every stage, and the tokenizer that all of them share.
 
-In: recipes, numbers of documents, a folder. Out: FOLDER/tokenizer and FOLDER/LENGTH/{train,validation}.
+In: recipes, numbers of documents, a folder. Out: FOLDER/tokenizer and FOLDER/NAME/{train,validation}.
 Always: equal settings give equal shards; what is there already is not made again.
 """
 
@@ -27,13 +27,13 @@ def build_tokenizer(folder: Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def build_corpus(folder: Path, recipe: Recipe, count: int, seed: int, workers: int) -> Path:
-    """``count`` documents as token shards; returns the folder of this recipe."""
+def build_corpus(folder: Path, name: str, recipe: Recipe, count: int, seed: int, workers: int) -> Path:
+    """``count`` documents as token shards in the folder ``name``, which is returned."""
     tokenizer = build_tokenizer(folder / "tokenizer")
-    output = folder / str(recipe.length)
+    output = folder / name
     if (output / "summary.json").exists():
         return output
-    text = folder / f"{recipe.length}.jsonl"
+    text = folder / f"{name}.jsonl"
     draw = random.Random(f"{seed}/{recipe}")
     with atomic_file(text) as file:
         for document in islice(documents(recipe, tokenizer.encode, draw), count):

@@ -13,7 +13,7 @@ from data.stream import open_validation
 from scripts.evaluation.needle_text import CITIES
 from scripts.retrieval.comparison import compare
 from scripts.retrieval.corpus import build_corpus, build_tokenizer
-from scripts.retrieval.documents import Recipe, documents, recipe_for
+from scripts.retrieval.documents import CURRICULUM, Recipe, documents
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,12 @@ def test_cities_are_one_token_and_numbers_three(folder: Path) -> None:
     assert sum(size == 3 for size in sizes) > 250
 
 
-@pytest.mark.parametrize("length", [64, 128, 512])
-def test_documents_have_one_length_and_ask_for_what_was_stated(length: int, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["64", "128", "512"])
+def test_documents_have_one_length_and_ask_for_what_was_stated(name: str, folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
-    recipe = recipe_for(length, first=False)
+    recipe = CURRICULUM[name]
     made = list(islice(documents(recipe, encode, random.Random(1)), 60))
-    assert {len(encode(text)) for text in made} == {length - 1}
+    assert {len(encode(text)) for text in made} == {recipe.length - 1}
     told = 0
     for text in made:
         known: dict[str, str] = {}
@@ -48,21 +48,22 @@ def test_documents_have_one_length_and_ask_for_what_was_stated(length: int, fold
                     assert city in known, text
                 assert known.setdefault(city, number) == number
                 told += 1
-    assert told >= 2 * len(made)
+    assert told >= 1.5 * len(made)
 
 
-def test_the_first_stage_rewards_copying(folder: Path) -> None:
+def test_the_first_stage_rewards_copying_with_nearly_every_token(folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
-    copying = Recipe(64, 2, 0.4, copying=1.0)
-    for text in islice(documents(copying, encode, random.Random(1)), 20):
-        lines = [line for line in text.split("\n")[1:] if line]
-        assert len(set(lines)) == 1 and lines[0].replace(" ", "").isdigit()
+    for text in islice(documents(CURRICULUM["copies"], encode, random.Random(1)), 20):
+        ids = encode(text)
+        assert len(ids) == 63
+        assert any(ids[period:] == ids[:-period] for period in range(4, 17))
 
 
 def test_a_sample_of_the_corpus_is_one_document(folder: Path) -> None:
     """Equal lengths and one end token each: documents and samples never drift apart."""
-    output = build_corpus(folder, Recipe(64, 2, 0.4), 120, seed=0, workers=1)
-    assert build_corpus(folder, Recipe(64, 2, 0.4), 120, seed=0, workers=1) == output
+    recipe = Recipe(64, most_needles=2, most_haystack=0.4, copying=0.0)
+    output = build_corpus(folder, "short", recipe, 120, seed=0, workers=1)
+    assert build_corpus(folder, "short", recipe, 120, seed=0, workers=1) == output
     validation = open_validation(DataConfig(validation=str(output / "train"), sequence_length=64))
     assert validation is not None
     samples = validation.fetch(range(validation.num_samples))  # type: ignore[arg-type]
