@@ -76,7 +76,8 @@ def compare_logits(
     theirs = folder_logits(folder, tokens_BT, weight_bytes > LARGE_BYTES, dtype).float()
     distance = (ours - theirs).abs()
     scale = float(ours.std())
-    return LogitsDifference(float(distance.max()), float(distance.mean()) / scale, scale, config.num_layers)
+    relative = float(distance.mean()) / max(scale, torch.finfo(torch.float32).tiny)  # all logits may be equal
+    return LogitsDifference(float(distance.max()), relative, scale, config.num_layers)
 
 
 def trainer_logits(config: ModelConfig, read: Callable[[str], Tensor], tokens_BT: Tensor) -> Tensor:
