@@ -70,6 +70,7 @@ $(PEERS)/installed:
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) mosaicml-streaming==0.13.0
 	@touch $@
 
+bench: export PYTHONWARNINGS := ignore
 bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
