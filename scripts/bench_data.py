@@ -71,7 +71,7 @@ def _systems(mosaic_python: str) -> list[System]:
         System("megatron-core", [sys.executable, "-m", "scripts.data_peers.megatron"], "megatron"),
     ]
     script = str(ROOT / "scripts" / "data_peers" / "mosaic.py")
-    if subprocess.run([mosaic_python, "-c", "import streaming"], capture_output=True).returncode == 0:
+    if subprocess.run([mosaic_python, script, "--help"], capture_output=True).returncode == 0:
         systems.append(System("mosaicml-streaming", [mosaic_python, script], "mosaic"))
     else:
         print(f"mosaicml-streaming is not installed for {mosaic_python}, so it is left out: {MOSAIC_SETUP}")
