@@ -63,6 +63,7 @@ def main() -> None:
             _compare_loaders(work, systems, flags.tokens, sources, flags.tries)
             shutil.rmtree(work / str(sources))
         _compare_preparation(work, flags.tries)
+        _measure_trillion(work)
 
 
 def _systems(mosaic_python: str) -> list[System]:
@@ -148,6 +149,22 @@ def _compare_preparation(work: Path, tries: int) -> None:
             seconds.append(way(work / "tokenizer", source, output))
             shutil.rmtree(output)
         print(f"{name:<24}{tokens / min(seconds) / 1e6:>8.2f}M tokens/s", flush=True)
+
+
+def _measure_trillion(work: Path) -> None:
+    """What a corpus of the largest size costs at the start; its tokens are zeros that take no space."""
+    from scripts.data_peers.trillion import write_trillion
+
+    columns = ("very first start", "memory", "start", "resume, worst", "2,048 samples mapped")
+    print(f"\nours, with a trillion tokens\n{'':<14}" + "".join(f"{column:>22}" for column in columns))
+    for sources in (1, 100):
+        folders = write_trillion(work / f"trillion {sources}", sources)
+        command = [sys.executable, "-m", "scripts.data_peers.trillion", *folders]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+        assert found["tokens"] > 1e12
+        cells = [f"{found['very_first']:.1f} ms", f"{found['memory'] / 1e6:.1f} MB"]
+        cells += [f"{found[name]:.1f} ms" for name in ("start", "resume", "map")]
+        print(f"{f'{sources} source(s)':<14}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """Token shards made by hand: datasets whose every token is known."""
 
-import os
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
-from data.manifest import PAGE_BYTES, Manifest, Shard, checksum_file, documents_file, write_manifest
-from data.shards import DOCUMENT_RECORD, page_checksums, write_shard
+from data.manifest import PAGE_BYTES, Manifest, write_manifest
+from data.shards import DOCUMENT_RECORD, write_shard
 
 EOD = 0
 FINGERPRINT = "f" * 64
@@ -46,38 +44,3 @@ def random_tokens(count: int, seed: int, vocab_size: int = 1000, dtype: str = "u
     tokens = random.integers(1, vocab_size, count).astype(dtype)
     tokens[random.random(count) < 0.02] = EOD
     return tokens
-
-
-def write_sparse_dataset(folder: Path, shards: int, tokens_per_shard: int, marker: int) -> Path:
-    """A dataset of zeros that takes no space: one sparse shard under many names.
-
-    ``marker`` makes its dataset id differ from another one's.
-    """
-    folder.mkdir(parents=True)
-    size = 4 * tokens_per_shard
-    with (folder / "00000.tokens").open("wb") as file:
-        file.truncate(size)
-    last_page = size % PAGE_BYTES or PAGE_BYTES
-    pages = -(-size // PAGE_BYTES)
-    checksums = np.full(pages, page_checksums(bytes(PAGE_BYTES), PAGE_BYTES)[0])
-    checksums[-1] = page_checksums(bytes(last_page), PAGE_BYTES)[0]
-    (folder / checksum_file(0)).write_bytes(checksums.tobytes())
-    (folder / documents_file(0)).write_bytes(b"")
-    digest = xxhash.xxh3_128_hexdigest(checksums.tobytes())
-    for index in range(1, shards):
-        os.link(folder / "00000.tokens", folder / f"{index:05d}.tokens")
-        os.link(folder / checksum_file(0), folder / checksum_file(index))
-    manifest = Manifest(
-        dtype="uint32",
-        tokens=shards * tokens_per_shard,
-        documents=0,
-        text_bytes=4 * shards * tokens_per_shard,
-        largest_id=0,
-        eod_id=marker,
-        vocab_size=100_277,
-        unigram_entropy=0.0,
-        tokenizer={"kind": "tiktoken", "name": "cl100k_base", "fingerprint": FINGERPRINT},
-        shards=[Shard(f"{index:05d}.tokens", tokens_per_shard, 0, digest) for index in range(shards)],
-    )
-    write_manifest(folder, manifest)
-    return folder
