@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from common.errors import InputError
 from data import cache as cache_module
 from data.cache import BLOCKS_PER_SHELF, BlockCache
+from tests.disk import small_disk
 
 BLOCK = 1000
 
@@ -128,24 +128,18 @@ def test_a_full_disk_costs_blocks_first_and_is_then_an_error(tmp_path: Path, mon
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 16 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        yield disk.folder
 
 
-def test_a_real_full_disk(small_disk: Path) -> None:
-    cache, fetched = BlockCache(small_disk, 100 * BLOCK, BLOCK), list[int]()
+def test_a_real_full_disk(disk: Path) -> None:
+    cache, fetched = BlockCache(disk, 100 * BLOCK, BLOCK), list[int]()
     for number in range(20):
         assert read(cache, number, fetched) == content(number)[100:150]
-    for path in kept(small_disk):
+    for path in kept(disk):
         path.unlink()
-    with (small_disk / "other").open("wb", buffering=0) as other, pytest.raises(OSError, match="No space left"):
+    with (disk / "other").open("wb", buffering=0) as other, pytest.raises(OSError, match="No space left"):
         while True:
             other.write(bytes(4096))
     with pytest.raises(InputError, match=r"cannot keep a block in .*No space left on device \(0 bytes free there\)"):

@@ -1,8 +1,7 @@
 """A disk that is full or read-only: said clearly, nothing lost, and the run goes on once there is room."""
 
 import contextlib
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,26 +11,15 @@ from launch.checks.storage import writing_problem
 from pretrain.checkpoint.layout import list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import CheckpointConfig, RunConfig
+from tests.disk import SmallDisk, small_disk
 from tests.pretrain.test_run import STEPS, config_for, losses, train
 from tests.world import run_world
 
-Mount = Callable[[str], None]
-
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[Path, Mount]]:
-    """A file system of its own, and the function that changes its options."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-
-    def remount(options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-    yield folder, remount
-    subprocess.run(["umount", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk", "640k") as disk:
+        yield disk
 
 
 def train_aloud(config: RunConfig, told: Path) -> str:
@@ -40,28 +28,27 @@ def train_aloud(config: RunConfig, told: Path) -> str:
         return train(config)
 
 
-def test_a_full_disk_costs_no_checkpoint_and_no_step(disk: tuple[Path, Mount], corpus: Path, tmp_path: Path) -> None:
-    folder, remount = disk
+def test_a_full_disk_costs_no_checkpoint_and_no_step(disk: SmallDisk, corpus: Path, tmp_path: Path) -> None:
     told = tmp_path / "told"
     checkpoint = CheckpointConfig(every=STEPS // 3, keep=2)
     whole = config_for(corpus, tmp_path / "whole", checkpoint=checkpoint)
     run_world(2, train, whole)
-    config = replace(whole, run_dir=str(folder / "run"))
+    config = replace(whole, run_dir=str(disk.folder / "run"))
     with pytest.raises(RuntimeError, match=f"CheckpointError: checkpoint of step {STEPS} .*No space left on device"):
         run_world(2, train_aloud, config, told)
-    assert losses(folder / "run") == losses(tmp_path / "whole"), "training went on"
+    assert losses(disk.folder / "run") == losses(tmp_path / "whole"), "training went on"
     assert f"WARNING: checkpoint of step {2 * STEPS // 3} failed on rank" in told.read_text()
-    checkpoints = folder / "run" / "checkpoints"
+    checkpoints = disk.folder / "run" / "checkpoints"
     [kept] = list_steps(checkpoints)
     CheckpointReader(kept).verify()
     assert not list(checkpoints.glob("*.partial"))
 
-    remount("ro")
-    assert "cannot be written: Read-only file system" in str(writing_problem(folder / "run"))
+    disk.remount("ro")
+    assert "cannot be written: Read-only file system" in str(writing_problem(disk.folder / "run"))
     with pytest.raises(RuntimeError, match=r"InputError: run_dir: .*cannot be written: .*Read-only file system"):
         run_world(2, train, config)
 
-    remount("rw,size=4m")
+    disk.remount("rw,size=4m")
     assert run_world(2, train_aloud, config, told) == ["finished", "finished"]
     assert f"resuming at step {STEPS // 3} of {STEPS}" in told.read_text()
-    assert losses(folder / "run") == losses(tmp_path / "whole")
+    assert losses(disk.folder / "run") == losses(tmp_path / "whole")
