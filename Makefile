@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-slurm test-gpu check format bench clean
+.PHONY: help setup pretrain test test-crash test-slurm test-gpu check format bench bench-gpu clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -75,6 +75,9 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
 	$(BIN)/python scripts/bench_data.py --mosaic_python $(PEERS)/bin/python
+
+bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
+	$(BIN)/python scripts/bench_kinds.py --device cuda
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
 	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

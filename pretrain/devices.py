@@ -1,6 +1,6 @@
 """What the makers' data sheets say of the devices that runs are planned for and measured against.
 
-In: a device's name. Out: its speeds, without sparsity. Always: numbers only; whoever uses one states it.
+In: a device's name, or the device that is here. Out: its speeds, without sparsity. Always: whoever uses one states it.
 """
 
 from dataclasses import dataclass
@@ -46,3 +46,13 @@ def device_by_name(name: str) -> Device:
     if name not in DEVICES:
         raise InputError(f"--device {name}: not in the table{nearest(name, DEVICES)}; there are {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+def device_peak_flops() -> float | None:
+    """The device's dense bf16 peak, or None where it is not known, as on a CPU."""
+    import torch  # the table alone is wanted without it
+
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((device.bf16_flops for key, device in DEVICES.items() if key in name), None)

@@ -10,16 +10,8 @@ from typing import Any
 
 import torch
 
-from pretrain.devices import DEVICES
+from pretrain.devices import device_peak_flops
 from pretrain.engine import StepResult
-
-
-def device_peak_flops() -> float | None:
-    """The device's dense bf16 peak, or None where it is not known, as on a CPU."""
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    return next((device.bf16_flops for key, device in DEVICES.items() if key in name), None)
 
 
 @dataclass
