@@ -29,11 +29,14 @@ def config(corpus: Path, tmp_path: Path) -> Path:
 
 
 def start(config: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """As a user starts it: numpy may have threads of its own, which must not take the signals."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     return subprocess.Popen(
         [sys.executable, "-m", "launch", "local", f"--config={config}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**environment, "OPENBLAS_NUM_THREADS": "2"},
     )
 
 

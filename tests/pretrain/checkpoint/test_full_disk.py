@@ -45,8 +45,11 @@ def test_a_full_disk_costs_no_checkpoint_and_no_step(disk: SmallDisk, corpus: Pa
 
     disk.remount("ro")
     assert "cannot be written: Read-only file system" in str(writing_problem(disk.folder / "run"))
-    with pytest.raises(RuntimeError, match=r"InputError: run_dir: .*cannot be written: .*Read-only file system"):
+    with pytest.raises(
+        RuntimeError, match=r"InputError: run_dir: .*cannot be written: .*Read-only file system"
+    ) as refused:
         run_world(2, train, config)
+    assert "During handling of the above exception" not in str(refused.value), "the record that failed hid the reason"
 
     disk.remount("rw,size=4m")
     assert run_world(2, train_aloud, config, told) == ["finished", "finished"]

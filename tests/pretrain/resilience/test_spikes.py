@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.config import StageConfig
 from data.stream import TokenStream
 from pretrain.config import CheckpointConfig, EvaluationConfig, ResilienceConfig, RunConfig, TrainConfig
 from pretrain.engine import Engine, StepResult
@@ -219,6 +220,14 @@ def test_a_series_of_bad_batches_is_rolled_back_over_and_left_out(corpus: Path, 
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert all(line["applied"] for line in lines)
     assert read_metrics(tmp_path / "run" / SKIPPED_FILE) == []
+
+
+def test_a_stage_of_other_data_is_trained_on(corpus: Path, tmp_path: Path) -> None:
+    config = guarded_config(corpus, tmp_path / "run", max_skips=2)
+    stage = StageConfig(from_tokens=42 * 8 * config.data.sequence_length)
+    config = replace(config, data=replace(config.data, stages=[stage]))
+    assert run_world(1, _train_on_bad_samples, config, range(42 * 8, 10**6)) == [Outcome.FINISHED]
+    assert not (tmp_path / "run" / SKIPPED_FILE).exists()
 
 
 def test_bad_batches_without_end_make_the_run_give_up(corpus: Path, tmp_path: Path) -> None:
