@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-slurm test-gpu check format bench bench-gpu clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format bench bench-gpu clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -45,6 +45,9 @@ test: $(STAMP) ## the whole CPU test suite
 
 test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
 	$(BIN)/python -m pytest tests -m crash
+
+test-fuzz: $(STAMP) ## 20,000 hostile inputs to every door: settings, files, folders
+	FUZZ=long $(BIN)/python -m pytest tests/fuzz
 
 test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network namespaces, and the launch scripts on it
 	@dpkg -s $(SLURM) > /dev/null 2>&1 || { echo "[setup] installing Slurm"; \

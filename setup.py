@@ -36,6 +36,6 @@ setup(
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7"],
         "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1"],
-        "dev": ["pytest>=8", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil"],
+        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil"],
     },
 )
