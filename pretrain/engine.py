@@ -229,7 +229,9 @@ class SequentialEngine(Engine):
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train()
         self._loss_sum.zero_()
-        for batch in micro_batches:
+        for number, batch in enumerate(micro_batches, start=1):
+            # DeepSpeed's own count of micro-batches goes on from step to step and knows one accumulation only.
+            self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches))
             loss = mean_loss(self.deepspeed(batch.payload()), batch.labels_BT, self._sharding)
             self._loss_sum += loss.detach()
             self.deepspeed.backward(loss)
