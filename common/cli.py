@@ -4,6 +4,7 @@ In: the arguments and a config dataclass (or a plain function for sub-commands).
 Always: an unknown key is an error that names the nearest known one; no traceback without ``--debug``.
 """
 
+import copy
 import dataclasses
 import re
 import sys
@@ -16,7 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from common.errors import InputError, nearest
+from common.errors import InputError
+from common.strict_yaml import load_yaml, read_yaml
+from common.typed import alternatives_of, check_section, check_value, section_of, shortened, suggestion
 
 Config = TypeVar("Config")
 
@@ -44,10 +47,10 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], program: 
     ``config_class`` is a frozen dataclass of dataclasses whose attribute docstrings are the help texts.
 
     Raises:
-        InputError: unknown key, wrong type, missing key or unreadable file.
+        InputError: unknown key, a key written twice, wrong type, missing key or unreadable file.
     """
     parser = config_parser(config_class, program, description)
-    _refuse_unknown_keys(config_class, arguments)
+    _check_arguments(config_class, arguments)
     try:
         parsed = parser.instantiate(parser.parse_args(list(arguments)))
     except ArgumentError as error:
@@ -61,10 +64,11 @@ def config_from_values(config_class: type[Config], values: Mapping[str, Any], wh
     Raises:
         InputError: unknown key or wrong type.
     """
-    _check_mapping(config_class, values, where)
+    check_section(config_class, values, where)
     parser = config_parser(config_class, program="")
     try:
-        parsed = parser.instantiate(parser.parse_object(dict(values)))
+        # A copy: the parser writes into what it is given.
+        parsed = parser.instantiate(parser.parse_object(copy.deepcopy(dict(values))))
     except ArgumentError as error:
         raise InputError(f"{where}: {_one_line(error)}") from None
     return _build(config_class, parsed)
@@ -88,68 +92,62 @@ def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:
     return config_class(**{field.name: parsed[field.name] for field in dataclasses.fields(config_class)})  # type: ignore[arg-type]
 
 
-def _refuse_unknown_keys(config_class: type, arguments: Sequence[str]) -> None:
-    """Looks at every key before the parser does, because the parser does not name the nearest known key."""
-    expects_file = False
-    for argument in arguments:
-        if expects_file or argument.startswith("--config="):
-            path = Path(argument.removeprefix("--config="))
-            _check_mapping(config_class, _read_yaml(path), str(path))
-            expects_file = False
-        elif argument == "--config":
-            expects_file = True
-        elif argument.startswith("--"):
-            flag = argument.removeprefix("--").partition("=")[0].rstrip("+")
-            if flag not in {"help", "print_config"} and not flag.endswith(".help"):
-                _check_path(config_class, flag)
+def _check_arguments(config_class: type, arguments: Sequence[str]) -> None:
+    """Looks at every key and value before the parser does: it takes null for a number, keeps the last of two equal
+    keys, and does not name the nearest known key."""
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            continue  # the parser refuses it
+        flag, separator, text = argument.removeprefix("--").partition("=")
+        if flag in {"help", "print_config"} or flag.endswith(".help"):
+            continue
+        value = text if separator else next(rest, None)
+        if flag == "config":
+            if value is not None:
+                _check_file(config_class, value)
+            continue
+        hint = _hint_of(config_class, flag.removesuffix("+"))
+        if value is not None:
+            _check_flag(hint, flag, value)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: not readable as YAML: {error}") from None
+def _check_file(config_class: type, name: str) -> None:
+    what = f"--config {shortened(name)}"
+    content = read_yaml(Path(name), what)
     if not isinstance(content, dict):
-        raise InputError(f"--config {path}: expected a mapping of settings, found {type(content).__name__}")
-    return content
+        raise InputError(f"{what}: expected a mapping of settings, found {type(content).__name__}")
+    check_section(config_class, content, what)
 
 
-def _check_mapping(config_class: type, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
-    hints = typing.get_type_hints(config_class)
-    for key, value in values.items():
-        if key not in hints:
-            raise InputError(f"{where}: unknown key '{prefix}{key}'{_suggestion(config_class, key, prefix)}")
-        section = _dataclass_of(hints[key])
-        items = value if isinstance(value, list) else [value]
-        for item in items:
-            if section is not None and isinstance(item, Mapping):
-                _check_mapping(section, item, where, f"{prefix}{key}.")
+def _check_flag(hint: Any, flag: str, text: str) -> None:
+    """``text`` is YAML unless the setting is a text, or may be one."""
+    kinds = alternatives_of(hint)
+    what = f"--{shortened(flag)}"
+    value: Any = text
+    if str not in kinds or (type(None) in kinds and text == "null"):
+        value = load_yaml(text, what, flag.removesuffix("+"))
+    if flag.endswith("+") and not isinstance(value, list):
+        value = [value]
+    check_value(hint, value, what, flag.removesuffix("+"))
 
 
-def _check_path(config_class: type, flag: str) -> None:
+def _hint_of(config_class: type, flag: str) -> Any:
+    """The declared type of the setting that ``flag`` names; Any inside a mapping with free keys."""
     section: type | None = config_class
+    hint: Any = config_class
     prefix = ""
     for part in flag.split("."):
-        if section is None:  # a plain value, or a mapping with free keys
-            return
+        if section is None:
+            return Any
         hints = typing.get_type_hints(section)
         if part not in hints:
-            raise InputError(f"--{flag}: unknown key '{prefix}{part}'{_suggestion(section, part, prefix)}")
-        section = _dataclass_of(hints[part])
-        prefix += f"{part}."
-
-
-def _suggestion(section: type, key: str, prefix: str) -> str:
-    return nearest(f"{prefix}{key}", [f"{prefix}{name}" for name in typing.get_type_hints(section)])
-
-
-def _dataclass_of(hint: Any) -> type | None:
-    """The dataclass that ``hint`` is, or holds as in ``list[Source]`` or ``Source | None``; else None."""
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return hint
-    return next((found for inner in typing.get_args(hint) if (found := _dataclass_of(inner)) is not None), None)
+            path = f"{prefix}.{part}" if prefix else part
+            raise InputError(f"--{shortened(flag)}: unknown key '{shortened(path)}'{suggestion(section, part, prefix)}")
+        hint = hints[part]
+        section = section_of(hint)
+        prefix = f"{prefix}.{part}" if prefix else part
+    return hint
 
 
 def _one_line(error: ArgumentError) -> str:

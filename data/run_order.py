@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from common.cli import parse_config
 from common.errors import InputError
+from common.strict_yaml import read_yaml
 from data.batch import BatchSchedule
 from data.config import DataConfig, RampConfig
 
@@ -88,10 +87,7 @@ def parse_run_order(config_class: type[Order], arguments: list[str], program: st
 
 def _as_flags(config_class: type[RunOrder], path: Path) -> list[str]:
     """The settings of the YAML file that ``config_class`` knows, as flags."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, f"--config {path}")
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: expected a mapping of settings")
     flags = []
@@ -99,7 +95,7 @@ def _as_flags(config_class: type[RunOrder], path: Path) -> list[str]:
     for section, values in content.items():
         if section not in hints:
             continue
-        if isinstance(values, dict):
+        if isinstance(values, dict) and dataclasses.is_dataclass(hints[section]):
             known = {entry.name for entry in dataclasses.fields(hints[section])}
             keys = values if section == "data" else known.intersection(values)
             flags += [_flag(f"{section}.{key}", values[key]) for key in sorted(keys)]

@@ -13,9 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import InputError
+from common.strict_yaml import read_yaml
 from pretrain.checkpoint.layout import MANIFEST, list_steps
 from pretrain.resilience.attempts import SKIPPED_FILE, AttemptRecord, read_attempts
 from pretrain.sinks import LOSS_FILE, read_metrics
@@ -150,6 +149,6 @@ def _silence(run_folder: Path, attempts: list[AttemptRecord], now: float) -> flo
 
 def _planned_steps(run_folder: Path) -> int | None:
     try:
-        return int(yaml.safe_load((run_folder / "config.yaml").read_text())["train"]["steps"])
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return int(read_yaml(run_folder / "config.yaml", "the run's config.yaml")["train"]["steps"])
+    except (KeyError, TypeError, ValueError):
         return None

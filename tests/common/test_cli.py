@@ -49,7 +49,9 @@ def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(to_yaml(config))
     assert parse("--config", str(path)) == config
-    assert config_from_values(Config, {"name": "x", "section": {"layers": 7}}, "here").section.layers == 7
+    saved = {"name": "x", "section": {"layers": 7, "sources": [{"path": "a"}]}}
+    assert config_from_values(Config, saved, "here").section.layers == 7
+    assert saved["section"] == {"layers": 7, "sources": [{"path": "a"}]}, "what was saved is left as it is"
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,21 @@ def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
     [
         (["--section.layrs=3"], "unknown key 'section.layrs'; did you mean 'section.layers'?"),
         (["--nme", "x"], "unknown key 'nme'; did you mean 'name'?"),
-        (["--section.layers=many"], "--section.layers: Expected a int. Got value: many"),
+        (["--section.layers=many"], "--section.layers: 'section.layers' must be a whole number, is the text 'many'"),
         (["--config", "missing.yaml"], "--config missing.yaml: no such file"),
+        (["--config", "."], "--config .: is a folder; a file is expected"),
+        (["--section.layers=null"], "'section.layers' is empty (null); say a whole number, or leave the key out"),
+        (["--section.layers=true"], "must be a whole number, is true"),
+        (["--section.layers=010"], "'section.layers' is 010, which YAML reads as an octal number"),
+        (["--section.layers", "9" * 5000], "'section.layers' has 5000 digits"),
+        (["--section.layers", "9" * 50], "'section.layers' is a number of 50 digits"),
+        (["--section={layers: 1, layers: 2}"], "'section.layers' is written twice, in line 1"),
+        (["--section", "[1]"], "'section' must be a mapping of settings, is a list"),
+        (["--section.sources=[{path: a, weight: .inf}]"], "'section.sources[0].weight' must be a finite number"),
+        (["--section.sources+={pth: a}"], "unknown key 'section.sources[0].pth'"),
+        (["--section.sources=[{class_path: os.system}]"], "unknown key 'section.sources[0].class_path'"),
+        (["--name", "a\0b"], "'name' contains a NUL character"),
+        (["--name", "\udc80"], "'name' is not valid UTF-8"),
     ],
 )
 def test_a_wrong_flag_is_one_line(arguments: list[str], said: str) -> None:
@@ -71,9 +86,25 @@ def test_a_wrong_flag_is_one_line(arguments: list[str], said: str) -> None:
     ("content", "said"),
     [
         ("section: {lairs: 3}", "unknown key 'section.lairs'; did you mean 'section.layers'?"),
-        ("section: {sources: [{pth: a}]}", "unknown key 'section.sources.pth'; did you mean 'section.sources.path'?"),
+        (
+            "section: {sources: [{pth: a}]}",
+            "unknown key 'section.sources[0].pth'; did you mean 'section.sources[0].path'?",
+        ),
         ("- a\n- b", "expected a mapping of settings, found list"),
         ("a: [", "not readable as YAML"),
+        ("", "expected a mapping of settings, found NoneType"),
+        ("section: {layers: 1}\nname: x\nsection: {sources: []}", "'section' is written twice, in lines 1 and 3"),
+        ("section:\n  layers: 1\n  layers: 1", "'section.layers' is written twice, in lines 2 and 3"),
+        ("section: {sources: [{path: a, path: b}]}", "'section.sources[0].path' is written twice, in line 1"),
+        ("section: null", "'section' is empty (null); say a mapping of settings"),
+        ("section: {layers: null}", "'section.layers' is empty (null)"),
+        ("section: {layers: }", "'section.layers' is empty (null)"),
+        ("section: {layers: 2.0}", "'section.layers' must be a whole number, is 2.0"),
+        ("section: {layers: '2'}", "'section.layers' must be a whole number, is the text '2'"),
+        ("section: {sources: {path: a}}", "'section.sources' must be a list, is a mapping"),
+        ("section: {sources: [a]}", "'section.sources[0]' must be a mapping of settings (path, weight), is the text"),
+        ("section: [1]", "'section' must be a mapping of settings, is a list"),
+        ("name: 3", "'name' must be a text, is 3"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, content: str, said: str) -> None:

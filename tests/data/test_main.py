@@ -106,7 +106,7 @@ def test_prepare_and_adopt_say_what_they_did(
         (["prepar"], "unknown command 'prepar': one of prepare, adopt, plan, verify, trace; did you mean 'prepare'?"),
         (["prepare", "--input", "stdlib", "--outptu", "x"], "--outptu: unknown key 'outptu'; did you mean 'output'?"),
         (["prepare", "--input", "nowhere.jsonl", "--output", "x"], "--input nowhere.jsonl: no such file or folder"),
-        (["plan", "--config", "nowhere.yaml"], "--config nowhere.yaml: not readable as YAML"),
+        (["plan", "--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
         (["plan"], "data.train: names no folder of token shards"),
         (["plan", "--data.sequnce_length", "5"], "did you mean 'data.sequence_length'?"),
         (["verify", "--input", "nowhere"], "nowhere/manifest.json: no such file"),
