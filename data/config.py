@@ -7,6 +7,18 @@ Always: nothing here depends on the number of processes.
 from dataclasses import dataclass, field
 
 from common.errors import InputError
+from common.ranges import (
+    LONGEST_SEQUENCE,
+    LONGEST_WAIT,
+    MOST_STEPS,
+    MOST_TOKENS,
+    MOST_WORKERS,
+    check_filled,
+    check_range,
+)
+
+LARGEST_BATCH = 10**7
+"""sequences of one step: steps times batch times length still fit into 64 bits wherever they mean something"""
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,9 @@ class SourceConfig:
     """folder or URL with manifest.json, as `python -m data prepare` writes it"""
     weight: float = 1.0
     """share of the samples, relative to the other sources' weights"""
+
+    def __post_init__(self) -> None:
+        check_filled(self, "data.train: ", "path")
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,8 @@ class SkipConfig:
     """last global sample left out"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.last:
+        check_range(self, "data.skip: ", "first", "last", low=0, high=MOST_TOKENS)
+        if self.first > self.last:
             raise InputError(f"data.skip: first must be 0 to last, is first {self.first}, last {self.last}")
 
 
@@ -65,9 +81,13 @@ class CacheConfig:
     """seconds after which a fetch counts as failed"""
 
     def __post_init__(self) -> None:
-        for name in ("gigabytes", "block_bytes", "connections", "attempts", "timeout"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"data.cache.{name}: must be positive, is {getattr(self, name)}")
+        check_filled(self, "data.cache.", "folder")
+        check_range(self, "data.cache.", "gigabytes", above=0, high=1e9)
+        check_range(self, "data.cache.", "block_bytes", low=1, high=2**40)
+        check_range(self, "data.cache.", "connections", low=1, high=MOST_WORKERS)
+        check_range(self, "data.cache.", "attempts", low=1, high=1000)
+        check_range(self, "data.cache.", "backoff", low=0, high=LONGEST_WAIT)
+        check_range(self, "data.cache.", "timeout", above=0, high=LONGEST_WAIT)
         if self.gigabytes * 1e9 < 2 * self.block_bytes:
             raise InputError(f"data.cache.gigabytes: must hold two blocks of {self.block_bytes} bytes")
 
@@ -82,9 +102,8 @@ class RampConfig:
     """sequences per step"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "global_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"batch.ramp: {name} must be at least 1, is {getattr(self, name)}")
+        check_range(self, "batch.ramp: ", "steps", low=1, high=MOST_STEPS)
+        check_range(self, "batch.ramp: ", "global_size", low=1, high=LARGEST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -109,18 +128,17 @@ class DataConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
-        if self.sequence_length < 2:
-            raise InputError(f"data.sequence_length: must be at least 2, is {self.sequence_length}")
-        if self.shuffle_window < 0:
-            raise InputError(f"data.shuffle_window: must be at least 0, is {self.shuffle_window}")
+        check_range(self, "data.", "sequence_length", low=2, high=LONGEST_SEQUENCE)
+        check_range(self, "data.", "shuffle_window", low=0, high=MOST_TOKENS)
+        check_filled(self, "data.", "validation")
         self._check_mixture("data.train", self.train)
         previous = 0
         for number, stage in enumerate(self.stages):
             where = f"data.stages[{number}]"
             if stage.from_tokens <= previous:
                 raise InputError(f"{where}.from_tokens: must be larger than {previous}, is {stage.from_tokens}")
-            if stage.sequence_length is not None and stage.sequence_length < 2:
-                raise InputError(f"{where}.sequence_length: must be at least 2, is {stage.sequence_length}")
+            check_range(stage, f"{where}.", "from_tokens", low=1, high=MOST_TOKENS)
+            check_range(stage, f"{where}.", "sequence_length", low=2, high=LONGEST_SEQUENCE)
             if stage.train is not None and not stage.train:
                 raise InputError(f"{where}.train: an empty mixture; leave the key out to keep the one before")
             self._check_mixture(f"{where}.train", stage.train or [])

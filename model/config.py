@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.errors import InputError
+from common.ranges import check_range
 
 AttentionKind = Literal["standard", "diff", "shared_diff", "diff_v2"]
 Owner = Literal["layer", "head"]
@@ -56,18 +57,16 @@ class ModelConfig:
     """epsilon of every RMSNorm"""
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_heads", "head_dim", "rank", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name}: must be at least 1, is {getattr(self, name)}")
+        check_range(self, "model.", "num_layers", low=1, high=10_000)
+        check_range(self, "model.", "hidden_size", "ffn_hidden_size", low=1, high=2**22)
+        check_range(self, "model.", "num_heads", "num_kv_heads", "head_dim", "rank", low=1, high=2**16)
+        check_range(self, "model.", "vocab_size", low=1, high=2**26)
+        check_range(self, "model.", "rope_theta", above=0, high=1e30)
+        check_range(self, "model.", "norm_eps", low=1e-30, high=1)  # less is 0 in fp32
         if self.head_dim % 2:
             raise InputError(f"model.head_dim: must be even for rotary positions, is {self.head_dim}")
-        for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"model.{name}: must be positive, is {getattr(self, name)}")
         if self.lambda_init != "default" and not 0 <= float(self.lambda_init) < 1:
             raise InputError(f"model.lambda_init: must be 'default' or in [0, 1), is {self.lambda_init}")
-        if self.num_kv_heads is not None and self.num_kv_heads < 1:
-            raise InputError(f"model.num_kv_heads: must be at least 1, is {self.num_kv_heads}")
         if self.num_kv_heads is not None and self.attention != "diff_v2":
             raise InputError(f"model.num_kv_heads: only diff_v2 groups its key/value heads, not {self.attention}")
         if self.attention == "diff_v2" and self.num_heads % self.kv_heads:

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError
+from common.ranges import (
+    LARGEST_SEED,
+    LONGEST_WAIT,
+    MOST_PROCESSES,
+    MOST_STEPS,
+    MOST_TOKENS,
+    check_filled,
+    check_range,
+)
 from data.batch import BatchSchedule
-from data.config import DataConfig, RampConfig
+from data.config import LARGEST_BATCH, DataConfig, RampConfig
 from model.config import ModelConfig
 
 
@@ -28,9 +37,7 @@ class ParallelConfig:
     """DeepSpeed ZeRO stage; a pipeline accepts 0 and 1"""
 
     def __post_init__(self) -> None:
-        for name in ("tensor", "pipeline"):
-            if getattr(self, name) < 1:
-                raise InputError(f"parallel.{name}: must be at least 1, is {getattr(self, name)}")
+        check_range(self, "parallel.", "tensor", "pipeline", low=1, high=MOST_PROCESSES)
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,7 @@ class BatchConfig:
         return BatchSchedule(self.global_size, self.ramp)
 
     def __post_init__(self) -> None:
-        for name in ("global_size", "micro_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"batch.{name}: must be at least 1, is {getattr(self, name)}")
+        check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,13 @@ class OptimizerConfig:
     gradient_clipping: float = 1.0
     """largest global gradient norm; 0 turns clipping off"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "optimizer.", "learning_rate", low=0, high=10)
+        check_range(self, "optimizer.", "beta1", "beta2", low=0, below=1)
+        check_range(self, "optimizer.", "eps", low=1e-30, high=1)  # less is 0 in fp32
+        check_range(self, "optimizer.", "weight_decay", low=0, high=1000)
+        check_range(self, "optimizer.", "gradient_clipping", low=0, high=1e30)
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -86,6 +98,10 @@ class ScheduleConfig:
     final_ratio: float = 0.1
     """last learning rate as a share of the peak"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "schedule.", "warmup_steps", "decay_steps", low=0, high=MOST_STEPS)
+        check_range(self, "schedule.", "final_ratio", low=0, high=1)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -98,7 +114,11 @@ class TrainConfig:
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """recompute in the backward pass: nothing, the attention product, or whole blocks"""
     prefetch: int = 2
-    """global batches that are read ahead in a background thread"""
+    """global batches that are read ahead in a background thread; 0: none"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "train.", "steps", low=1, high=MOST_STEPS)
+        check_range(self, "train.", "prefetch", low=0, high=1000)
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,11 @@ class CheckpointConfig:
     branch_moments: bool = True
     """a branch takes over the Adam moments, too; not possible where the weights are converted to another attention"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "checkpoint.", "every", "keep", "keep_every", low=0, high=MOST_STEPS)
+        check_range(self, "checkpoint.", "keep_tokens", low=0, high=MOST_TOKENS)
+        check_filled(self, "checkpoint.", "staging", "remote", "branch_from")
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -144,8 +169,8 @@ class EvaluationConfig:
     'sbatch evaluate.sbatch {run} {step}'"""
 
     def __post_init__(self) -> None:
-        if self.ar_hit_tokens < 1:
-            raise InputError(f"evaluation.ar_hit_tokens: must be at least 1, is {self.ar_hit_tokens}")
+        check_range(self, "evaluation.", "every", "batches", low=0, high=MOST_STEPS)
+        check_range(self, "evaluation.", "ar_hit_tokens", low=1, high=MOST_TOKENS)
         if self.command is not None and not any(place in self.command for place in ("{run}", "{checkpoint}", "{step}")):
             raise InputError(
                 "evaluation.command: names no checkpoint; fill in {run}, {checkpoint} or {step}, as in "
@@ -158,11 +183,15 @@ class MetricsConfig:
     """What is reported, and where."""
 
     every: int = 10
-    """steps between logged lines"""
+    """steps between logged lines; 0: only the last"""
     wandb: bool = True
     """log to Weights & Biases: offline unless you are logged in, and never a reason to fail"""
     wandb_project: str = "shared-diff"
     """the project's name there"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "metrics.", "every", low=0, high=MOST_STEPS)
+        check_filled(self, "metrics.", "wandb_project")
 
 
 @dataclass(frozen=True)
@@ -181,13 +210,10 @@ class ResilienceConfig:
     """rollbacks within `spike_window` steps after which the run gives up"""
 
     def __post_init__(self) -> None:
-        for name in ("hang_seconds", "max_skips", "max_rollbacks"):
-            if getattr(self, name) < 0:
-                raise InputError(f"resilience.{name}: must be at least 0, is {getattr(self, name)}")
-        if self.spike_window < 32:
-            raise InputError(f"resilience.spike_window: must be at least 32, is {self.spike_window}")
-        if not self.spike_deviations > 0:
-            raise InputError(f"resilience.spike_deviations: must be positive, is {self.spike_deviations}")
+        check_range(self, "resilience.", "hang_seconds", low=0, high=LONGEST_WAIT)
+        check_range(self, "resilience.", "max_skips", "max_rollbacks", low=0, high=MOST_STEPS)
+        check_range(self, "resilience.", "spike_window", low=32, high=10**6)
+        check_range(self, "resilience.", "spike_deviations", above=0, high=1e30)
 
 
 @dataclass(frozen=True)
@@ -213,6 +239,10 @@ class RunConfig:
     resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """passed through to DeepSpeed's configuration on top of what is derived from the other sections"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "", "seed", low=0, high=LARGEST_SEED)
+        check_filled(self, "", "name", "run_dir")
 
     @property
     def run_folder(self) -> Path:

@@ -12,15 +12,13 @@ from pretrain.config import ScheduleConfig
 
 def check_schedule(config: ScheduleConfig, steps: int) -> None:
     """Refuses a schedule whose parts do not fit into ``steps``."""
-    if config.warmup_steps < 0 or config.warmup_steps > steps:
+    if config.warmup_steps > steps:
         raise InputError(f"schedule.warmup_steps: must lie in 0..train.steps ({steps}), is {config.warmup_steps}")
     if config.kind == "wsd" and not 0 <= config.decay_steps <= steps - config.warmup_steps:
         raise InputError(
             f"schedule.decay_steps: must lie in 0..{steps - config.warmup_steps} "
             f"(train.steps less schedule.warmup_steps), is {config.decay_steps}"
         )
-    if not 0 <= config.final_ratio <= 1:
-        raise InputError(f"schedule.final_ratio: must lie in 0..1, is {config.final_ratio}")
 
 
 def learning_rate(config: ScheduleConfig, peak: float, steps: int, step: int) -> float:

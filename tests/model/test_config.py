@@ -12,7 +12,7 @@ from model.config import ModelConfig
         ({"num_heads": 0}, "model.num_heads: must be at least 1, is 0"),
         ({"head_dim": 31}, "model.head_dim: must be even for rotary positions, is 31"),
         ({"lambda_init": 1.0}, "model.lambda_init: must be 'default' or in [0, 1), is 1.0"),
-        ({"norm_eps": 0.0}, "model.norm_eps: must be positive, is 0.0"),
+        ({"norm_eps": 0.0}, "model.norm_eps: must be at least 1e-30, is 0.0"),
         ({"num_kv_heads": 2}, "model.num_kv_heads: only diff_v2 groups its key/value heads, not shared_diff"),
         ({"attention": "diff_v2", "num_kv_heads": 0}, "model.num_kv_heads: must be at least 1, is 0"),
         (

@@ -1,0 +1,62 @@
+"""Ranges of settings: what has no meaning is refused by name when a section is built, whoever builds it.
+
+In: a section of settings, its name, names of its numbers and their bounds. Out: nothing, or an InputError.
+Always: the message names the setting, its value and the bound that it misses; NaN lies in no range.
+"""
+
+import operator
+from typing import Any
+
+from common.errors import InputError
+
+MOST_STEPS = 10**9
+"""more than any run takes; samples and tokens still fit into 64 bits"""
+MOST_TOKENS = 10**17
+LONGEST_SEQUENCE = 2**27
+LARGEST_SEED = 2**63 - 1
+"""what torch's generators take"""
+LONGEST_WAIT = 1e8
+"""seconds: three years, and no more than the system's clocks can wait for"""
+MOST_PROCESSES = 2**16
+MOST_WORKERS = 4096
+"""processes, threads or connections on one machine"""
+
+
+def check_range(
+    section: Any,
+    where: str,
+    *names: str,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises InputError unless each attribute of ``section`` in ``names`` is within the bounds, or None.
+
+    ``low`` and ``high`` belong to the range, ``above`` and ``below`` do not. ``where`` stands before the name in the
+    message, as in "train." or "--".
+    """
+    for name in names:
+        value = getattr(section, name)
+        if value is None:
+            continue
+        missed = [
+            f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:g}"
+            for word, bound, holds in (
+                ("at least", low, operator.ge),
+                ("above", above, operator.gt),
+                ("at most", high, operator.le),
+                ("below", below, operator.lt),
+            )
+            if bound is not None and not holds(value, bound)
+        ]
+        if missed:
+            raise InputError(f"{where}{name}: must be {' and '.join(missed)}, is {value}")
+
+
+def check_filled(section: Any, where: str, *names: str) -> None:
+    """Raises InputError if one of these texts is empty or blank: none at all is said by leaving the setting out."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value.strip():
+            raise InputError(f"{where}{name}: is empty; name something, or leave it out")
