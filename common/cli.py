@@ -7,7 +7,7 @@ Always: an unknown key is an error that names the nearest known one; no tracebac
 import copy
 import dataclasses
 import re
-import sys
+import signal
 import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -18,27 +18,61 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from common.errors import InputError
+from common.output import in_words, is_broken_pipe, patient_output, say
 from common.strict_yaml import load_yaml, read_yaml
 from common.typed import alternatives_of, check_section, check_value, section_of, shortened, suggestion
 
 Config = TypeVar("Config")
 
+LONGEST_LINE = 1200
+"""characters of a message"""
 
-def run_command(main: Callable[[list[str]], int | None], arguments: list[str], quiet: bool = False) -> int:
+
+def run_command(
+    main: Callable[[list[str]], int | None], arguments: list[str], quiet: bool = False, training: bool = False
+) -> int:
     """Runs ``main(arguments)`` and turns what the user can mend into one line on standard error.
 
-    Returns the exit status: 2 for bad input, else what ``main`` returned. ``--debug`` anywhere in the
-    arguments lets the traceback through; ``quiet`` is for all ranks but one.
+    Returns the exit status: 2 for bad input, a full disk and the like, 130 after Ctrl-C, 141 where the reader of the
+    output went away, else what ``main`` returned. ``--debug`` anywhere in the arguments lets the traceback through;
+    ``quiet`` is for all ranks but one. ``training`` is for what outlives the machine's moods: output that is lost does
+    not change its status, and an error of the machine stays an accident, after which the launcher tries again.
     """
     debug = "--debug" in arguments
-    try:
-        return main([argument for argument in arguments if argument != "--debug"]) or 0
-    except InputError as error:
-        if debug:
-            raise
-        if not quiet:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return 2
+    rest = [argument for argument in arguments if argument != "--debug"]
+    with patient_output(lambda error: training or not is_broken_pipe(error)) as output:
+        try:
+            status = main(rest) or 0
+        except InputError as error:
+            if debug:
+                raise
+            return _refuse(str(error), quiet)
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # who presses again does not want to wait
+            if not quiet:
+                say("interrupted; what was finished is kept")
+            return 128 + signal.SIGINT
+        except OSError as error:
+            if debug or training:
+                raise
+            return _refuse(in_words(error), quiet)
+        except SystemExit as ending:  # --help and the like
+            if not isinstance(ending.code, int | None):
+                raise
+            status = ending.code or 0
+        output.flush()
+        if status or training or output.error is None:
+            return status
+        return 128 + signal.SIGPIPE if is_broken_pipe(output.error) else 2
+
+
+def _refuse(message: str, quiet: bool) -> int:
+    if not quiet:
+        text = " ".join(message.split())
+        say(f"error: {text if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + '...'}")
+    return 2
 
 
 def parse_config(config_class: type[Config], arguments: Sequence[str], program: str, description: str = "") -> Config:

@@ -29,6 +29,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
         flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say which file it refused
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ it, and so do amounts of work done, which the parent turns into a progress line.
 """
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -82,7 +83,12 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
+        # Ctrl-C goes to every process of the terminal; ours tells the workers to end.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._processes[ours] = process
 
@@ -104,7 +110,7 @@ def _serve(connection: Connection) -> None:
         while True:
             function, arguments = connection.recv()
             connection.send(_answer(function, arguments, lambda *amounts: connection.send(("done", amounts))))
-    except (EOFError, OSError, KeyboardInterrupt):
+    except (EOFError, OSError):
         return
 
 

@@ -41,4 +41,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:], quiet=os.environ.get("RANK", "0") != "0"))
+    quiet = os.environ.get("RANK", "0") != "0"
+    sys.exit(run_command(main, sys.argv[1:], quiet, training=not STARTS_RANKS.isdisjoint(sys.argv[1:2])))

@@ -9,4 +9,4 @@ from pretrain.__main__ import main
 
 if __name__ == "__main__":
     quiet = os.environ.get("RANK", "0") != "0"
-    sys.exit(run_command(lambda arguments: main(arguments, check_nodes), sys.argv[1:], quiet))
+    sys.exit(run_command(lambda arguments: main(arguments, check_nodes), sys.argv[1:], quiet, training=True))

@@ -27,4 +27,4 @@ def main(arguments: list[str], check_nodes: "NodeCheck | None" = None) -> int:
 
 if __name__ == "__main__":
     # Every rank finds the same mistake; rank 0 says it.
-    sys.exit(run_command(main, sys.argv[1:], quiet=os.environ.get("RANK", "0") != "0"))
+    sys.exit(run_command(main, sys.argv[1:], quiet=os.environ.get("RANK", "0") != "0", training=True))

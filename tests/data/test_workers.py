@@ -32,6 +32,11 @@ def die(number: int, report: Report) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def interrupted(number: int, report: Report) -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+    return number
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     with Workers(count) as workers:
@@ -50,3 +55,9 @@ def test_errors_come_back_as_they_are() -> None:
 def test_a_killed_worker_is_reported() -> None:
     with Workers(2) as workers, pytest.raises(InputError, match="a worker process was killed"):
         workers.run("dying", 0, die, [(n,) for n in range(4)])
+
+
+def test_ctrl_c_is_for_the_process_that_the_user_started() -> None:
+    """The terminal sends it to all; a worker that dies of it would print a traceback of its own."""
+    with Workers(2) as workers:
+        assert workers.run("going on", 0, interrupted, [(n,) for n in range(4)]) == [0, 1, 2, 3]
