@@ -1,16 +1,20 @@
 """Gradients of parameters that every tensor-parallel rank holds but only partly feeds, and the global norm.
 
 In: parameters with `.info` (model/parallel.py). Out: whole gradients, once per optimizer step; a clipped norm.
-Always: each replicated parameter is summed once over the tensor-parallel group and counted once in the norm.
+Always: each replicated parameter is summed once over the tensor-parallel group and counted once in the norm;
+the norm is exact to 1e-7.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from pretrain.topology import Topology
+
+VALUES_AT_ONCE = 1 << 18
+"""widened to fp64 at the same time: they stay in the cache"""
 
 
 class PartialGradientSum:
@@ -67,6 +71,21 @@ class _Accumulator:
 
 
 @torch.no_grad()
+def square_sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of the squares of all values, fp64.
+
+    On CPUs torch's norm adds the squares of a tensor one after the other in fp32 and loses 4e-3 of 5e7 values; on GPUs
+    it adds them in a tree.
+    """
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    if tensors[0].device.type != "cpu":
+        return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
+    parts = [part for tensor in tensors for part in tensor.flatten().split(VALUES_AT_ONCE)]
+    return torch.stack([part.double().square().sum() for part in parts]).sum()
+
+
+@torch.no_grad()
 def clip_by_global_norm(
     parameters: Iterable[nn.Parameter], limit: float, topology: Topology, model_group: dist.ProcessGroup | None
 ) -> float:
@@ -84,8 +103,8 @@ def clip_by_global_norm(
         replica = parameter.info.shard_dim is None and topology.tensor_rank != 0  # type: ignore[attr-defined]
         if not replica and not getattr(parameter, "ds_pipe_replicated", False):
             counted.append(parameter.grad)
-    norms = torch.stack(torch._foreach_norm(counted)) if counted else torch.zeros(1)
-    square = norms.double().square().sum().to(gradients[0].device)
+    device = gradients[0].device if gradients else torch.device("cpu")
+    square = square_sum(counted).to(device)
     if model_group is not None:
         dist.all_reduce(square, group=model_group)
     norm = float(square.sqrt())

@@ -4,15 +4,19 @@ In: run folders or checkpoint folders. Out: tables on the console; status 1 if a
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from torch import Tensor
+
 from common.cli import run_command
 from common.errors import InputError
 from pretrain.checkpoint.layout import KINDS, MANIFEST, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.gradients import square_sum
 
 
 def main(arguments: list[str]) -> int:
@@ -78,10 +82,15 @@ def inspect(path: Path) -> int:
         values = [reader.read(name, kind) for kind in KINDS]
         total += values[0].numel()
         split = "-" if layout.shard_dim is None else f"{layout.shard_dim}/{layout.tensor_size}"
-        sizes = "".join(f"{float(value.square().mean().sqrt()):>12.3e}" for value in values)
+        sizes = "".join(f"{rms(value):>12.3e}" for value in values)
         print(f"{name:<44}{'x'.join(map(str, layout.shape)):<20}{split:<8}{sizes}")
     print(f"{total:,} parameters")
     return 0
+
+
+def rms(values: Tensor) -> float:
+    """Root of the mean square; second moments are so small that their squares are 0 in fp32."""
+    return math.sqrt(float(square_sum([values])) / max(1, values.numel()))
 
 
 def diff(one: Path, other: Path) -> int:
@@ -97,7 +106,7 @@ def diff(one: Path, other: Path) -> int:
             print(f"{name:<44}shape {tuple(a.shape)} / {tuple(b.shape)}")
         elif not a.equal(b):
             change = a - b
-            relative = float(change.norm() / a.norm().clamp_min(1e-30))
+            relative = math.sqrt(float(square_sum([change]))) / max(math.sqrt(float(square_sum([a]))), 1e-30)
             print(f"{name:<44}largest difference {float(change.abs().max()):.3e}, relative {relative:.3e}")
         else:
             continue
