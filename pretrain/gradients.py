@@ -80,7 +80,7 @@ def square_sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
     if tensors[0].device.type != "cpu":
-        return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
+        return torch.stack(torch._foreach_norm(list(tensors))).double().square().sum()
     parts = [part for tensor in tensors for part in tensor.flatten().split(VALUES_AT_ONCE)]
     return torch.stack([part.double().square().sum() for part in parts]).sum()
 
