@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import InputError
 from model.counts import parameter_counts
 from pretrain.config import RunConfig
+from pretrain.deepspeed_names import check_deepspeed_settings
 from pretrain.topology import Topology
 
 # Settings that another section owns; accepting them twice would let the two disagree.
@@ -17,10 +18,14 @@ OWNED = {
     "train_batch_size": "batch.global_size",
     "train_micro_batch_size_per_gpu": "batch.micro_size",
     "gradient_accumulation_steps": "batch.global_size and batch.micro_size",
+    "managed_gradient_accumulation": "batch.global_size and batch.micro_size",
     "gradient_clipping": "optimizer.gradient_clipping",
     "optimizer": "the optimizer section",
+    "zero_allow_untested_optimizer": "the optimizer section",
     "scheduler": "the schedule section",
     "bf16": "train.precision",
+    "bfloat16": "train.precision",
+    "torch_autocast": "train.precision",
     "fp16": "train.precision",
     "zero_optimization.stage": "parallel.zero_stage",
     "pipeline": "the parallel section",
@@ -41,6 +46,7 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
     for key in _paths(config.deepspeed):
         if key in OWNED:
             raise InputError(f"deepspeed.{key}: set {OWNED[key]} instead; this key is derived from it")
+    check_deepspeed_settings(config.deepspeed)
     settings: dict[str, Any] = {
         "train_batch_size": config.batch.global_size,
         "train_micro_batch_size_per_gpu": config.batch.micro_size,

@@ -1,7 +1,12 @@
 """What DeepSpeed is told: gradients are summed in fp32, and no buffer is larger than the model."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
+import pytest
+
+from common.errors import InputError
 from model.config import ModelConfig
 from model.counts import parameter_counts
 from pretrain.config import RunConfig, TrainConfig
@@ -26,3 +31,63 @@ def test_the_reduction_bucket_is_no_larger_than_the_model() -> None:
     for config, size in ((small, sum(parameter_counts(small.model).values())), (large, LARGEST_BUCKET)):
         settings = deepspeed_config(config, plan_topology(config.parallel, 1))
         assert settings["zero_optimization"]["reduce_bucket_size"] == size
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"comunication_data_type": "bf16"}, "unknown key 'deepspeed.comunication_data_type'; did you mean"),
+        ({"bfloat16": {"enabled": True}}, "deepspeed.bfloat16: set train.precision instead"),
+        ({"communication_data_type": "int4"}, "'deepspeed.communication_data_type' must be fp32, fp16, bf16 or null"),
+        ({"dump_state": 1}, "'deepspeed.dump_state' must be true or false, is 1"),
+        ({"zero_optimization": 3}, "'deepspeed.zero_optimization' must be a mapping"),
+        ({"gradient_predivide_factor": 0}, "deepspeed.gradient_predivide_factor: must be above 0, is 0"),
+        ({"gradient_predivide_factor": math.nan}, "'deepspeed.gradient_predivide_factor' must be a finite number"),
+        ({"aio": {"block_sise": 1}}, "unknown key 'deepspeed.aio.block_sise'; did you mean 'deepspeed.aio.block_size'"),
+        (
+            {"zero_optimization": {"reduce_bucket_sise": 1000}},
+            "deepspeed.zero_optimization.reduce_bucket_sise: unknown key; did you mean 'reduce_bucket_size'?",
+        ),
+        (
+            {"zero_optimization": {"offload_optimizer": {"devise": "cpu"}}},
+            "deepspeed.zero_optimization.offload_optimizer.devise: unknown key; did you mean 'device'?",
+        ),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "disk"}}},
+            "deepspeed.zero_optimization.offload_optimizer.device: Input should be 'none', 'cpu' or 'nvme', is",
+        ),
+        (
+            {"zero_optimization": {"reduce_bucket_size": -1}},
+            "reduce_bucket_size: Input should be greater than 0, is -1",
+        ),
+        ({"zero_optimization": {"reduce_bucket_size": True}}, "reduce_bucket_size: must be a number, is true"),
+        ({"zero_optimization": {"reduce_bucket_size": "5"}}, "reduce_bucket_size: must be a number, is the text '5'"),
+        ({"zero_optimization": {"reduce_bucket_size": None}}, "reduce_bucket_size: Input should be a valid integer"),
+        ({"zero_optimization": {"reduce_bucket_size": "auto"}}, "reduce_bucket_size: Input should be a valid integer"),
+        ({"zero_optimization": {"overlap_comm": "yes"}}, "overlap_comm: must be true or false, is the text 'yes'"),
+        ({"comms_logger": {"verbos": True}}, "deepspeed.comms_logger.verbos: unknown key; did you mean 'verbose'?"),
+    ],
+)
+def test_what_deepspeed_does_not_know_is_refused_with_the_nearest_name(settings: dict[str, Any], message: str) -> None:
+    config = RunConfig(deepspeed=settings)
+    with pytest.raises(InputError) as error:
+        deepspeed_config(config, plan_topology(config.parallel, 1))
+    assert message in str(error.value)
+
+
+def test_what_deepspeed_knows_passes() -> None:
+    settings = {
+        "zero_optimization": {
+            "reduce_bucket_size": 5e7,
+            "stage3_prefetch_bucket_size": 1000,
+            "overlap_comm": True,
+            "offload_optimizer": {"device": "cpu", "pin_memory": True},
+        },
+        "activation_checkpointing": {"cpu_checkpointing": True},
+        "wall_clock_breakdown": True,
+        "tensorboard": {"enabled": True, "output_path": "tb"},
+        "log_level": "warning",
+    }
+    config = RunConfig(deepspeed=settings)
+    told = deepspeed_config(config, plan_topology(config.parallel, 1))
+    assert settings.items() <= {**told, "zero_optimization": settings["zero_optimization"]}.items()
