@@ -7,7 +7,7 @@ micro-batch: a change of either leaves the global order as it was.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,16 @@ class BatchSchedule:
         """The first sample of ``step``: the number of samples consumed before it."""
         part = bisect_right(self._first_steps, step) - 1
         return self._first_samples[part] + (step - self._first_steps[part]) * self._sizes[part]
+
+    def stretches(self, start: int, stop: int) -> list[RampConfig]:
+        """Steps ``start`` .. ``stop - 1`` as stretches of one size each."""
+        first_steps = [*self._first_steps, max(stop, self._first_steps[-1])]
+        bounds = [(max(first, start), min(last, stop)) for first, last in pairwise(first_steps)]
+        return [
+            RampConfig(last - first, size)
+            for (first, last), size in zip(bounds, self._sizes, strict=True)
+            if last > first
+        ]
 
     def step_of(self, sample: int) -> int:
         """The step that takes ``sample``."""

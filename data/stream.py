@@ -70,6 +70,16 @@ class TokenStream:
         """The stage that one sample belongs to, counted from 0."""
         return int(self.order.stage_of(self.skip.number_of(np.array([sample_number])))[0])
 
+    def tokens_before(self, consumed: int) -> int:
+        """Tokens of the first ``consumed`` samples; a stage may have its own sequence length."""
+        passed = self.skip.passed(consumed)
+        tokens = 0
+        for stage in self.order.stages:
+            if stage.first < passed:
+                samples = self.skip.trained_before(min(stage.last, passed)) - self.skip.trained_before(stage.first)
+                tokens += samples * stage.plan.sequence_length
+        return tokens
+
     def state(self, consumed: int) -> dict[str, Any]:
         """What a checkpoint keeps after ``consumed`` samples: independent of processes, batches and workers."""
         return {

@@ -5,6 +5,7 @@ In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no proce
 
 from common.errors import InputError
 from model.checks import check_split, nearest_multiples
+from pretrain.checkpoint.layout import list_steps, step_of
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import deepspeed_config
 from pretrain.schedule import check_schedule
@@ -22,7 +23,7 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     _check_stage_sequences(config, topology)
     _check_zero(config)
     _check_pipeline(config)
-    _check_batch(config, topology)
+    _check_batch(config, topology, max(map(step_of, list_steps(config.run_folder / "checkpoints")), default=0))
     check_schedule(config.schedule, config.train.steps)
     deepspeed_config(config, topology)
 
@@ -60,10 +61,12 @@ def _check_pipeline(config: RunConfig) -> None:
         )
 
 
-def _check_batch(config: RunConfig, topology: Topology) -> None:
+def _check_batch(config: RunConfig, topology: Topology, taken: int) -> None:
+    """Sizes of the steps that are still to come; the ``taken`` ones may have been split over other ranks."""
     micro = config.batch.micro_size
     unit = micro * topology.data_size
-    sizes = [("batch.ramp", entry.global_size) for entry in config.batch.ramp]
+    ramp_steps = sum(entry.steps for entry in config.batch.ramp)
+    sizes = [("batch.ramp", entry.global_size) for entry in config.batch.schedule.stretches(taken, ramp_steps)]
     for name, size in [*sizes, ("batch.global_size", config.batch.global_size)]:
         if size % unit:
             raise InputError(

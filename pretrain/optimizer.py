@@ -50,8 +50,8 @@ class GatedAdamW(torch.optim.AdamW):
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
 
-    def set_steps_taken(self, steps: int) -> None:
-        """Tells every parameter's bias correction that ``steps`` steps have been taken."""
+    def set_applied_steps(self, steps: int) -> None:
+        """Tells every parameter's bias correction that ``steps`` steps have been applied; refused ones do not count."""
         for state in self.state.values():
             state["step"].fill_(float(steps))
 

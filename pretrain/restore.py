@@ -1,44 +1,73 @@
 """What a start goes on from: the run's newest checkpoint, the remote one, a branch's origin, or nothing.
 
-In: a fresh engine and what else has state. Out: the step to go on from and the trainer's state.
+In: a fresh engine and what else has state. Out: the step to go on from, the trainer's state, the settings from there.
 Always: all ranks restore the same; what does not belong to this run is refused by name.
 """
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from common.errors import InputError
 from data.stream import TokenStream
 from pretrain.checkpoint.branch import branch
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.remote import fetch_first
-from pretrain.checkpoint.resume import check_same_model, load, newest_whole
+from pretrain.checkpoint.resume import load, newest_whole
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
+from pretrain.history import check_same_model, describe_changes, with_past
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.runfolder import announce
 from pretrain.topology import Topology
 from pretrain.trainer import TrainerState
 
 
-def restore(
-    config: RunConfig, topology: Topology, engine: Engine, stream: TokenStream, guard: SpikeGuard
-) -> tuple[TrainerState, int]:
-    """Fills ``engine`` and ``guard``; returns the trainer's state and the steps taken so far."""
+@dataclass(frozen=True)
+class Start:
+    """Where training goes on."""
+
+    config: RunConfig
+    """this start's settings, with the batch sizes of the steps that lie behind"""
+    state: TrainerState
+    step: int
+    """steps taken so far"""
+
+
+def restore(config: RunConfig, topology: Topology, engine: Engine, stream: TokenStream, guard: SpikeGuard) -> Start:
+    """Fills ``engine`` and ``guard``; tells what is another setting than before."""
     seed_everything(config.seed)
     fetch_first(config, topology)
     reader = newest_whole(config.run_folder / "checkpoints", topology)
     if reader is None:
         if config.checkpoint.branch_from is not None:
             announce(topology, branch(config, engine, topology))
-        return TrainerState(), 0
-    check_same_model(reader, config)
+        return Start(config, TrainerState(), 0)
+    before = reader.config
+    check_same_model(before, config, str(reader.folder))
     saved = reader.manifest.state
     stream.check_state(saved["data"])
-    load(engine, reader, reader.step)
+    resumed = with_past(before, config, reader.step)
+    _check_position(resumed, reader)
+    load(engine, reader, reader.applied_steps)
     guard.restore(saved["spikes"])
     torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(saved["random"]["torch"])), dtype=torch.uint8))
-    return TrainerState(**saved["trainer"]), reader.step
+    for line in describe_changes(before, config, reader.step):
+        announce(topology, line)
+    state = TrainerState(**{**saved["trainer"], "applied_steps": reader.applied_steps})
+    return Start(resumed, state, reader.step)
+
+
+def _check_position(config: RunConfig, reader: CheckpointReader) -> None:
+    """The samples that the checkpoint says were trained are those that its batch sizes make."""
+    saved, computed = reader.manifest.state["data"]["consumed"], config.batch.schedule.first_sample(reader.step)
+    if saved != computed:
+        raise InputError(
+            f"{reader.folder}: {saved} samples are said to be trained, but its batch sizes make {computed} in "
+            f"{reader.step} steps; its manifest was changed by hand or by another program"
+        )
 
 
 def seed_everything(seed: int) -> None:

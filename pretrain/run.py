@@ -27,7 +27,7 @@ from pretrain.resilience.supervisor import Supervisor, announce_end
 from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import restore
 from pretrain.run_data import open_data
-from pretrain.runfolder import announce, open_logs, open_sinks, save_config
+from pretrain.runfolder import announce, open_logs, open_sinks, record_start, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
 from pretrain.trainer import Trainer
 
@@ -73,14 +73,22 @@ def _pretrain(
         layers, sharding = build_model(config, topology)
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
-        state, start = restore(config, topology, engine, stream, guard)
+        start = restore(config, topology, engine, stream, guard)
+        config = start.config
         values = dataclasses.asdict(config)
         if topology.is_main:
             save_config(config)
+            record_start(config, start.step)
             remove_leftovers(checkpoints)
         announce(topology, f"{config.name}: {engine.describe()}")
-        announce(topology, f"{'resuming at' if start else 'starting at'} step {start} of {config.train.steps}")
-        sinks = open_sinks(config, values, topology, start)
+        announce(
+            topology, f"{'resuming at' if start.step else 'starting at'} step {start.step} of {config.train.steps}"
+        )
+        sinks = open_sinks(config, values, topology, start.step)
+
+        def tokens_at(step: int) -> int:
+            return stream.tokens_before(config.batch.schedule.first_sample(step))
+
         flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
         trainer = Trainer(
             config=config,
@@ -91,13 +99,13 @@ def _pretrain(
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
             meter=StepMeter(topology.world_size, flops_per_token),
-            writer=CheckpointWriter(checkpoints, topology, writer_settings(config)),
+            writer=CheckpointWriter(checkpoints, topology, writer_settings(config, tokens_at)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
-            state=state,
+            state=start.state,
         )
         try:
-            ending = trainer.fit(start)
+            ending = trainer.fit(start.step)
         finally:
             for sink in sinks:
                 sink.close()

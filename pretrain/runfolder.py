@@ -3,9 +3,11 @@
 In: a RunConfig and a Topology. Out: files under runs/NAME, and the sinks of rank 0.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,15 @@ def open_logs(run_folder: Path, topology: Topology) -> None:
 def save_config(config: RunConfig) -> None:
     """Writes the resolved config."""
     write_atomically(config.run_folder / CONFIG_FILE, to_yaml(config))
+
+
+def record_start(config: RunConfig, step: int) -> None:
+    """Keeps this start's command and settings as `starts/0003.yaml`, which ``--config`` reads, for ever."""
+    folder = config.run_folder / "starts"
+    number = max((int(path.stem) for path in folder.glob("*.yaml") if path.stem.isdecimal()), default=0) + 1
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    head = f"# {began}, from step {step}: {json.dumps(sys.orig_argv)}\n"
+    write_atomically(folder / f"{number:04d}.yaml", head + to_yaml(config))
 
 
 def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int) -> list[Sink]:

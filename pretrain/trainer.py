@@ -35,6 +35,8 @@ class TrainerState:
     best_validation_loss: float | None = None
     tokens: int = 0
     """trained on so far; not a function of the step where batches or sequences grow"""
+    applied_steps: int = 0
+    """steps that changed the weights; the others were taken, too, but kept from them"""
 
     def saved(self) -> dict[str, Any]:
         """As JSON."""
@@ -68,6 +70,7 @@ class Trainer:
             rate = learning_rate(self.config.schedule, self.config.optimizer.learning_rate, steps, step)
             result = self.engine.train_step(micro_batches, rate)
             self._count(micro_batches)
+            self.state.applied_steps += result.applied
             done = step + 1
             if self._due(self.config.metrics.every, done) or not result.applied:
                 self._tell(self.meter.record(done, self.state.tokens, result, rate))

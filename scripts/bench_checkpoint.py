@@ -76,8 +76,8 @@ def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
 
     steps()
     plain = _seconds(steps)
-    background = CheckpointWriter(folder / "background", topology, WriterSettings(Retention(1, 0, 0, 1)))
-    waiting = CheckpointWriter(folder / "waiting", topology, WriterSettings(Retention(1, 0, 0, 1), asynchronous=False))
+    background = CheckpointWriter(folder / "background", topology, WriterSettings(Retention(1, 0, 0)))
+    waiting = CheckpointWriter(folder / "waiting", topology, WriterSettings(Retention(1, 0, 0), asynchronous=False))
 
     def save(writer: CheckpointWriter) -> None:
         writer.save(list(local_fragments(engine)), CheckpointFacts(1, {}, {}, topology.describe()))
@@ -94,7 +94,7 @@ def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
     def verify_and_load() -> None:
         fresh = CheckpointReader(reader.folder)
         fresh.verify(topology.rank, topology.world_size)
-        load(engine, fresh, steps_taken=1)
+        load(engine, fresh, applied_steps=1)
 
     loading = _seconds(verify_and_load)
     theirs = _seconds(lambda: _quietly(lambda: engine.deepspeed.save_checkpoint(str(folder / "theirs"), tag="t")))

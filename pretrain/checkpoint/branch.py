@@ -26,7 +26,7 @@ def branch(config: RunConfig, engine: Engine, topology: Topology) -> str:
     reader = open_origin(Path(config.checkpoint.branch_from), topology)
     source = converted(reader, config.model)
     moments = config.checkpoint.branch_moments and source is reader and reader.step > 0
-    load(engine, source, steps_taken=reader.step if moments else 0, kinds=KINDS if moments else KINDS[:1])
+    load(engine, source, applied_steps=reader.applied_steps if moments else 0, kinds=KINDS if moments else KINDS[:1])
     what = "weights and Adam moments" if moments else "weights"
     how = "" if source is reader else f", converted from {reader.config.model.attention}"
     return f"branching from {reader.folder}: {what}{how}"

@@ -38,6 +38,11 @@ class CheckpointReader:
         return self.manifest.step
 
     @property
+    def applied_steps(self) -> int:
+        """Those that changed the weights; older checkpoints do not tell them from the others."""
+        return int(self.manifest.state.get("trainer", {}).get("applied_steps", self.step))
+
+    @property
     def config(self) -> RunConfig:
         """The config of the run that wrote it."""
         return config_from_values(RunConfig, self.manifest.config, str(self.folder / "manifest.json"))

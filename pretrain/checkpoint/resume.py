@@ -15,7 +15,6 @@ from common.errors import InputError
 from pretrain.checkpoint.layout import KINDS, Kind, TensorLayout, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.state import local_fragments, publish
-from pretrain.config import RunConfig
 from pretrain.engine import Engine
 from pretrain.topology import Topology
 
@@ -60,19 +59,8 @@ def newest_whole(checkpoints: Path, topology: Topology) -> CheckpointReader | No
     return None
 
 
-def check_same_model(reader: CheckpointReader, config: RunConfig) -> None:
-    """Refuses a checkpoint of another model, naming the first setting that differs."""
-    theirs, ours = reader.config.model, config.model
-    for key, value in vars(ours).items():
-        if key not in {"norm_eps"} and getattr(theirs, key) != value:
-            raise InputError(
-                f"model.{key}: is {value}, but {reader.folder} was trained with {getattr(theirs, key)}; "
-                "restore the setting, or start another run with --name or --run_dir"
-            )
-
-
 @torch.no_grad()
-def load(engine: Engine, reader: RangeReader, steps_taken: int, kinds: Sequence[Kind] = KINDS) -> None:
+def load(engine: Engine, reader: RangeReader, applied_steps: int, kinds: Sequence[Kind] = KINDS) -> None:
     """Fills weights and Adam moments of ``engine``, or only some ``kinds``, from a checkpoint of any topology."""
     for fragment in local_fragments(engine):
         if fragment.kind not in kinds:
@@ -86,5 +74,5 @@ def load(engine: Engine, reader: RangeReader, steps_taken: int, kinds: Sequence[
             fragment.values.numel(),
         )
         fragment.values.copy_(values)
-    engine.optimizer.set_steps_taken(steps_taken)
+    engine.optimizer.set_applied_steps(applied_steps)
     publish(engine)

@@ -5,7 +5,7 @@ In: the steps that there are. Out: the steps that may go. Always: the newest is 
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class Retention:
     """steps whose multiples stay for ever; 0: none"""
     keep_tokens: int
     """the first checkpoint at or past every multiple of this many tokens stays for ever; 0: none"""
-    tokens_per_step: int
+    tokens_at: Callable[[int], int] | None = None
+    """tokens of the first so many steps; needed by ``keep_tokens`` only"""
 
     def expired(self, steps: Sequence[int]) -> list[int]:
         """Those of ``steps`` (ascending) that no rule keeps."""
@@ -36,9 +37,9 @@ class Retention:
         return self.keep_every > 0 and step % self.keep_every == 0
 
     def _passes(self, before: int, step: int) -> bool:
-        if self.keep_tokens < 1:
+        if self.keep_tokens < 1 or self.tokens_at is None:
             return False
-        return step * self.tokens_per_step // self.keep_tokens > before * self.tokens_per_step // self.keep_tokens
+        return self.tokens_at(step) // self.keep_tokens > self.tokens_at(before) // self.keep_tokens
 
 
 def retire(checkpoints: Path, retention: Retention) -> list[int]:

@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,11 @@ class WriterSettings:
     """started for every checkpoint that is whole"""
 
 
-def writer_settings(config: RunConfig) -> WriterSettings:
-    """What a run's config says about saving."""
+def writer_settings(config: RunConfig, tokens_at: Callable[[int], int] | None = None) -> WriterSettings:
+    """What a run's config says about saving; ``tokens_at`` tells the tokens of the first so many steps."""
     settings = config.checkpoint
-    tokens_per_step = config.batch.global_size * config.data.sequence_length
     return WriterSettings(
-        retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_per_step),
+        retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_at),
         asynchronous=settings.asynchronous,
         staging=Path(settings.staging) / config.name if settings.staging else None,
         remote=RemoteCheckpoints(settings.remote) if settings.remote else None,

@@ -46,7 +46,7 @@ def fragments(tensor_size: int, pieces: int) -> list[LocalFragment]:
 
 
 def save(folder: Path, step: int = 3, tensor_size: int = 2, pieces: int = 3, keep: int = 0) -> str | None:
-    writer = CheckpointWriter(folder, alone(), WriterSettings(Retention(keep, 0, 0, 1), asynchronous=False))
+    writer = CheckpointWriter(folder, alone(), WriterSettings(Retention(keep, 0, 0), asynchronous=False))
     facts = CheckpointFacts(step, {"name": "x"}, {"data": {"consumed": 1}}, "alone")
     return writer.save(fragments(tensor_size, pieces), facts)
 

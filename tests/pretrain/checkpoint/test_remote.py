@@ -14,7 +14,7 @@ from tests.pretrain.checkpoint.test_format import alone, fragments
 
 
 def save(folder: Path, remote: RemoteCheckpoints, step: int, staging: Path | None = None) -> str | None:
-    settings = WriterSettings(Retention(2, 0, 0, 1), asynchronous=False, remote=remote, staging=staging)
+    settings = WriterSettings(Retention(2, 0, 0), asynchronous=False, remote=remote, staging=staging)
     writer = CheckpointWriter(folder, alone(), settings)
     return writer.save(fragments(2, 3), CheckpointFacts(step, {"name": "x"}, {}, "alone"))
 

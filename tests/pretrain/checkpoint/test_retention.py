@@ -5,8 +5,8 @@ from pretrain.checkpoint.retention import Retention
 
 def kept(steps: list[int], **rules: int) -> list[int]:
     """What stays if every step's checkpoint retires the ones before it, as in a run."""
-    settings = {"keep": 2, "keep_every": 0, "keep_tokens": 0, "tokens_per_step": 10, **rules}
-    retention = Retention(**settings)
+    settings = {"keep": 2, "keep_every": 0, "keep_tokens": 0, **rules}
+    retention = Retention(**settings, tokens_at=lambda step: 10 * step)
     there: list[int] = []
     for step in steps:
         there.append(step)

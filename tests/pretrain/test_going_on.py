@@ -1,0 +1,157 @@
+"""A run that is started again with other settings, or that refused steps, goes on as if it had never stopped."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from common.cli import parse_config
+from data.__main__ import main as data_command
+from data.config import RampConfig, SkipConfig, StageConfig
+from data.stream import open_stream
+from pretrain.checkpoint.layout import read_manifest, step_folder
+from pretrain.checkpoint.retention import Retention
+from pretrain.config import (
+    BatchConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ResilienceConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from pretrain.resilience.spikes import SpikeGuard
+from pretrain.sinks import read_metrics
+from tests.pretrain.test_run import config_for, losses, train, train_until_killed
+from tests.world import run_world
+
+
+def sized(corpus: Path, run_dir: Path, steps: int, global_size: int, *ramp: tuple[int, int]) -> RunConfig:
+    return config_for(
+        corpus,
+        run_dir,
+        batch=BatchConfig(global_size, 2, [RampConfig(*entry) for entry in ramp]),
+        schedule=ScheduleConfig(kind="wsd", warmup_steps=2),
+        train=TrainConfig(steps=steps),
+        checkpoint=CheckpointConfig(every=0, keep=1, keep_tokens=1700),
+        evaluation=EvaluationConfig(every=0, batches=1, ar_hits=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def resumed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7 steps of 4 samples, 4 of 12 (to step 11), then 3 of 8."""
+    run_dir = tmp_path_factory.mktemp("resumed")
+    for steps, global_size in ((7, 4), (11, 12), (14, 8)):
+        assert set(run_world(2, train, sized(corpus, run_dir, steps, global_size))) == {"finished"}
+    return run_dir
+
+
+def test_a_changed_batch_size_sees_each_sample_once_like_a_run_planned_so(
+    resumed: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run_world(2, train, sized(corpus, tmp_path, 14, 8, (7, 4), (4, 12)))
+    assert losses(resumed) == losses(tmp_path)
+    tokens = [line["tokens"] for line in read_metrics(resumed / "metrics.jsonl") if "tokens" in line]
+    assert [tokens[step - 1] for step in (7, 11, 14)] == [28 * 32, 76 * 32, 100 * 32]
+    manifest = read_manifest(step_folder(resumed / "checkpoints", 14))
+    assert manifest.state["data"]["consumed"] == 100
+    saved = yaml.safe_load((resumed / "config.yaml").read_text())
+    assert saved["batch"]["ramp"] == [{"steps": 7, "global_size": 4}, {"steps": 4, "global_size": 12}]
+
+
+def test_trace_and_plan_know_the_past(resumed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(resumed / "config.yaml")
+    assert not data_command(["plan", "--config", config, "--json"])
+    assert json.loads(capsys.readouterr().out)["samples"] == 100
+    saved = parse_config(RunConfig, ["--config", config], "test")
+    order = open_stream(saved.data, saved.seed).order
+    for number, step in ((0, 0), (27, 6), (28, 7), (75, 10), (76, 11), (99, 13)):
+        token = int(order.locate(np.array([number])).sample[0]) * 32 + 5
+        data_command(["trace", "--config", config, "--token", str(token), "--done", "11", "--json"])
+        (seen,) = json.loads(capsys.readouterr().out)
+        assert (seen["global_sample"], seen["step"]) == (number, step)
+        assert seen["when"] == ("past" if step < 11 else "future")
+
+
+def test_every_start_stays_on_record(resumed: Path) -> None:
+    starts = sorted((resumed / "starts").iterdir())
+    assert [path.name for path in starts] == ["0001.yaml", "0002.yaml", "0003.yaml"]
+    assert [re.search(r"from step (\d+)", path.read_text())[1] for path in starts] == ["0", "7", "11"]  # type: ignore[index]
+    sizes = [yaml.safe_load(path.read_text())["batch"]["global_size"] for path in starts]
+    assert sizes == [4, 12, 8]
+
+
+def test_checkpoints_kept_by_tokens_go_by_the_tokens_that_were_trained(resumed: Path) -> None:
+    """A milestone every 1,700 tokens: none by step 7 (896 tokens), one by step 11 (2,432), none by step 14 (3,200)."""
+    tokens = {7: 896, 11: 2432, 14: 3200}
+    retention = Retention(keep=1, keep_every=0, keep_tokens=1700, tokens_at=lambda step: tokens.get(step, 0))
+    assert retention.expired([7, 11, 14]) == [7]
+    kept = sorted(path.name for path in (resumed / "checkpoints").glob("step_*"))
+    assert kept == ["step_00000011", "step_00000014"]
+
+
+def stage_of_longer_samples(corpus: Path, run_dir: Path, **sections: object) -> RunConfig:
+    """20 samples of 32 tokens (5 steps of 4), then of 48."""
+    config = sized(corpus, run_dir, 13, 4)
+    data = replace(config.data, stages=[StageConfig(from_tokens=640, sequence_length=48)])
+    return replace(config, data=data, **sections)
+
+
+def test_tokens_are_counted_by_each_stages_own_length(corpus: Path) -> None:
+    config = stage_of_longer_samples(corpus, Path("unused"))
+    data = replace(config.data, skip=[SkipConfig(3, 7), SkipConfig(25, 26)])
+    stream = open_stream(data, config.seed)
+    lengths = [stream.sequence_length(number) for number in range(60)]
+    assert sorted(set(lengths)) == [32, 48]
+    assert [stream.tokens_before(count) for count in range(60)] == [sum(lengths[:count]) for count in range(60)]
+
+
+def train_refusing_a_third(config: RunConfig) -> str:
+    """One rank whose guard refuses steps by the last digits of their loss: the same ones in every life."""
+    _refuse_a_third()
+    return train(config)
+
+
+def train_refusing_a_third_until_killed(config: RunConfig, victim: int, lines: int) -> str:
+    _refuse_a_third()
+    return train_until_killed(config, victim, lines, 0.0)
+
+
+def _refuse_a_third() -> None:
+    def reason(guard: SpikeGuard, loss: float, grad_norm: float) -> str | None:
+        return "the test says so" if int(loss * 1e6) % 3 == 0 else None
+
+    SpikeGuard.reason_to_skip = reason  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_a_run_with_refused_steps_killed_three_times_is_the_one_never_stopped(
+    zero_stage: int, corpus: Path, tmp_path: Path
+) -> None:
+    def config(run_dir: Path) -> RunConfig:
+        whole = config_for(
+            corpus,
+            run_dir,
+            optimizer=OptimizerConfig(learning_rate=3e-3, beta2=0.999),
+            schedule=ScheduleConfig(kind="wsd", warmup_steps=2, decay_steps=5),
+            train=TrainConfig(steps=41),
+            checkpoint=CheckpointConfig(every=7, keep=2),
+            evaluation=EvaluationConfig(every=0, batches=1, ar_hits=False),
+            resilience=ResilienceConfig(max_skips=100_000),
+        )
+        return replace(whole, parallel=replace(whole.parallel, zero_stage=zero_stage))
+
+    run_world(2, train_refusing_a_third, config(tmp_path / "never"))
+    lines = read_metrics(tmp_path / "never" / "metrics.jsonl")
+    assert sum(not line["applied"] for line in lines if "applied" in line) >= 8
+    for victim, after in ((1, 11), (0, 9), (1, 8)):
+        with pytest.raises(RuntimeError, match=r"died|Connection|closed"):
+            run_world(2, train_refusing_a_third_until_killed, config(tmp_path / "killed"), victim, after)
+    run_world(2, train_refusing_a_third, config(tmp_path / "killed"))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "never")
