@@ -93,6 +93,8 @@ def load_yaml(text: str, what: str, key: str = "") -> Any:
         raise InputError(f"{what}: not readable as YAML: nested deeper than {DEEPEST} levels") from None
     except InputError:
         raise
+    except LookupError:  # `!!int` without a number, `!!bool x`
+        raise InputError(f"{what}: not readable as YAML: a value does not fit its tag") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{what}: not readable as YAML: {str(error)[:200]}") from None
 

@@ -57,7 +57,7 @@ class ModelConfig:
     """epsilon of every RMSNorm"""
 
     def __post_init__(self) -> None:
-        check_range(self, "model.", "num_layers", low=1, high=10_000)
+        check_range(self, "model.", "num_layers", low=1, high=4096)
         check_range(self, "model.", "hidden_size", "ffn_hidden_size", low=1, high=2**22)
         check_range(self, "model.", "num_heads", "num_kv_heads", "head_dim", "rank", low=1, high=2**16)
         check_range(self, "model.", "vocab_size", low=1, high=2**26)

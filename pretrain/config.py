@@ -37,7 +37,8 @@ class ParallelConfig:
     """DeepSpeed ZeRO stage; a pipeline accepts 0 and 1"""
 
     def __post_init__(self) -> None:
-        check_range(self, "parallel.", "tensor", "pipeline", low=1, high=MOST_PROCESSES)
+        check_range(self, "parallel.", "tensor", low=1, high=MOST_PROCESSES)
+        check_range(self, "parallel.", "pipeline", low=1, high=1024)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ In: layer definitions with their costs. Out: the first layer of every stage. Alw
 checks cut as the training does, without DeepSpeed.
 """
 
-import functools
+import math
 from collections.abc import Sequence
 
 from common.errors import InputError
@@ -27,16 +27,28 @@ def split_into_stages(layers: Sequence[LayerDefinition], stages: int) -> list[in
             f"cannot fill {stages} stages; at most {sum(blocks)} fit"
         )
 
-    @functools.cache
-    def best(start: int, remaining: int) -> tuple[float, tuple[int, ...]]:
-        if remaining == 1:
-            valid = any(blocks[start:])
-            return (sum(layer.cost for layer in layers[start:]) if valid else float("inf")), (len(layers),)
-        candidates = []
-        for stop in range(start + 1, len(layers)):
-            if any(blocks[start:stop]):
-                cost, cuts = best(stop, remaining - 1)
-                candidates.append((max(sum(layer.cost for layer in layers[start:stop]), cost), (stop, *cuts)))
-        return min(candidates, default=(float("inf"), ()))
+    costs = [layer.cost for layer in layers]
+    # best[start]: the cheapest split of layers[start:] into the stages so far, counted from the end.
+    best = [sum(costs[start:]) if any(blocks[start:]) else math.inf for start in range(len(layers))]
+    stops: list[list[int]] = []
+    for _ in range(stages - 1):
+        found = [_first_stage(costs, blocks, best, start) for start in range(len(layers))]
+        best = [cost for cost, _ in found]
+        stops.append([stop for _, stop in found])
+    cuts = [0]
+    for stop_of in reversed(stops):
+        cuts.append(stop_of[cuts[-1]])
+    return [*cuts, len(layers)]
 
-    return [0, *best(0, stages)[1]]
+
+def _first_stage(costs: list[float], blocks: list[bool], best: list[float], start: int) -> tuple[float, int]:
+    """The cost of layers[start:], and where its first stage stops if layers[stop:] cost ``best[stop]``."""
+    cheapest, first, here, has_block = math.inf, len(costs), 0.0, False
+    for stop in range(start + 1, len(costs)):
+        here += costs[stop - 1]
+        has_block = has_block or blocks[stop - 1]
+        if here >= cheapest:  # a longer first stage costs more
+            break
+        if has_block and max(here, best[stop]) < cheapest:
+            cheapest, first = max(here, best[stop]), stop
+    return cheapest, first

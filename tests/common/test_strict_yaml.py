@@ -44,6 +44,8 @@ def test_plain_values_are_what_they_look_like() -> None:
         ("[" * 5000, "not readable as YAML"),
         ("{a: " * 300 + "1" + "}" * 300, "nested deeper than 50 levels"),
         ("a: !!int x", "not readable as YAML"),
+        ("a: !!int", "not readable as YAML: a value does not fit its tag"),
+        ("a: !!bool x", "not readable as YAML: a value does not fit its tag"),
     ],
 )
 def test_what_the_format_would_guess_is_refused_with_its_line(text: str, said: str) -> None:
