@@ -60,7 +60,7 @@ def tokenizer_of(source: TokenSource) -> Tokenizer:
             for name in (INFO_FILE, HUGGING_FACE_FILE if is_hugging_face else RANKS_FILE):
                 (Path(folder) / name).write_bytes(source.storage.content(name))
             tokenizer = load_tokenizer(Path(folder))
-    if tokenizer.fingerprint != source.manifest.tokenizer["fingerprint"]:
+    if not tokenizer.answers_to(source.manifest.tokenizer["fingerprint"]):
         raise InputError(f"{source.path}: the tokenizer in the folder is not the one that made the tokens")
     return tokenizer
 

@@ -1,7 +1,8 @@
 """A tiktoken encoding as a fast tokenizer of the `tokenizers` library, with the same ids.
 
 In: the data room's Tokenizer. Out: tokenizer.json and tokenizer_config.json. Always: ids are compared on hard texts
-before anything is accepted.
+before anything is accepted, those of the default call `tokenizer(text)` too: it gives what training saw, without tokens
+around the text, and a control token's name in a text is text.
 
 tiktoken joins, among the adjacent parts of a word, the two whose joint has the lowest rank. `tokenizers` wants a list
 of pairs, and joins the pair that stands first in it. So every way to split a token into two tokens is listed, sorted
@@ -47,6 +48,22 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None
     if differing is not None:
         raise InputError(f"{tokenizer.name}: this tokenizer has no equal fast form: other ids for {differing!r}")
     write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, fast, max_length))
+    check_default_call(folder, tokenizer)
+
+
+def check_default_call(folder: Path, tokenizer: Tokenizer) -> None:
+    """Refuses a folder where `AutoTokenizer.from_pretrained(folder)(text)` gives other ids than training saw.
+
+    Raises:
+        InputError: names the first text that differs.
+    """
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    end = tokenizer.decode([tokenizer.eod_id])
+    for text in (*HARD_TEXTS, f"a text that quotes {end} and{end}goes on"):
+        if list(loaded(text).input_ids) != tokenizer.encode(text):
+            raise InputError(f"{tokenizer.name}: the exported tokenizer's default call gives other ids for {text!r}")
 
 
 def first_difference(fast: FastTokenizer, tokenizer: Tokenizer) -> str | None:
@@ -64,7 +81,7 @@ def check_tokenizer(folder: Path, fingerprint: str) -> None:
         InputError: another tokenizer's files, or damaged ones.
     """
     tokenizer = load_tokenizer(folder)
-    if tokenizer.fingerprint != fingerprint:
+    if not tokenizer.answers_to(fingerprint):
         raise InputError(f"{folder}: its tokenizer is not the one that the model was trained with; export it again")
     try:
         fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
@@ -78,7 +95,7 @@ def check_tokenizer(folder: Path, fingerprint: str) -> None:
 
 
 def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
-    """The tokenizer.json whose ids are ``tokenizer``'s; names of special tokens in a text become those tokens."""
+    """The tokenizer.json whose ids are ``tokenizer``'s; that names of special tokens are text stands elsewhere."""
     spell = {byte: letter for letter, byte in bytes_of_characters().items()}
     vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in tokenizer.ranks.items()}
     added = [
@@ -157,5 +174,7 @@ def _tokenizer_config(tokenizer: Tokenizer, fast: FastTokenizer, max_length: int
         "padding_side": "left",
         "clean_up_tokenization_spaces": False,
         "add_bos_token": False,
+        "add_eos_token": False,
+        "split_special_tokens": True,
         "model_input_names": ["input_ids", "attention_mask"],
     }

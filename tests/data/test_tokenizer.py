@@ -1,6 +1,8 @@
 """Tokenizers: every text comes back, long ones too; a saved tokenizer that was changed is refused."""
 
+import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -148,7 +150,10 @@ def test_a_tiktoken_encoding_comes_out_of_its_cache(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
-    with pytest.raises(InputError, match="cl100k_base: tiktoken has no copy under TIKTOKEN_CACHE_DIR"):
+    with pytest.raises(
+        InputError,
+        match=r"cannot be fetched .* put cl100k_base\.tiktoken as 9b5ad71b2ce5302211f9c61530b329a4922fc6a4 there",
+    ):
         named_tokenizer("cl100k_base")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {"cl100k_base": small._encoding})
     named = named_tokenizer("cl100k_base")
@@ -163,3 +168,137 @@ def test_the_inner_ids_stand_in_every_text_with_the_snippet(tokenizer: Tokenizer
     whole = tokenizer.encode("Seven grey geese flew over quiet water while the cat sat on the mats of nobody.")
     assert len(inner) >= 8
     assert any(whole[place : place + len(inner)] == inner for place in range(len(whole)))
+
+
+def altered(path: Path, folder: Path, **changes: object) -> Path:
+    """A copy of a tokenizer.json with other values at its top level."""
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder / "tokenizer.json"
+
+
+END_AROUND = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<eos>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<eos>", "type_id": 0}},
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<eos>": {"id": "<eos>", "ids": [0], "tokens": ["<eos>"]}},
+}
+STATES = {
+    "truncation": {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "stride": 0},
+    "padding": {
+        "strategy": {"Fixed": 64},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<eos>",
+    },
+    "post_processor": END_AROUND,
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_state_inside_a_tokenizer_json_changes_no_id(tokenizer_json: Path, tmp_path: Path, state: str) -> None:
+    plain = named_tokenizer(str(tokenizer_json))
+    hostile = named_tokenizer(str(altered(tokenizer_json, tmp_path, **{state: STATES[state]})))
+    text = sentences(3, 40)
+    assert len(plain.encode(text)) > 64
+    for probe in (text, "short", ""):
+        assert hostile.encode(probe) == plain.encode(probe)
+    assert hostile.fingerprint == plain.fingerprint
+    hostile.save(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    assert not saved["truncation"] and not saved["padding"] and not saved["post_processor"]
+
+
+def test_dropped_merges_are_not_left_to_chance(tokenizer_json: Path, tmp_path: Path) -> None:
+    model = json.loads(tokenizer_json.read_text())["model"] | {"dropout": 0.5}
+    hostile = named_tokenizer(str(altered(tokenizer_json, tmp_path, model=model)))
+    text = sentences(3, 40)
+    assert hostile.encode(text) == hostile.encode(text) == named_tokenizer(str(tokenizer_json)).encode(text)
+
+
+def test_a_corpus_made_before_the_state_was_taken_out_is_still_known(tokenizer_json: Path, tmp_path: Path) -> None:
+    """Earlier versions saved the file as it was and took the fingerprint of that."""
+    hostile = altered(tokenizer_json, tmp_path, post_processor=END_AROUND)
+    content = json.loads(hostile.read_text())
+    fingerprint = hashlib.sha256(json.dumps([content, 0], sort_keys=True).encode()).hexdigest()
+    info = {"kind": "huggingface", "name": "x", "fingerprint": fingerprint, "eod_id": 0, "vocab_size": 400}
+    (tmp_path / "tokenizer_info.json").write_text(json.dumps(info | {"eod_token": "<eos>"}))
+    assert load_tokenizer(tmp_path).answers_to(fingerprint)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_end_tokens_name_in_a_text_is_text(tokenizer_json: Path, tmp_path: Path, special: bool) -> None:
+    added = [
+        {"id": index, "content": name, "single_word": False, "lstrip": True, "rstrip": True, "normalized": normalized}
+        | {"special": special or index == 401}
+        for index, name, normalized in ((0, "<eos>", True), (401, "<pad>", False))
+    ]
+    tokenizer = named_tokenizer(str(altered(tokenizer_json, tmp_path, added_tokens=added)))
+    text = "one <eos> two<eos>three <pad> <eos"
+    ids = tokenizer.encode(text)
+    assert not {0, 401} & set(ids)
+    assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_model_of_whole_words_gives_no_end_token_either(tmp_path: Path) -> None:
+    backend = Backend(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "say": 2, "[": 3}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(["[UNK]", "[SEP]"])
+    backend.save(str(tmp_path / "words.json"))
+    tokenizer = named_tokenizer(str(tmp_path / "words.json"))
+    assert tokenizer.encode("say [SEP] say what") == [2, 3, 0, 2, 0]
+
+
+GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+CL100K = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"""
+    r"""\s+(?!\S)|\s"""
+)
+ONLY_WORDS_AND_LINES = r"\w+\n\w+|[\s\S]"
+
+
+@pytest.mark.parametrize("pattern", [GPT2, CL100K, ONLY_WORDS_AND_LINES])
+def test_a_long_document_has_the_ids_of_the_whole_under_every_pattern(pattern: str) -> None:
+    """Blanks before line breaks are what GPT-2's pattern divides otherwise at the end of a text."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    for pair in (b"  ", b" \n", b"\n\n", b"  \n", b"    ", b"ab", b"a\n", b"a\nb"):
+        ranks[pair] = len(ranks)
+    tokenizer = TiktokenTokenizer("probe", pattern, ranks, {EOD: 300}, 300)
+    ends = ["  \n", "\n", " \n", "\n\n", "\t \n", "\r\n", "    \n\n"]
+    dice = random.Random(7)
+    text = "".join("abab a1!"[dice.randrange(3) :] + dice.choice(ends) for _ in range(240_000))
+    assert len(text) > 3 * LONG_TEXT
+    ids, inexact = tokenizer.encode_document(text)
+    assert not inexact
+    assert ids.tolist() == tokenizer._encoding.encode_ordinary(text)
+
+
+def test_a_folder_of_hugging_face_is_taken_with_its_own_end_token(tokenizer_json: Path, tmp_path: Path) -> None:
+    altered(tokenizer_json, tmp_path / "hf")
+    with pytest.raises(InputError, match="none of the end-of-document tokens </s>"):
+        (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
+        named_tokenizer(str(tmp_path / "hf"))
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
+    plain = named_tokenizer(str(tokenizer_json))
+    assert named_tokenizer(str(tmp_path / "hf")).fingerprint == plain.fingerprint
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.model").touch()
+    with pytest.raises(InputError, match=r"holds no tokenizer\.json; of its tokenizer\.model, transformers makes one"):
+        named_tokenizer(str(tmp_path / "other"))
+    plain.save(tmp_path / "ours")
+    with pytest.raises(InputError, match=r"--eod_token <pad>: the tokenizer saved in .* with another"):
+        named_tokenizer(str(tmp_path / "ours"), "<pad>")
+
+
+def test_a_name_of_the_hub_that_cannot_be_fetched_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        InputError, match=r"--tokenizer org/model: .* put its tokenizer\.json and tokenizer_config\.json"
+    ):
+        named_tokenizer("org/model")
