@@ -31,14 +31,24 @@ def check_range(
     high: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raises InputError unless each attribute of ``section`` in ``names`` is within the bounds, or None.
+    """Raises InputError unless each attribute of ``section`` in ``names`` is within the bounds, or None, or a list of
+    such values.
 
     ``low`` and ``high`` belong to the range, ``above`` and ``below`` do not. ``where`` stands before the name in the
     message, as in "train." or "--".
     """
     for name in names:
-        value = getattr(section, name)
-        if value is None:
+        _check_value(getattr(section, name), f"{where}{name}", low, above, high, below)
+
+
+def _check_value(
+    value: Any, name: str, low: float | None, above: float | None, high: float | None, below: float | None
+) -> None:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            _check_value(item, name, low, above, high, below)
+            continue
+        if item is None:
             continue
         missed = [
             f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:g}"
@@ -48,10 +58,10 @@ def check_range(
                 ("at most", high, operator.le),
                 ("below", below, operator.lt),
             )
-            if bound is not None and not holds(value, bound)
+            if bound is not None and not holds(item, bound)
         ]
         if missed:
-            raise InputError(f"{where}{name}: must be {' and '.join(missed)}, is {value}")
+            raise InputError(f"{name}: must be {' and '.join(missed)}, is {item}")
 
 
 def check_filled(section: Any, where: str, *names: str) -> None:

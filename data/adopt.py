@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.files import write_atomically
+from common.ranges import MOST_WORKERS, check_filled, check_range
 from data.assemble import entropy
 from data.manifest import (
     MANIFEST_FILE,
@@ -49,6 +50,10 @@ class AdoptConfig:
     """the token that ends a document, where the tokenizer's own name for it is not known"""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """processes"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
+        check_filled(self, "--", "output", "tokenizer", "eod_token")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import read_json, sha256_of_json, write_json
+from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
 from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
 from data.corpus import Unit, find_units, read_documents
@@ -62,9 +63,11 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise InputError(f"--validation: must be at least 0 and below 1, is {self.validation}")
-        for name in ("workers", "shard_bytes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name}: must be at least 1, is {getattr(self, name)}")
+        check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "--", "shard_bytes", low=1, high=MOST_TOKENS)
+        check_range(self, "--", "vocab_size", low=1, high=2**24)
+        check_range(self, "--", "seed", low=0, high=LARGEST_SEED)
+        check_filled(self, "--", "output", "tokenizer", "eod_token", "text_field")
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from common.cli import parse_config
 from common.errors import InputError
+from common.ranges import LARGEST_SEED, MOST_STEPS, check_range
 from common.strict_yaml import read_yaml
 from data.batch import BatchSchedule
-from data.config import DataConfig, RampConfig
+from data.config import LARGEST_BATCH, DataConfig, RampConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class BatchOrder:
     ramp: list[RampConfig] = field(default_factory=list)
     """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
+
 
 @dataclass(frozen=True)
 class TrainOrder:
@@ -37,6 +41,9 @@ class TrainOrder:
     steps: int = 100
     """optimizer steps of the whole run"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "train.", "steps", low=1, high=MOST_STEPS)
+
 
 @dataclass(frozen=True)
 class ModelOrder:
@@ -44,6 +51,9 @@ class ModelOrder:
 
     vocab_size: int = 8192
     """entries of the embedding"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "model.", "vocab_size", low=1, high=2**26)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,9 @@ class RunOrder:
     model: ModelOrder = field(default_factory=ModelOrder)
     json: bool = False
     """print JSON"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "", "seed", low=0, high=LARGEST_SEED)
 
     @property
     def schedule(self) -> BatchSchedule:

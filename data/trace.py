@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError, nearest
+from common.ranges import MOST_PROCESSES, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_range
 from data.manifest import documents_file
 from data.run_order import RunOrder
 from data.search import find_text
@@ -41,6 +42,12 @@ class TraceConfig(RunOrder):
     """processes that look for a text"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "--", "token", low=0, high=MOST_TOKENS)
+        check_range(self, "--", "done", low=0, high=MOST_STEPS)
+        check_range(self, "--", "data_size", low=1, high=MOST_PROCESSES)
+        check_range(self, "--", "most", low=1, high=MOST_STEPS)
+        check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
         if sum(value is not None for value in (self.token, self.document, self.text)) != 1:
             raise InputError("trace: name one of --token, --document and --text")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.errors import InputError
+from common.ranges import MOST_WORKERS, check_range
 from data.config import CacheConfig
 from data.shards import Damage
 from data.source import TokenSource, open_source, tokenizer_of
@@ -29,6 +30,9 @@ class VerifyConfig:
     json: bool = False
     """print JSON"""
     cache: CacheConfig = field(default_factory=CacheConfig)
+
+    def __post_init__(self) -> None:
+        check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.files import TEMPORARY_SUFFIX, sha256_of_json
+from common.ranges import MOST_STEPS, check_filled, check_range
 
 SHARD_UNIT = 10**6
 
@@ -38,8 +39,9 @@ class ExportConfig:
     """folder with the tokenizer of the training data (default: the first training folder of the run)"""
 
     def __post_init__(self) -> None:
-        if self.shard_megabytes < 1:
-            raise InputError(f"--shard_megabytes: must be at least 1, is {self.shard_megabytes}")
+        check_range(self, "--", "shard_megabytes", low=1, high=10**9)
+        check_range(self, "--", "step", low=0, high=MOST_STEPS)
+        check_filled(self, "--", "run", "output", "tokenizer")
 
 
 def export(settings: ExportConfig) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from common.cli import parse_config, run_command, to_yaml
 from common.errors import InputError
 from common.files import write_atomically
+from common.ranges import check_filled
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class ImportConfig:
     """Hugging Face folder: an export, or a Llama without biases and rotary scaling"""
     output: str
     """run folder to write; must not exist"""
+
+    def __post_init__(self) -> None:
+        check_filled(self, "--", "model", "output")
 
 
 def import_folder(settings: ImportConfig) -> Path:

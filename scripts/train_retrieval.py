@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
+from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class RetrievalConfig:
     """prompts per depth"""
     settings: list[str] = field(default_factory=list)
     """further training settings, as in ["--train.steps=100"]"""
+
+    def __post_init__(self) -> None:
+        check_filled(self, "--", "training", "corpora", "output")
+        check_range(self, "--", "seeds", low=0, high=LARGEST_SEED)
+        check_range(self, "--", "processes", low=1, high=MOST_WORKERS)
+        check_range(self, "--", "tokens_per_stage", low=1, high=MOST_TOKENS)
+        check_range(self, "--", "pairs", "samples", low=1, high=MOST_STEPS)
 
 
 def train_retrieval(settings: RetrievalConfig) -> None:

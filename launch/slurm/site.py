@@ -11,6 +11,7 @@ from typing import Literal
 
 from common.cli import parse_config
 from common.errors import InputError
+from common.ranges import MOST_WORKERS, check_range
 
 ALWAYS_PASSED = ("HOME", "USER", "PATH", "LANG")
 
@@ -61,12 +62,9 @@ class Site:
     """image that ranks run in"""
 
     def __post_init__(self) -> None:
-        if self.gpus_per_node < 0:
-            raise InputError(f"site: gpus_per_node must be at least 0, is {self.gpus_per_node}")
-        if self.processes_per_node is not None and self.processes_per_node < 1:
-            raise InputError(f"site: processes_per_node must be at least 1, is {self.processes_per_node}")
-        if self.signal_seconds < 1:
-            raise InputError(f"site: signal_seconds must be at least 1, is {self.signal_seconds}")
+        check_range(self, "site.", "gpus_per_node", low=0, high=MOST_WORKERS)
+        check_range(self, "site.", "processes_per_node", "cpus_per_task", low=1, high=MOST_WORKERS)
+        check_range(self, "site.", "signal_seconds", low=1, high=65_535)  # what sbatch takes
         for name in [*self.pass_environment, *self.environment]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"site: '{name}' is no name of an environment variable")

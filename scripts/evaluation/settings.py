@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import InputError
+from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, MOST_TOKENS, check_filled, check_range
 from data.ar_hits import FREQUENT_SHARE
 
 
@@ -20,6 +21,10 @@ class HeldOutSettings:
     sequence_length: int | None = None
     """tokens of a sample (default: the trained length, else the model's, at most 2048)"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "held_out.", "samples", low=0, high=MOST_STEPS)
+        check_range(self, "held_out.", "sequence_length", low=2, high=LONGEST_SEQUENCE)
+
 
 @dataclass(frozen=True)
 class SampleSettings:
@@ -31,6 +36,10 @@ class SampleSettings:
     """new tokens"""
     temperature: float = 0.8
     """0: the most likely continuation, which small models fill with repetitions"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "sample.", "tokens", low=1, high=LONGEST_SEQUENCE)
+        check_range(self, "sample.", "temperature", low=0, high=1000)
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,8 @@ class ArHitSettings:
     """a bigram that makes up a larger share of them is no AR-hit"""
 
     def __post_init__(self) -> None:
-        if self.training_tokens < 1 or self.frequent_share < 0:
-            raise InputError("ar_hit: training_tokens must be at least 1 and frequent_share at least 0")
+        check_range(self, "ar_hit.", "training_tokens", low=1, high=MOST_TOKENS)
+        check_range(self, "ar_hit.", "frequent_share", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,9 @@ class InContextSettings:
     """orders of each kind"""
 
     def __post_init__(self) -> None:
-        for name in ("test_examples", "draws", "order_shots", "orders"):
-            if getattr(self, name) < 1:
-                raise InputError(f"in_context.{name}: must be at least 1, is {getattr(self, name)}")
+        check_range(self, "in_context.", "test_examples", "draws", "order_shots", "orders", low=1, high=MOST_STEPS)
+        check_range(self, "in_context.", "shots", low=0, high=MOST_STEPS)
+        check_range(self, "in_context.", "longest", low=2, high=LONGEST_SEQUENCE)
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,10 @@ class HarnessSettings:
     batch_size: int = 8
     """sequences of one forward pass"""
 
+    def __post_init__(self) -> None:
+        check_range(self, "harness.", "few_shot", low=0, high=MOST_STEPS)
+        check_range(self, "harness.", "limit", "batch_size", low=1, high=MOST_STEPS)
+
 
 @dataclass(frozen=True)
 class OutlierSettings:
@@ -96,6 +109,9 @@ class OutlierSettings:
 
     samples: int = 16
     """held-out samples"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "outliers.", "samples", low=1, high=MOST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,11 @@ class AttentionSettings:
     """prompts per depth"""
     haystack: str | None = None
     """text file to hide the needles in (default: sentences of a small grammar)"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "attention.", "length", low=2, high=LONGEST_SEQUENCE)
+        check_range(self, "attention.", "needles", "samples", low=1, high=MOST_STEPS)
+        check_range(self, "attention.", "depths", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -130,11 +151,15 @@ class NeedleSettings:
     """text file to hide the needles in (default: sentences of a small grammar)"""
 
     def __post_init__(self) -> None:
+        check_range(self, "needles.", "lengths", low=2, high=LONGEST_SEQUENCE)
+        check_range(self, "needles.", "depths", low=0, high=1)
+        check_range(self, "needles.", "samples", low=1, high=MOST_STEPS)
+        check_range(self, "needles.", "pairs", high=MOST_STEPS)
         for pair in self.pairs:
             if len(pair) != 2 or not 1 <= pair[1] <= pair[0]:
                 raise InputError(f"needles.pairs: expected [N, R] with 1 <= R <= N, found {pair}")
-        if self.samples < 1 or not self.lengths or not self.depths or not self.pairs:
-            raise InputError("needles: lengths, depths, pairs and samples must not be empty")
+        if not self.lengths or not self.depths or not self.pairs:
+            raise InputError("needles: lengths, depths and pairs must not be empty")
 
 
 def _long_needles() -> NeedleSettings:
@@ -174,5 +199,6 @@ class EvaluateConfig:
     needles_long: NeedleSettings = field(default_factory=_long_needles)
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1:
-            raise InputError(f"--batch_tokens: must be at least 1, is {self.batch_tokens}")
+        check_range(self, "--", "batch_tokens", low=1, high=MOST_TOKENS)
+        check_range(self, "--", "seed", low=0, high=2**32 - 1)
+        check_filled(self, "--", "model", "tasks", "data", "output")

@@ -103,7 +103,7 @@ def test_what_is_not_there_is_refused(prepared: Path) -> None:
         ({}, "name one of --token, --document and --text"),
         ({"token": 1, "text": "x"}, "name one of --token, --document and --text"),
         ({"token": 10**9}, "--token 1000000000: .* has the tokens 0 to"),
-        ({"token": -1}, "--token -1: "),
+        ({"token": -1}, "--token: must be at least 0, is -1"),
         ({"document": "100000"}, "--document 100000: .* has the documents 0 to"),
         ({"document": "zz"}, "--document zz: neither a number nor a digest"),
         ({"text": "evening fell"}, "too short to look for"),

@@ -139,7 +139,7 @@ def test_overrides_of_the_site_are_told_from_those_of_the_run(tmp_path: Path) ->
         ("gpus_per_node: many", "gpus_per_node"),
         ("pass_environment: ['A=B']", "'A=B' is no name of an environment variable"),
         ("options: [exclusive]", "not 'exclusive'"),
-        ("signal_seconds: 0", "signal_seconds must be at least 1"),
+        ("signal_seconds: 0", "signal_seconds: must be at least 1"),
     ],
 )
 def test_a_wrong_site_file_is_one_line(content: str, said: str, tmp_path: Path) -> None:
