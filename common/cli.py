@@ -87,7 +87,9 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], program: 
     _check_arguments(config_class, arguments)
     try:
         parsed = parser.instantiate(parser.parse_args(list(arguments)))
-    except ArgumentError as error:
+    except InputError:
+        raise
+    except (ArgumentError, ValueError) as error:
         raise InputError(_one_line(error)) from None
     return _build(config_class, parsed)
 
@@ -103,7 +105,9 @@ def config_from_values(config_class: type[Config], values: Mapping[str, Any], wh
     try:
         # A copy: the parser writes into what it is given.
         parsed = parser.instantiate(parser.parse_object(copy.deepcopy(dict(values))))
-    except ArgumentError as error:
+    except InputError:
+        raise
+    except (ArgumentError, ValueError) as error:
         raise InputError(f"{where}: {_one_line(error)}") from None
     return _build(config_class, parsed)
 
@@ -184,9 +188,12 @@ def _hint_of(config_class: type, flag: str) -> Any:
     return hint
 
 
-def _one_line(error: ArgumentError) -> str:
+def _one_line(error: Exception) -> str:
     """The parser's message with the key first: "--train.steps: expected an int, got 'many'"."""
     text = " ".join(str(error).split())
+    # Inside a list that may be null, what was wrong with an entry is one of several reasons.
+    if refused := re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>", text):
+        text = refused[1]
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("a typing.Literal[", "one of [")
     key, separator, rest = text.removeprefix("Parser key ").partition(": ")
     return f"--{key.strip(chr(34))}: {rest}" if separator and text.startswith("Parser key ") else text

@@ -201,4 +201,4 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_range(self, "--", "batch_tokens", low=1, high=MOST_TOKENS)
         check_range(self, "--", "seed", low=0, high=2**32 - 1)
-        check_filled(self, "--", "model", "tasks", "data", "output")
+        check_filled(self, "--", "data", "output")

@@ -66,4 +66,7 @@ def test_entries_of_lists_have_bounds_too() -> None:
             build()
     with pytest.raises(InputError, match=r"data.stages\[0\].from_tokens: must be larger than 0, is 0"):
         config_from_values(RunConfig, {"data": {"stages": [{"from_tokens": 0}]}}, "here")
+    stages = [{"from_tokens": 9, "train": [{"path": ""}]}]
+    with pytest.raises(InputError, match=r"^here: data.train: path: is empty; name something, or leave it out$"):
+        config_from_values(RunConfig, {"data": {"stages": stages}}, "here")
     assert StageConfig(from_tokens=5).sequence_length is None
