@@ -69,7 +69,7 @@ def test_what_has_no_meaning_is_refused_by_name(section: Any, name: str, hint: A
 
 def test_what_is_named_by_nothing_is_refused() -> None:
     for section, needed in NEEDED.items():
-        for name, value in needed.items():
+        for name in needed:
             if name in {"run", "output", "tokenizer"}:
                 with pytest.raises(InputError, match=name):
                     section(**needed | {name: " "})
