@@ -5,6 +5,7 @@ Always: the message names the setting, its value and the bound that it misses; N
 """
 
 import operator
+import os
 from typing import Any
 
 from common.errors import InputError
@@ -18,6 +19,8 @@ LARGEST_SEED = 2**63 - 1
 LONGEST_WAIT = 1e8
 """seconds: three years, and no more than the system's clocks can wait for"""
 MOST_PROCESSES = 2**16
+LONGEST_NAME = 255
+"""bytes of one name in a path"""
 MOST_WORKERS = 4096
 """processes, threads or connections on one machine"""
 
@@ -65,8 +68,15 @@ def _check_value(
 
 
 def check_filled(section: Any, where: str, *names: str) -> None:
-    """Raises InputError if one of these texts is empty or blank: none at all is said by leaving the setting out."""
+    """Raises InputError if one of these names or paths is empty, or longer than any file's may be.
+
+    None at all is said by leaving the setting out.
+    """
     for name in names:
         value = getattr(section, name)
         if value is not None and not value.strip():
             raise InputError(f"{where}{name}: is empty; name something, or leave it out")
+        parts = value.split("/") if value is not None and "://" not in value else []
+        longest = max((len(os.fsencode(part)) for part in parts), default=0)
+        if longest > LONGEST_NAME:
+            raise InputError(f"{where}{name}: a name of {longest} bytes; file systems take at most {LONGEST_NAME}")

@@ -22,7 +22,15 @@ class Section:
 
 
 def test_what_lies_within_passes() -> None:
-    for values in ({}, {"share": 0.0}, {"share": None}, {"count": 20_000}, {"text": None}, {"share": 0.999}):
+    for values in (
+        {},
+        {"share": 0.0},
+        {"share": None},
+        {"count": 20_000},
+        {"text": None},
+        {"text": "s3://x/" + "y" * 300},
+        {"share": 0.999},
+    ):
         Section(**values)
 
 
@@ -35,6 +43,7 @@ def test_what_lies_within_passes() -> None:
         ({"share": math.inf}, "section.share: must be below 1, is inf"),
         ({"count": 0}, "section.count: must be above 0, is 0"),
         ({"count": 10**30}, f"section.count: must be at most 20,000, is {10**30}"),
+        ({"text": "a/" + "é" * 200}, "section.text: a name of 400 bytes; file systems take at most 255"),
         ({"text": " "}, "section.text: is empty; name something, or leave it out"),
     ],
 )
