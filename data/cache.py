@@ -5,7 +5,9 @@ one process fetches it while the others wait; nothing has to be cleaned up after
 
 Blocks are spread over folders ("shelves") by a hash of their names; each shelf has its own equal share of the
 bound. Whoever changes a shelf holds the kernel's lock on the folder itself, which ends with the process: there
-is no lock file to leave behind, and an unfinished file found under the lock is rubbish by definition.
+is no lock file to leave behind, and an unfinished file found under the lock is rubbish by definition. The folder is
+this user's alone (common/private.py), and its files are reached by descriptors without following a link: what another
+user has planted is neither read, written nor deleted.
 """
 
 import contextlib
@@ -13,124 +15,193 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import InputError
 from common.files import TEMPORARY_SUFFIX
+from common.private import open_inside, open_private, user_cache_folder
+
+SETTING = "data.cache.folder"
 
 MOST_SHELVES = 256
 BLOCKS_PER_SHELF = 32
 
 
 class BlockCache:
-    """Blocks of up to ``block_bytes`` in ``folder``, ``capacity`` bytes at most in all."""
+    """Blocks of up to ``block_bytes`` in ``folder``, ``capacity`` bytes at most in all; opened at the first use."""
 
-    def __init__(self, folder: Path, capacity: int, block_bytes: int) -> None:
+    def __init__(self, folder: Path | None, capacity: int, block_bytes: int) -> None:
+        """``folder`` None: a folder of this program in the user's cache folder."""
         shelves = 1
         while shelves < MOST_SHELVES and 2 * shelves * BLOCKS_PER_SHELF * block_bytes <= capacity:
             shelves *= 2
         self._shelves, self._shelf_capacity = shelves, capacity // shelves
-        self._folder = folder / f"{shelves}x{self._shelf_capacity}"  # another bound is another cache
+        self._named, self._folder = folder, folder or Path()
+        self._descriptor: int | None = None
+        self._opening = threading.Lock()
+        self._bound = f"{shelves}x{self._shelf_capacity}"  # another bound is another cache
 
     def read(self, block: str, size: int, offset: int, length: int, fetch: Callable[[], bytes]) -> bytes:
         """``length`` bytes from ``offset`` of ``block``, which has ``size`` bytes; ``fetch`` brings it when missing."""
-        path = self._path(block)
-        content = _read_kept(path, size, offset, length)
-        if content is not None:
+        with self._shelf_of(block) as (shelf, name):
+            content = shelf.read(name, size, offset, length)
+            if content is not None:
+                return content
+            with shelf.locked():
+                content = shelf.read(name, size, offset, length)  # another process may have been faster
+                if content is None:
+                    whole = fetch()
+                    shelf.keep(name, whole, self._shelf_capacity)
+                    content = whole[offset : offset + length]
             return content
-        with self._locked(path.parent):
-            content = _read_kept(path, size, offset, length)  # another process may have been faster
-            if content is None:
-                whole = fetch()
-                self._keep(path, whole)
-                content = whole[offset : offset + length]
-        return content
 
     def holds(self, block: str, size: int) -> bool:
         """Whether ``block`` is there."""
-        return _read_kept(self._path(block), size, 0, 0) is not None
+        with self._shelf_of(block) as (shelf, name):
+            return shelf.read(name, size, 0, 0) is not None
 
     def drop(self, block: str) -> None:
         """Removes ``block``."""
-        self._path(block).unlink(missing_ok=True)
-
-    def _path(self, block: str) -> Path:
-        digest = hashlib.blake2b(block.encode(), digest_size=16).hexdigest()
-        return self._folder / f"{int(digest[:8], 16) % self._shelves:02x}" / digest
+        with self._shelf_of(block) as (shelf, name):
+            shelf.remove(name)
 
     @contextlib.contextmanager
-    def _locked(self, shelf: Path) -> Iterator[None]:
+    def _shelf_of(self, block: str) -> Iterator["tuple[_Shelf, str]"]:
+        """The shelf that ``block`` belongs to, and the block's name there."""
+        digest = hashlib.blake2b(block.encode(), digest_size=16).hexdigest()
+        name = f"{int(digest[:8], 16) % self._shelves:02x}"
         try:
-            shelf.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(shelf, os.O_RDONLY)
+            try:
+                descriptor = open_inside(self._opened(), name, self._folder / name, SETTING)
+            except FileNotFoundError:  # someone cleared the folder away; another thread may still use its descriptor
+                self._descriptor = None
+                descriptor = open_inside(self._opened(), name, self._folder / name, SETTING)
         except OSError as error:
-            raise _unusable(shelf, error) from None
+            raise _unusable(self._folder, error) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield _Shelf(descriptor, self._folder / name), digest
         finally:
             os.close(descriptor)
 
-    def _keep(self, path: Path, content: bytes) -> None:
-        """Puts the block on its shelf, whose lock the caller holds, after making room."""
-        for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink()
-        _make_room(path.parent, self._shelf_capacity - len(content))
+    def _opened(self) -> int:
+        """The folder's descriptor, which threads and forks share."""
+        with self._opening:
+            if self._descriptor is None:
+                folder = self._named or user_cache_folder(SETTING) / "tokens"
+                outer, self._folder = open_private(folder, SETTING), folder / self._bound
+                try:
+                    self._descriptor = open_inside(outer, self._bound, self._folder, SETTING)
+                finally:
+                    os.close(outer)
+            return self._descriptor
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+class _Shelf:
+    """One folder of blocks, reached by its descriptor."""
+
+    def __init__(self, descriptor: int, folder: Path) -> None:
+        self._descriptor, self._folder = descriptor, folder
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process changes a shelf."""
         try:
-            _write(path, content)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def read(self, name: str, size: int, offset: int, length: int) -> bytes | None:
+        """``length`` bytes from ``offset`` of a block that has ``size`` bytes; None: it is not there."""
+        try:
+            file = os.open(name, os.O_RDONLY | _OURS, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise _unusable(self._folder, error) from None
+            self.remove(name)  # a link, from a time when others could write here
+            return None
+        try:
+            status = os.fstat(file)
+            if status.st_size != size or not stat.S_ISREG(status.st_mode):
+                self.remove(name)
+                return None
+            os.utime(file)  # the shelf gives up first what was not used for longest
+            content = os.pread(file, length, offset)
+            return content if len(content) == length else None
+        finally:
+            os.close(file)
+
+    def keep(self, name: str, content: bytes, capacity: int) -> None:
+        """Writes a block, under the lock, after making room for it."""
+        for leftover in self._entries():
+            if leftover.name.endswith(TEMPORARY_SUFFIX):
+                self.remove(leftover.name)
+        self._make_room(capacity - len(content))
+        try:
+            self.write(name, content)
         except OSError as error:
             if error.errno != errno.ENOSPC:
-                raise _unusable(path.parent, error) from None
-            _make_room(path.parent, 0)  # the disk is smaller than the bound says: use what this shelf holds
+                raise _unusable(self._folder, error) from None
+            self._make_room(0)  # the disk is smaller than the bound says: use what this shelf holds
             try:
-                _write(path, content)
+                self.write(name, content)
             except OSError as second:
-                raise _unusable(path.parent, second) from None
+                raise _unusable(self._folder, second) from None
+
+    def write(self, name: str, content: bytes) -> None:
+        """The block appears whole or not at all."""
+        temporary, here = name + TEMPORARY_SUFFIX, self._descriptor
+        try:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OURS, 0o600, dir_fd=here)
+            with os.fdopen(file, "wb") as output:
+                output.write(content)
+            os.rename(temporary, name, src_dir_fd=here, dst_dir_fd=here)
+        except OSError:
+            self.remove(temporary)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Removes a file or link of this folder, never what a link leads to."""
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        with os.scandir(self._descriptor) as entries:
+            return list(entries)
+
+    def _make_room(self, allowed: int) -> None:
+        """Removes the blocks used longest ago until at most ``allowed`` bytes are left."""
+        kept = []
+        for entry in self._entries():
+            with contextlib.suppress(FileNotFoundError):  # dropped by another process
+                status = entry.stat(follow_symlinks=False)
+                kept.append((status.st_mtime_ns, status.st_size, entry.name))
+        total = sum(size for _, size, _ in kept)
+        for _, size, name in sorted(kept):
+            if total <= allowed:
+                break
+            self.remove(name)
+            total -= size
 
 
-def _read_kept(path: Path, size: int, offset: int, length: int) -> bytes | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unusable(path.parent, error) from None
-    try:
-        if os.fstat(descriptor).st_size != size:
-            path.unlink(missing_ok=True)
-            return None
-        os.utime(descriptor)  # the shelf gives up first what was not used for longest
-        content = os.pread(descriptor, length, offset)
-        return content if len(content) == length else None
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _make_room(shelf: Path, allowed: int) -> None:
-    """Removes the blocks used longest ago until at most ``allowed`` bytes are left."""
-    kept = []
-    for entry in os.scandir(shelf):
-        with contextlib.suppress(FileNotFoundError):  # dropped by another process
-            status = entry.stat()
-            kept.append((status.st_mtime_ns, status.st_size, entry.path))
-    total = sum(size for _, size, _ in kept)
-    for _, size, path in sorted(kept):
-        if total <= allowed:
-            break
-        Path(path).unlink(missing_ok=True)
-        total -= size
+_OURS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""no link is followed, and a pipe does not make anyone wait"""
 
 
 def _unusable(folder: Path, error: OSError) -> InputError:
@@ -139,6 +210,6 @@ def _unusable(folder: Path, error: OSError) -> InputError:
         status = os.statvfs(folder)
         free = f" ({status.f_bavail * status.f_frsize:,} bytes free there)"
     return InputError(
-        f"data.cache.folder: cannot keep a block in {folder}: {error.strerror}{free}; free some space, lower "
+        f"{SETTING}: cannot keep a block in {folder}: {error.strerror}{free}; free some space, lower "
         "data.cache.gigabytes or name another folder"
     )

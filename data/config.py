@@ -65,8 +65,8 @@ class SkipConfig:
 class CacheConfig:
     """The node-local copy of blocks of remote token shards, shared by the processes of a node."""
 
-    folder: str = "/tmp/token-cache"
-    """folder on a local disk"""
+    folder: str | None = None
+    """folder of your own on a local disk (default: one in the user's cache folder, ~/.cache)"""
     gigabytes: float = 50.0
     """bound of its size, in 1e9 bytes"""
     block_bytes: int = 1 << 23

@@ -38,7 +38,9 @@ class RemoteStorage:
             raise InputError(f"{url}: cannot be read: {error}") from None
         self._dataset, self._sizes = "", dict[str, int]()
         self._check: ArrivalCheck = lambda name, offset, content: None
-        self._cache = BlockCache(Path(config.folder), int(config.gigabytes * 1e9), config.block_bytes)
+        self._cache = BlockCache(
+            Path(config.folder) if config.folder else None, int(config.gigabytes * 1e9), config.block_bytes
+        )
         self._pool = ThreadPoolExecutor(config.connections, thread_name_prefix="fetch")
         self._coming: dict[str, Future[None]] = {}
         self._lock = threading.Lock()

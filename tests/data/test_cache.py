@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from common.errors import InputError
 from data import cache as cache_module
 from data.cache import BLOCKS_PER_SHELF, BlockCache
 from tests.disk import small_disk
+from tests.other_user import as_stranger, shared_place
 
 BLOCK = 1000
 
@@ -110,14 +112,14 @@ def test_a_failed_fetch_leaves_nothing_locked_and_nothing_kept(tmp_path: Path) -
 
 def test_a_full_disk_costs_blocks_first_and_is_then_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the disk held two blocks, though the bound allows ten; then none at all."""
-    write, room = cache_module._write, 2
+    write, room = cache_module._Shelf.write, 2
 
-    def write_to_small_disk(path: Path, block: bytes) -> None:
+    def write_to_small_disk(shelf: cache_module._Shelf, name: str, block: bytes) -> None:
         if len(kept(tmp_path)) >= room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, block)
+        write(shelf, name, block)
 
-    monkeypatch.setattr(cache_module, "_write", write_to_small_disk)
+    monkeypatch.setattr(cache_module._Shelf, "write", write_to_small_disk)
     cache, fetched = BlockCache(tmp_path, 10 * BLOCK, BLOCK), list[int]()
     for number in range(7):
         assert read(cache, number, fetched) == content(number)[100:150]
@@ -130,7 +132,7 @@ def test_a_full_disk_costs_blocks_first_and_is_then_an_error(tmp_path: Path, mon
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", "16k") as disk:
-        yield disk.folder
+        yield disk.folder / "cache"
 
 
 def test_a_real_full_disk(disk: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_real_full_disk(disk: Path) -> None:
         assert read(cache, number, fetched) == content(number)[100:150]
     for path in kept(disk):
         path.unlink()
-    with (disk / "other").open("wb", buffering=0) as other, pytest.raises(OSError, match="No space left"):
+    with (disk.parent / "other").open("wb", buffering=0) as other, pytest.raises(OSError, match="No space left"):
         while True:
             other.write(bytes(4096))
     with pytest.raises(InputError, match=r"cannot keep a block in .*No space left on device \(0 bytes free there\)"):
@@ -148,5 +150,86 @@ def test_a_real_full_disk(disk: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"data\.cache\.folder: cannot keep a block in .*Not a directory"):
+    with pytest.raises(InputError, match=r"data\.cache\.folder: .*/file is no folder; name another one"):
         read(BlockCache(tmp_path / "file", 10 * BLOCK, BLOCK), 1, [])
+
+
+def test_a_strangers_folder_full_of_links_costs_the_first_user_nothing(tmp_path: Path) -> None:
+    """The names of a cache can be guessed; links under them lead to files of the victim."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in ("thesis.partial", "letter"):
+        (victim / name).write_text("precious")
+    read(BlockCache(tmp_path / "model", 10 * BLOCK, BLOCK), 1, [])
+    (block,) = kept(tmp_path / "model")
+    inside = block.relative_to(tmp_path / "model")
+
+    with shared_place() as place:
+
+        def plant() -> None:
+            shelf = place / "cache" / inside.parent
+            shelf.mkdir(parents=True)
+            (place / "linked").symlink_to(victim)
+            for name in ("thesis.partial", "letter"):
+                (shelf / name).symlink_to(victim / name)
+            (place / "second" / inside.parent.parent).mkdir(parents=True)
+            (place / "second" / inside.parent).symlink_to(victim)
+
+        as_stranger(plant)
+        for folder in ("cache", "linked", "second"):
+            cache = BlockCache(place / folder, 10 * BLOCK, BLOCK)
+            for act in (lambda cache=cache: read(cache, 1, []), lambda cache=cache: cache.drop("set/shard/1")):
+                with pytest.raises(InputError, match=r"^data\.cache\.folder: .*(belongs to|is a link)"):
+                    act()
+    assert sorted(path.name for path in victim.iterdir()) == ["letter", "thesis.partial"]
+    assert {path.read_text() for path in victim.iterdir()} == {"precious"}
+
+
+def test_links_left_from_a_time_when_others_could_write_lead_nowhere(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "cache", tmp_path / "victim"
+    victim.write_bytes(bytes(BLOCK))
+    cache, fetched = BlockCache(folder, 3 * BLOCK, BLOCK), list[int]()
+    read(cache, 1, fetched)
+    (block,) = kept(folder)
+    for name in (block.name, block.name + ".partial", "other", "thing.partial"):
+        (block.parent / name).unlink(missing_ok=True)
+        (block.parent / name).symlink_to(victim)
+    for number in (1, 2, 3, 4, 5):
+        assert read(cache, number, fetched) == content(number)[100:150]
+    assert victim.read_bytes() == bytes(BLOCK)
+    assert not [path for path in block.parent.iterdir() if path.is_symlink()]
+
+
+def test_pipes_and_folders_in_place_of_blocks_make_no_one_wait(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path / "cache", 3 * BLOCK, BLOCK)
+    read(cache, 1, [])
+    (block,) = kept(tmp_path / "cache")
+    block.unlink()
+    os.mkfifo(block)
+    assert read(cache, 1, []) == content(1)[100:150]
+    block.unlink()
+    block.mkdir()
+    with pytest.raises(InputError, match=r"^data\.cache\.folder: cannot keep a block in "):
+        read(cache, 1, [])
+
+
+def test_a_cache_that_is_cleared_away_meanwhile_is_made_again(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path / "cache", 10 * BLOCK, BLOCK), list[int]()
+    read(cache, 1, fetched)
+    shutil.rmtree(tmp_path / "cache")
+    assert read(cache, 1, fetched) == content(1)[100:150]
+    assert len(kept(tmp_path / "cache")) == 1
+
+
+def test_without_a_folder_it_lies_in_the_users_own_cache_and_only_when_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = BlockCache(None, 10 * BLOCK, BLOCK)
+    assert list(tmp_path.iterdir()) == []
+    read(cache, 1, [])
+    assert len(kept(tmp_path / "shared-diff/tokens")) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
+    unusable = BlockCache(None, 10 * BLOCK, BLOCK)
+    with pytest.raises(InputError, match=r"^data\.cache\.folder: /proc/nothing/shared-diff/tokens cannot be made"):
+        read(unusable, 1, [])
