@@ -12,6 +12,7 @@ import time
 
 from common.cli import parse_config
 from common.errors import InputError
+from common.flags import FlagParser
 from launch.torchrun import NodePlan, run_node
 from launch.verdict import Action, close_attempt, decide
 from pretrain.config import RunConfig
@@ -71,11 +72,10 @@ def threads_per_process(processes: int) -> int:
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="python -m launch local",
         usage="%(prog)s [--nproc N] [--tries N] --config FILE [--section.key value ...]",
         description="Trains on this machine. All other arguments go to `python -m pretrain`; its --help lists them.",
-        allow_abbrev=False,
     )
     parser.add_argument("--nproc", type=int, help="processes (default: one per GPU, or one)")
     parser.add_argument("--tries", type=int, default=1, help="starts that may end at the same step before giving up")

@@ -4,11 +4,11 @@ In: the training's arguments and the number of processes it is meant for. Out: o
 something must not be trained on. Under srun or torchrun, on several processes, the nodes are looked at, too.
 """
 
-import argparse
 import os
 
 from common.cli import parse_config
 from common.errors import InputError
+from common.flags import FlagParser
 from launch.node_checks import check_nodes
 from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
@@ -16,11 +16,10 @@ from pretrain.config import RunConfig
 
 def main(arguments: list[str]) -> int:
     """Looks at the plan from one process, or at the nodes from all of them."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="python -m launch preflight",
         usage="%(prog)s [--world-size N] [--device H100] --config FILE [--section.key value ...]",
         description="Checks a run before it starts. All other arguments are those of `python -m pretrain`.",
-        allow_abbrev=False,
     )
     parser.add_argument("--world-size", type=int, help="processes of the planned job (default: those there are)")
     parser.add_argument("--device", default="H100", help="its GPUs: H100, H200, B200, A100, L40S or 4090")

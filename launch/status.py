@@ -5,7 +5,6 @@ checkpoint.
 Always: only reads; whatever is half-written or missing is left out.
 """
 
-import argparse
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.flags import FlagParser
 from common.strict_yaml import read_yaml
 from pretrain.checkpoint.layout import MANIFEST, list_steps
 from pretrain.resilience.attempts import SKIPPED_FILE, AttemptRecord, read_attempts
@@ -44,7 +44,7 @@ class Status:
 
 def main(arguments: list[str]) -> int:
     """Prints the status, or with ``--json`` all of it for a program."""
-    parser = argparse.ArgumentParser(prog="python -m launch status", description="Where a run stands.")
+    parser = FlagParser(prog="python -m launch status", description="Where a run stands.")
     parser.add_argument("run", type=Path, help="the run's folder, such as runs/debug_cpu")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     settings = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ Always: signals reach the training and do not end torchrun before it; a rank tha
 log and in the attempt's folder; what the ranks print goes to the node's own log as well.
 """
 
-import argparse
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.flags import FlagParser
 from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
 TORCHRUN_FAILED = 1
@@ -51,7 +51,7 @@ class NodePlan:
 
 def main(arguments: list[str]) -> int:
     """`python -m launch torchrun --processes 8 --run DIR -- MODULE ARGUMENTS`, once per node under srun."""
-    parser = argparse.ArgumentParser(prog="python -m launch torchrun", description=__doc__, allow_abbrev=False)
+    parser = FlagParser(prog="python -m launch torchrun", description=__doc__)
     parser.add_argument("--processes", type=int, required=True, help="ranks on this node")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("command", nargs="+", help="module and its arguments, after --")

@@ -5,7 +5,6 @@ measured. Out: one table: how long training stands still per save, bytes per par
 against `dd` on the same disk and against DeepSpeed's save_checkpoint and ds_to_universal.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from common.cli import run_command
+from common.flags import FlagParser
 from model.config import ModelConfig
 from model.counts import parameter_counts
 from pretrain.accelerator import choose_accelerator
@@ -30,7 +30,7 @@ STEPS = 6
 
 def main(arguments: list[str]) -> int:
     """Prints the table on rank 0."""
-    parser = argparse.ArgumentParser(prog="scripts/bench_checkpoint.py", description=__doc__)
+    parser = FlagParser(prog="scripts/bench_checkpoint.py", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/bench_checkpoint"), help="on the disk to measure")
     folder: Path = parser.parse_args(arguments).folder
     choose_accelerator()

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.flags import FlagParser
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # as a script it sees its own folder only
 
@@ -39,7 +41,7 @@ class System:
 
 def main() -> None:
     """Makes the tokens, lets every system read them, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=128_000_000, help="tokens of the single source and of the blend")
     parser.add_argument("--sources", type=int, default=8, help="sources of the blend")
     parser.add_argument("--tries", type=int, default=3, help="repetitions; the best counts")

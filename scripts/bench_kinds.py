@@ -6,7 +6,6 @@ Always: the kinds take turns within one run, so that a noisy machine disturbs al
 the rounds counts.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
+from common.flags import FlagParser
 from model.config import AttentionKind, ModelConfig
 from model.counts import training_flops_per_token
 from model.kernels.attention import attention_backend
@@ -41,7 +41,7 @@ class Contender:
 
 def main(arguments: list[str]) -> int:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(prog="python scripts/bench_kinds.py", description=__doc__)
+    parser = FlagParser(prog="python scripts/bench_kinds.py", description=__doc__)
     parser.add_argument("--config", default="configs/shared_diff_830m.yaml", help="training config, for its sizes")
     parser.add_argument("--layers", type=int, default=4, help="blocks that are built")
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192], help="sequence lengths")

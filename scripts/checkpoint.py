@@ -3,7 +3,6 @@
 In: run folders or checkpoint folders. Out: tables on the console; status 1 if a checkpoint is damaged or two differ.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from common.cli import run_command
 from common.errors import InputError
+from common.flags import FlagParser
 from pretrain.checkpoint.layout import KINDS, MANIFEST, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.gradients import square_sum
@@ -21,7 +21,7 @@ from pretrain.gradients import square_sum
 
 def main(arguments: list[str]) -> int:
     """Runs one of the four commands."""
-    parser = argparse.ArgumentParser(prog="python scripts/checkpoint.py", description=__doc__)
+    parser = FlagParser(prog="python scripts/checkpoint.py", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, run, what in (
         ("list", list_checkpoints, "the checkpoints of a run, oldest first"),

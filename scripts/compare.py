@@ -5,7 +5,6 @@ common steps agree, 1 where not. Always: equal means bit for bit unless a tolera
 has logged are counted and not judged; a loss that is no number differs from everything.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from common.cli import run_command
 from common.errors import InputError
 from common.files import atomic_file
+from common.flags import FlagParser
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 
@@ -76,7 +76,7 @@ class Comparison:
 
 def main(arguments: list[str]) -> int:
     """Compares, draws, and tells by its exit status."""
-    parser = argparse.ArgumentParser(prog="python scripts/compare.py", description=__doc__)
+    parser = FlagParser(prog="python scripts/compare.py", description=__doc__)
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder, as in runs/NAME")
     parser.add_argument("--tolerance", type=float, default=0.0, help="nats that still count as equal (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("compare.png"), help="picture (default: compare.png)")

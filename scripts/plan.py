@@ -10,6 +10,7 @@ import sys
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
+from common.flags import FlagParser
 from pretrain.config import RunConfig
 from pretrain.devices import device_by_name
 
@@ -33,11 +34,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog=PROGRAM,
         usage="%(prog)s --config FILE [--world_size N] [--device H100] [--json] [--section.key value ...]",
         description="What a run needs. All other arguments are those of `python -m pretrain`; its --help lists them.",
-        allow_abbrev=False,
     )
     parser.add_argument("--world_size", type=int, help="devices (default: one replica, tensor x pipeline)")
     parser.add_argument("--device", default="H100", help="H100, H200, B200, A100, L40S or 4090")

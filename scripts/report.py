@@ -4,17 +4,17 @@ In: run folders; results of `scripts/evaluate.py --output RUN/evaluations/NAME.j
 Out: one HTML file with its pictures inside: losses, AR-hits, evaluations, lambda per layer, differing settings.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from common.cli import run_command
 from common.files import write_atomically
+from common.flags import FlagParser
 
 
 def main(arguments: list[str]) -> None:
     """Writes the page."""
-    parser = argparse.ArgumentParser(prog="python scripts/report.py", description=__doc__)
+    parser = FlagParser(prog="python scripts/report.py", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, as in runs/NAME")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     options = parser.parse_args(arguments)

@@ -3,12 +3,12 @@
 In: a run folder, and the folder of its export. Out: a few lines on the console.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
+from common.flags import FlagParser
 from data.stream import open_validation
 from pretrain.checkpoint.layout import POINTER
 from pretrain.config import RunConfig
@@ -17,7 +17,7 @@ from pretrain.sinks import LOSS_FILE, PLOT_FILE, read_metrics
 
 def main(arguments: list[str]) -> int:
     """Prints the summary."""
-    parser = argparse.ArgumentParser(prog="python scripts/summary.py", description=__doc__)
+    parser = FlagParser(prog="python scripts/summary.py", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--export", type=Path, help="folder of the exported model")
     options = parser.parse_args(arguments)

@@ -5,13 +5,13 @@ job's run is finished; what became of the attempt before on standard error.
 Always: an attempt whose node or batch script died is closed here, with the state of its nodes as Slurm sees it.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from common.flags import FlagParser
 from launch.verdict import (
     LOG_FILE,
     Action,
@@ -29,7 +29,7 @@ PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5, 60
 
 def main(arguments: list[str]) -> int:
     """Exit status 0: go on with the attempt that was printed, if any; 1: the run must be looked at by a person."""
-    parser = argparse.ArgumentParser(prog="python -m launch begin", description=__doc__, allow_abbrev=False)
+    parser = FlagParser(prog="python -m launch begin", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--tries", type=int, required=True, help="attempts that may end after the same step")
     settings = parser.parse_args(arguments)

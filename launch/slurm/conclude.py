@@ -4,17 +4,17 @@ In: the run folder, the exit status of srun, and the signal that the script got,
 script's next step: finished, again (in the same allocation), requeue, or stop; why on standard error.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from common.flags import FlagParser
 from launch.verdict import LOG_FILE, Action, close_attempt, decide, put_on_top
 
 
 def main(arguments: list[str]) -> int:
     """Prints the action."""
-    parser = argparse.ArgumentParser(prog="python -m launch conclude", description=__doc__, allow_abbrev=False)
+    parser = FlagParser(prog="python -m launch conclude", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--tries", type=int, required=True, help="attempts that may end after the same step")
     parser.add_argument("--status", type=int, required=True, help="srun's exit status")

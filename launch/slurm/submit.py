@@ -13,6 +13,7 @@ from pathlib import Path
 from common.cli import parse_config
 from common.errors import InputError, nearest
 from common.files import write_atomically
+from common.flags import FlagParser
 from launch.local import check
 from launch.slurm.script import Job, render
 from launch.slurm.site import Site, load_site
@@ -97,13 +98,12 @@ def _ask(*command: str) -> str:
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="python -m launch slurm",
         usage="%(prog)s --nodes N [--site FILE] [--dry-run] --config FILE [--site.key value ...] "
         "[--section.key value ...]",
         description="Submits a run that looks after itself. `--site.key` overrides the site file; all other arguments "
         "go to `python -m pretrain`; its --help lists them.",
-        allow_abbrev=False,
     )
     parser.add_argument("--nodes", type=int, required=True, help="nodes of the job")
     parser.add_argument("--site", help=f"the cluster's settings (default: {SITE_FILE}, if there is one)")
