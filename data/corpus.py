@@ -1,29 +1,35 @@
 """Raw text from files, folders, the running Python's standard library, or the Hugging Face hub.
 
 In: what the user names as input. Out: units of work, each one file or a group of small ones, and the documents
-of a unit. Always: the units do not depend on the order in which files were named; a line that is not a
-document is counted, never dropped in silence; read through Hugging Face `datasets`.
+of a unit. Always: the units do not depend on the order in which files were named; what is not read, and a row that is
+not a document, is counted, never dropped in silence. `prepare` and the evaluator read text here and nowhere else.
 """
 
-import glob
-import json
-import os
+import io
 import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError
+from data.damage import DamagedFile, damage_named, shown, unreachable
+from data.kinds import ACCEPTED, Kind, kind_of
+from data.plain import REPLACEMENT, decode
+from data.rows import rows_of
+from data.tables import column_of
+from data.unpack import opened, read_whole
+from data.walk import Walk
 
-UnitKind = Literal["text", "jsonl", "parquet", "hub"]
+UnitKind = Kind | Literal["hub"]
+OnDamage = Literal["refuse", "skip"]
 STDLIB = "stdlib"
 GROUP_BYTES = 8 << 20
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-REPLACEMENT = "�"
+SKIPPED = "damaged, skipped: "
+"""how the count of a skipped file begins; its name follows"""
 
 
 @dataclass(frozen=True)
@@ -41,58 +47,106 @@ class Unit:
     """which of how many parts of a hub dataset"""
 
 
-def find_units(inputs: list[str]) -> list[Unit]:
+@dataclass(frozen=True)
+class Reading:
+    """How documents are taken out of files."""
+
+    text_field: str = "text"
+    """column or JSON key that holds the document"""
+    on_damage: OnDamage = "refuse"
+    """a file that cannot be read: an error, or passed over with a count"""
+    flag: str = "--text_field"
+    """the setting that names the field, for errors"""
+
+
+def find_units(
+    inputs: list[str], passed_over: Counter[str], output: Path | None = None, flag: str = "--input"
+) -> list[Unit]:
     """The units behind ``inputs``: `stdlib`, files, folders, patterns, URLs or hub names.
+
+    What lies there and is not read is counted in ``passed_over`` by its reason; ``output`` is not read.
 
     Raises:
         InputError: nothing there, or a kind of file that is not known.
     """
+    walk = Walk(passed_over, output, flag)
     texts: list[str] = []
     units: list[Unit] = []
     for entry in inputs:
-        for file in _files_of(entry):
-            kind = _kind_of(file)
-            if kind == "hub":
-                units += _hub_units(file)
-            elif kind == "text" and "://" not in file:
+        for file in _files_of(entry, walk, flag):
+            kind = kind_of(file) if "://" in file or Path(file).exists() else None
+            if kind is None:
+                units += _hub_units(file, flag)
+            elif kind.kind == "text" and "://" not in file:
                 texts.append(file)
             else:
-                units.append(_unit(kind, [file]))
+                units.append(_unit(kind.kind, [file]))
     units += [_unit("text", group) for group in _groups(sorted(set(texts)))]
     units = sorted(set(units), key=lambda unit: (unit.files, unit.part))
     if not units:
-        raise InputError(f"--input {' '.join(inputs)}: no text files there")
+        raise InputError(f"{flag} {' '.join(map(shown, inputs))}: no text files there{_in_words(passed_over)}")
     return units
 
 
-def read_documents(unit: Unit, text_field: str, problems: Counter[str]) -> Iterator[str]:
-    """The documents of ``unit``; what is not one is counted in ``problems`` by its kind.
+def read_documents(unit: Unit, reading: Reading, problems: Counter[str]) -> Iterator[str]:
+    """The documents of ``unit``; what is not one is counted in ``problems`` by its reason.
 
-    A text file is one document; a line of JSON, or a row, has its document in ``text_field``.
+    A text file is one document; a line of JSON, or a row, has its document in the text field.
+
+    Raises:
+        DamagedFile: a file cannot be read, and is not to be skipped.
+        InputError: a store or the hub does not answer.
     """
-    if unit.kind == "jsonl":
-        lines = _column(_load("text", unit.files, sample_by="line", encoding_errors="replace"), "text")
-        values = _fields_of_lines(lines, text_field, problems)
-    elif unit.kind == "text":
-        values = _column(_load("text", unit.files, sample_by="document", encoding_errors="replace"), "text")
-    else:
-        values = _column(_load("parquet", unit.files) if unit.kind == "parquet" else _load_hub(unit), text_field)
-    for text in values:
-        if isinstance(text, str):
-            yield _clean(text, problems)
+    if unit.kind == "hub":
+        yield from _documents(_hub_values(unit, reading), reading, problems)
+        return
+    for file in unit.files:
+        if reading.on_damage == "skip" and _is_damaged(file, reading):
+            problems[f"{SKIPPED}{shown(file)}"] += 1
         else:
-            problems[f"no text in '{text_field}'"] += 1
+            yield from _documents(_values(file, reading, problems), reading, problems)
 
 
-def _fields_of_lines(lines: Iterable[str], text_field: str, problems: Counter[str]) -> Iterator[Any]:
-    for line in lines:
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            problems["malformed JSON"] += 1
-            continue
-        if line.strip():
-            yield row.get(text_field) if isinstance(row, dict) else None
+def _is_damaged(file: str, reading: Reading) -> bool:
+    """Reads ``file`` to its end: of a damaged file not even the beginning is used."""
+    try:
+        for _ in _values(file, reading, Counter()):
+            pass
+    except DamagedFile:
+        return True
+    return False
+
+
+def _values(file: str, reading: Reading, problems: Counter[str]) -> Iterator[Any]:
+    """What stands in the text field, of any type, row after row."""
+    kind = kind_of(file)
+    assert kind is not None, f"{file} was not found by the walk"
+    with damage_named(file), ExitStack() as stack:
+        stream = stack.enter_context(opened(file, kind.compression))
+        if kind.kind == "text":
+            yield from _plain_text(read_whole(stream, file, "text"), problems)
+        elif kind.kind in ("parquet", "arrow"):
+            if kind.compression:
+                stream = io.BytesIO(read_whole(stream, file, f"packed {kind.kind}"))
+            yield from column_of(stream, kind.kind, file, reading.text_field, reading.flag)
+        else:
+            yield from rows_of(stream, kind.kind, file, reading.text_field, problems, reading.flag)
+
+
+def _plain_text(content: bytes, problems: Counter[str]) -> Iterator[str]:
+    text = decode(content)
+    if text is None:
+        problems["files that are not UTF-8 text, though their names say so"] += 1
+    else:
+        yield text
+
+
+def _documents(values: Iterable[Any], reading: Reading, problems: Counter[str]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield _clean(value, problems)
+        else:
+            problems[f"no text in '{reading.text_field}'"] += 1
 
 
 def _clean(text: str, problems: Counter[str]) -> str:
@@ -103,20 +157,19 @@ def _clean(text: str, problems: Counter[str]) -> str:
     return text
 
 
-def _files_of(entry: str) -> list[str]:
+def _files_of(entry: str, walk: Walk, flag: str) -> list[str]:
     if entry == STDLIB:
         return _standard_library()
     if "://" in entry:
+        if kind_of(entry) is None:
+            raise InputError(f"{flag} {shown(entry)}: not a kind of file that is read; those are {ACCEPTED}")
         return [entry]
-    path = Path(entry)
-    if path.is_dir():
-        return [str(file) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    if path.is_file():
+    files = walk.files_of(entry)
+    if files is not None:
+        return files
+    if _looks_like_hub(entry):
         return [entry]
-    matches = [file for file in glob.glob(entry, recursive=True) if os.path.isfile(file)]  # noqa: PTH113, PTH207
-    if matches or _looks_like_hub(entry):
-        return matches or [entry]
-    raise InputError(f"--input {entry}: no such file or folder, and not a hub name (OWNER/NAME)")
+    raise InputError(f"{flag} {entry}: no such file or folder, and not a hub name (OWNER/NAME)")
 
 
 def _standard_library() -> list[str]:
@@ -129,19 +182,13 @@ def _looks_like_hub(entry: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}", entry) is not None and not Path(entry).parent.exists()
 
 
-def _kind_of(file: str) -> UnitKind:
-    if "://" not in file and not Path(file).exists():
-        return "hub"
-    name = file.partition("?")[0]
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    suffix = Path(name).suffix.lower()
-    if suffix in JSON_SUFFIXES:
-        return "jsonl"
-    return "parquet" if suffix == ".parquet" else "text"
+def _in_words(passed_over: Counter[str]) -> str:
+    if not passed_over:
+        return f"; what is read: {ACCEPTED}"
+    return "; passed over: " + ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items())[:20])
 
 
-def _unit(kind: UnitKind, files: list[str]) -> Unit:
+def _unit(kind: Kind, files: list[str]) -> Unit:
     identity, size = [], 0
     for file in files:
         if "://" in file:
@@ -167,35 +214,35 @@ def _groups(files: list[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _hub_units(entry: str) -> list[Unit]:
+def _hub_units(entry: str, flag: str) -> list[Unit]:
     name, _, rest = entry.partition(":")
     configuration, _, split = rest.partition(":")
     files = (name, configuration, split or "train")
-    parts = _load_hub(Unit("hub", files, files, 0)).num_shards
+    parts = _load_hub(Unit("hub", files, files, 0), flag).num_shards
     return [Unit("hub", files, (*files, str(parts)), 0, (part, parts)) for part in range(parts)]
 
 
-def _load_hub(unit: Unit) -> Any:
-    import datasets
-
+def _load_hub(unit: Unit, flag: str) -> Any:
     name, configuration, split = unit.files
     try:
+        import datasets
+
         dataset = datasets.load_dataset(name, configuration or None, split=split, streaming=True)
     except Exception as error:
-        raise InputError(f"--input {name}: not readable from the Hugging Face hub: {error}") from None
+        raise InputError(f"{flag} {name}: not readable from the Hugging Face hub: {error}") from None
     return dataset.shard(unit.part[1], unit.part[0]) if unit.part[1] > 1 else dataset
 
 
-def _load(builder: str, files: Iterable[str], **options: Any) -> Any:
-    import datasets
-
-    names = [file if "://" in file else glob.escape(str(Path(file).resolve())) for file in files]
-    return datasets.load_dataset(builder, data_files=names, split="train", streaming=True, **options)
-
-
-def _column(dataset: Any, name: str) -> Iterator[Any]:
+def _hub_values(unit: Unit, reading: Reading) -> Iterator[Any]:
     """One column's values, taken from the Arrow tables as they come."""
-    for table in dataset.with_format("arrow").iter(batch_size=256):
-        if name not in table.column_names:
-            raise InputError(f"--text_field {name}: no such column; there are {', '.join(table.column_names)}")
-        yield from table.column(name).to_pylist()
+    name = unit.files[0]
+    try:
+        for table in _load_hub(unit, "--input").with_format("arrow").iter(batch_size=256):
+            if reading.text_field not in table.column_names:
+                columns = ", ".join(table.column_names)
+                raise InputError(f"{reading.flag} {reading.text_field}: no such column; there are {columns} in {name}")
+            yield from table.column(reading.text_field).to_pylist()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # of any of the hub's libraries
+        raise unreachable(f"hf://{name}", error) from None

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.files import atomic_file, read_json, sha256_of_json, write_json
-from data.corpus import Unit, read_documents
+from data.corpus import SKIPPED, OnDamage, Reading, Unit, read_documents
 from data.permute import make_key, mix
 from data.tokenizer import Tokenizer
 from data.workers import Report
@@ -99,17 +99,21 @@ def part_id(unit: Unit, settings: PartSettings, tokenizer: Tokenizer) -> str:
     return sha256_of_json([unit.kind, unit.identity, unit.part, vars(settings), tokenizer.fingerprint])[:24]
 
 
-def find_part(folder: Path, identity: str) -> Part | None:
-    """The finished part, or None where there is none yet."""
+def find_part(folder: Path, identity: str, on_damage: OnDamage) -> Part | None:
+    """The finished part, or None where there is none yet: one that skipped files serves only who skips them, too."""
     commit = folder / f"{identity}.json"
     if not commit.exists():
         return None
     values = read_json(commit, "part")
+    if on_damage == "refuse" and any(reason.startswith(SKIPPED) for reason in values["counts"]):
+        return None
     runs = [Run(**run) for run in values["runs"]]
     return Part(folder, identity, runs, values["tokens"], Counter(values["counts"]))
 
 
-def write_part(unit: Unit, settings: PartSettings, tokenizer: Tokenizer, folder: Path, report: Report) -> Part:
+def write_part(
+    unit: Unit, settings: PartSettings, on_damage: OnDamage, tokenizer: Tokenizer, folder: Path, report: Report
+) -> Part:
     """Reads, tokenizes and sorts ``unit``; replaces any unfinished part of it."""
     identity = part_id(unit, settings, tokenizer)
     counts: Counter[str] = Counter()
@@ -117,7 +121,7 @@ def write_part(unit: Unit, settings: PartSettings, tokenizer: Tokenizer, folder:
     runs: list[Run] = []
     first = start = 0
     with atomic_file(folder / f"{identity}.tokens") as data, atomic_file(folder / f"{identity}.index") as index:
-        for documents in _batches(unit, settings, tokenizer, counts, report):
+        for documents in _batches(unit, settings, on_damage, tokenizer, counts, report):
             for split in SPLITS:
                 records, content = _sorted_run(documents, settings, split, start)
                 if not len(records):
@@ -143,12 +147,17 @@ class _Documents:
 
 
 def _batches(
-    unit: Unit, settings: PartSettings, tokenizer: Tokenizer, counts: Counter[str], report: Report
+    unit: Unit,
+    settings: PartSettings,
+    on_damage: OnDamage,
+    tokenizer: Tokenizer,
+    counts: Counter[str],
+    report: Report,
 ) -> Iterator[_Documents]:
     documents, pending, reported = _Documents([], []), 0, 0
     eod = np.array([tokenizer.eod_id], settings.dtype)
     unreported_bytes = unreported_tokens = 0
-    for text in read_documents(unit, settings.text_field, counts):
+    for text in read_documents(unit, Reading(settings.text_field, on_damage), counts):
         counts["documents read"] += 1
         if not text:
             counts["empty"] += 1

@@ -23,7 +23,8 @@ from common.files import read_json, sha256_of_json, write_json
 from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
 from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
-from data.corpus import Unit, find_units, read_documents
+from data.corpus import OnDamage, Reading, Unit, find_units, read_documents
+from data.damage import shown
 from data.manifest import Manifest, write_manifest
 from data.parts import SPLITS, Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
 from data.tokenizer import INFO_FILE, Tokenizer, describe, load_tokenizer, named_tokenizer
@@ -38,7 +39,9 @@ class PrepareConfig:
     """Which text, which tokenizer, and where the shards go."""
 
     input: list[str]
-    """`stdlib` (this Python's own library), files, folders, patterns, URLs, or hub names OWNER/NAME[:CONFIG[:SPLIT]]"""
+    """`stdlib` (this Python's own library), files, folders, patterns, URLs, or hub names OWNER/NAME[:CONFIG[:SPLIT]];
+    the kinds are jsonl, json, csv, tsv, parquet, arrow, save_to_disk, txt, md and source code, packed by gz, bz2, xz
+    or zst"""
     output: str
     """folder for train/ and validation/"""
     tokenizer: str = small_bpe.NAME
@@ -49,6 +52,8 @@ class PrepareConfig:
     """the token that ends a document, where the tokenizer's own name for it is not known"""
     text_field: str = "text"
     """column or JSON key that holds the document"""
+    on_damage: OnDamage = "refuse"
+    """a file that cannot be read: ends the preparation, or is left out with a count"""
     validation: float = 0.02
     """share of the documents held out, chosen by their digest"""
     seed: int = 0
@@ -77,7 +82,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         InputError: no text, an unknown tokenizer, or an output folder that holds something else.
     """
     output = Path(config.output)
-    units = find_units(config.input)
+    passed_over: Counter[str] = Counter()
+    units = find_units(config.input, passed_over, output)
     request = _request(config, units)
     summary_file = output / "summary.json"
     if summary_file.exists():
@@ -91,14 +97,18 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     with Workers(config.workers) as workers:
         tokenizer = _tokenizer(config, units, work)
         settings = PartSettings(config.text_field, _token_type(tokenizer), config.seed, config.validation)
-        parts = _tokenize(workers, units, settings, tokenizer, work)
-        counts = sum((part.counts for part in parts), Counter[str]())
+        parts = _tokenize(workers, units, settings, config.on_damage, tokenizer, work)
+        counts = sum((part.counts for part in parts), passed_over)
         if not any(part.tokens["train"] for part in parts):
             shutil.rmtree(work)
-            raise InputError(f"--input {' '.join(config.input)}: no document with text; read: {dict(counts)}")
+            where = " ".join(map(shown, config.input))
+            held_out = sum(part.tokens["validation"] for part in parts)
+            what = "all documents fell into validation" if held_out else "no document with text"
+            raise InputError(f"--input {where}: {what}; read: {dict(counts) or 'no documents'}")
         splits = {split: _assemble(workers, parts, split, tokenizer, settings, config) for split in SPLITS}
     counts["copies of another document"] = sum(values.pop("duplicates") for values in splits.values())
-    summary = {"request": request, "input": config.input, "counts": dict(counts), "splits": splits}
+    inputs = [shown(entry) for entry in config.input]
+    summary = {"request": request, "input": inputs, "counts": dict(counts), "splits": splits}
     write_json(summary_file, summary)
     if not config.keep_parts:
         shutil.rmtree(work)
@@ -118,6 +128,8 @@ def print_summary(output: str, summary: dict[str, Any]) -> None:
             f"{values['text_bytes'] / max(1, values['tokens']):.2f} bytes per token, "
             f"{values['shards']} shard(s) in {output}/{split}"
         )
+    if not summary["splits"]["validation"]["documents"]:
+        print("validation is empty: no document was held out; more documents or a larger --validation would fill it")
 
 
 def _request(config: PrepareConfig, units: list[Unit]) -> str:
@@ -125,6 +137,8 @@ def _request(config: PrepareConfig, units: list[Unit]) -> str:
     settings = asdict(config)
     for without_effect in ("output", "workers", "keep_parts", "input"):
         del settings[without_effect]
+    if config.on_damage == "refuse":  # as before there was the choice
+        del settings["on_damage"]
     return sha256_of_json([settings, [[unit.kind, unit.identity, unit.part] for unit in units]])
 
 
@@ -149,7 +163,7 @@ def _training_texts(config: PrepareConfig, units: list[Unit]) -> list[str]:
     chosen: list[tuple[int, int, str]] = []
     size = 0
     for unit in units:
-        for text in read_documents(unit, config.text_field, Counter()):
+        for text in read_documents(unit, Reading(config.text_field, config.on_damage), Counter()):
             high, low = digest_of(text.encode())
             if is_held_out(high, config.validation) or (chosen and size > TRAINING_TEXT_BYTES and -low < chosen[0][0]):
                 continue
@@ -165,21 +179,28 @@ def _token_type(tokenizer: Tokenizer) -> str:
 
 
 def _tokenize(
-    workers: Workers, units: list[Unit], settings: PartSettings, tokenizer: Tokenizer, work: Path
+    workers: Workers,
+    units: list[Unit],
+    settings: PartSettings,
+    on_damage: OnDamage,
+    tokenizer: Tokenizer,
+    work: Path,
 ) -> list[Part]:
     """One part per unit; those that are there already are not made again."""
     ids = [part_id(unit, settings, tokenizer) for unit in units]
-    missing = [unit for unit, identity in zip(units, ids, strict=True) if find_part(work, identity) is None]
+    missing = [unit for unit, name in zip(units, ids, strict=True) if find_part(work, name, on_damage) is None]
     if len(missing) < len(units):
         print(f"{len(units) - len(missing)} of {len(units)} parts are there already", file=sys.stderr)
-    tasks = [(unit, settings, tokenizer.fingerprint, work) for unit in missing]
+    tasks = [(unit, settings, on_damage, tokenizer.fingerprint, work) for unit in missing]
     workers.run("tokenizing", sum(unit.size for unit in missing), _tokenize_unit, tasks)
-    return [part for identity in ids if (part := find_part(work, identity)) is not None]
+    return [part for name in ids if (part := find_part(work, name, on_damage)) is not None]
 
 
-def _tokenize_unit(unit: Unit, settings: PartSettings, fingerprint: str, work: Path, report: Report) -> None:
+def _tokenize_unit(
+    unit: Unit, settings: PartSettings, on_damage: OnDamage, fingerprint: str, work: Path, report: Report
+) -> None:
     """A worker's task of the first half."""
-    write_part(unit, settings, _cached_tokenizer(work, fingerprint), work, report)
+    write_part(unit, settings, on_damage, _cached_tokenizer(work, fingerprint), work, report)
 
 
 @lru_cache(maxsize=1)
@@ -225,7 +246,7 @@ def _assemble(
         unigram_entropy=entropy(token_counts),
         tokenizer=describe(tokenizer),
         shards=[shard.shard for shard in done],
-        preparation={"input": config.input, "split": split, **vars(settings)},
+        preparation={"input": [shown(entry) for entry in config.input], "split": split, **vars(settings)},
     )
     write_manifest(folder, manifest)
     return {

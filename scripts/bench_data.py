@@ -132,11 +132,12 @@ def _run(system: System, folders: list[str], first_sample: int) -> dict[str, flo
 
 def _compare_preparation(work: Path, tries: int) -> None:
     """The standard library's text, tokenized by one process with the small BPE trained on it."""
-    from data.corpus import find_units, read_documents
+    from data.corpus import Reading, find_units, read_documents
     from data.small_bpe import train_small_bpe
     from scripts.data_peers.preparation import megatron_style, ours
 
-    texts = [text for unit in find_units(["stdlib"]) for text in read_documents(unit, "text", Counter()) if text]
+    units = find_units(["stdlib"], Counter())
+    texts = [text for unit in units for text in read_documents(unit, Reading(), Counter()) if text]
     tokenizer = train_small_bpe(texts, 8192)
     tokenizer.save(work / "tokenizer")
     source = work / "text.jsonl"

@@ -44,7 +44,9 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     trained = provenance["validation"] if provenance else None
     data = settings.data or (config["data"]["validation"] if config else None)
     if data is None:
-        raise InputError("--data: name held-out data: a folder of token shards, a .txt or a .jsonl file")
+        raise InputError(
+            "--data: name held-out data: a folder of token shards, or text as for `python -m data prepare`"
+        )
     chosen = settings.held_out
     length = chosen.sequence_length or (config["data"]["sequence_length"] if config else min(subject.max_length, 2048))
     wanted = chosen.samples

@@ -177,7 +177,8 @@ class EvaluateConfig:
     """comma-separated: held_out, sample, ar_hit, positions, outliers, attention, needles, needles_long, in_context,
     in_context_orders, paper_zero_shot, or harness:NAME for any task of lm-evaluation-harness"""
     data: str | None = None
-    """held-out data: a folder of token shards, a .txt or a .jsonl file (default: the training run's validation)"""
+    """held-out data: a folder of token shards, or text of any kind that `python -m data prepare` reads (default: the
+    training run's validation)"""
     output: str | None = None
     """JSON file for the results; pictures go beside it (default: results are printed only)"""
     seed: int = 1234

@@ -1,11 +1,13 @@
 """Held-out text as samples of tokens, for any model.
 
-In: a folder of token shards, or text (.txt, .jsonl with "text"). Out: samples [n, T+1] in the subject's own tokens.
+In: a folder of token shards, or text of any kind that `python -m data prepare` reads. Out: samples [n, T+1] in the
+subject's own tokens.
 Always: shards made with the subject's tokenizer are used as they are, so the numbers equal the trainer's; otherwise
 the text is tokenized anew, and bits per byte stay comparable between models.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from common.output import say
+from data.corpus import Reading, find_units, read_documents
+from data.manifest import MANIFEST_FILE
 from scripts.evaluation.subject import Subject
 
 
@@ -39,10 +44,8 @@ def open_held_out(path: str, subject: Subject, sequence_length: int, most_sample
         InputError: no such data, or too little for one sample.
     """
     place = Path(path)
-    if place.is_file():
-        return _encode(_read_documents(place), path, subject, sequence_length, most_samples)
-    if not (place / "manifest.json").exists():
-        raise InputError(f"--data {path}: neither a folder of token shards nor a .txt or .jsonl file")
+    if not (place / MANIFEST_FILE).exists():
+        return _encode_text(path, subject, sequence_length, most_samples)
     from data.config import DataConfig
     from data.stream import open_validation
     from data.tokenizer import load_tokenizer
@@ -71,15 +74,15 @@ def _fingerprint(folder: Path) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"]) if path.exists() else None
 
 
-def _read_documents(path: Path) -> Iterator[str]:
-    if path.suffix != ".jsonl":
-        yield path.read_text(encoding="utf-8")
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            yield json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}: expected an object with a text") from None
+def _encode_text(path: str, subject: Subject, sequence_length: int, most_samples: int) -> HeldOutSamples:
+    """Reads text as `prepare` does, and says what was left out."""
+    left_out: Counter[str] = Counter()
+    units = find_units([path], left_out, flag="--data")
+    documents = (text for unit in units for text in read_documents(unit, Reading(), left_out) if text)
+    samples = _encode(documents, path, subject, sequence_length, most_samples)
+    for reason, count in sorted(left_out.items()):
+        say(f"--data {path}: {count} {reason}")
+    return samples
 
 
 def _decoded_documents(

@@ -237,7 +237,7 @@ def test_bad_requests_are_one_line_and_status_2(
         "needles: a length of the settings: needs 4096 tokens, more than the 96": [model, "--tasks=needles"],
         "unknown task 'neddles'; did you mean 'needles'": [model, "--tasks=neddles"],
         "no such folder": [f"--model={tmp_path / 'none'}", "--tasks=sample"],
-        "neither a folder of token shards nor": [model, "--tasks=held_out", f"--data={tmp_path}"],
+        "no text files there; what is read: jsonl": [model, "--tasks=held_out", f"--data={tmp_path}"],
         "unknown key 'needles.length'; did you mean 'needles.lengths'": [
             model,
             "--tasks=needles",
