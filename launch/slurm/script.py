@@ -89,6 +89,7 @@ def _variables(job: Job, site: Site) -> list[str]:
     return [
         f"RUN={shlex.quote(str(job.run_folder))}",
         f"PROCESSES={site.processes}",
+        f"CORES={site.cpus_per_task or ''}",
         f"TRIES={job.tries}",
         f"SRUN=({shlex.join(srun)})",
         f"PYTHON=({shlex.join(python)})",

@@ -6,7 +6,8 @@ In: what srun does, as shell lines. Out: a PATH on which the commands leave a re
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.slurm.script import Job, render
@@ -30,6 +31,7 @@ class FakeSlurm:
     state: str = "RUNNING"
     """what squeue says of the job"""
     sinfo: str = "true"
+    site: Site = field(default_factory=Site)
 
     def __post_init__(self) -> None:
         commands = {
@@ -55,11 +57,13 @@ class FakeSlurm:
         path = self.folder / "calls"
         return path.read_text().splitlines() if path.exists() else []
 
-    def start(self, tries: int = 3, restarts: int = 0) -> "subprocess.Popen[str]":
-        """Runs the rendered script as Slurm would."""
+    def start(
+        self, tries: int = 3, restarts: int = 0, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """Runs the rendered script as Slurm would, with ``environment`` around it."""
         (self.run / "logs").mkdir(parents=True, exist_ok=True)
         script = self.folder / "job.sbatch"
-        script.write_text(render(Job("test", 2, self.run, ["--config", "x"], Path.cwd(), tries), Site()))
+        script.write_text(render(Job("test", 2, self.run, ["--config", "x"], Path.cwd(), tries), self.site))
         with (self.run / "logs/run.log").open("a") as log:
             return subprocess.Popen(
                 ["bash", str(script)],
@@ -75,5 +79,6 @@ class FakeSlurm:
                     "SLURM_JOB_NODELIST": "node[1-2]",
                     "SLURM_NNODES": "2",
                     "SLURM_RESTART_COUNT": str(restarts),
+                    **(environment or {}),
                 },
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.slurm.site import Site
 from pretrain.resilience.attempts import read_attempts
 from tests.launch.fake_slurm import FakeSlurm
 
@@ -33,10 +34,34 @@ def test_srun_gets_one_task_per_node_with_rendezvous_on_the_first(tmp_path: Path
     slurm = FakeSlurm(tmp_path, record + FINISH)
     assert slurm.start().wait() == 0
     assert (tmp_path / "arguments").read_text().strip() == (
-        "--ntasks-per-node=1 --kill-on-bad-exit=1 --label python -m launch torchrun --processes 1 "
+        "--nodes=2 --ntasks=2 --ntasks-per-node=1 --mem=0 --cpu-bind=none --kill-on-bad-exit=1 --label "
+        "python -m launch torchrun --processes 1 "
         f"--run {slurm.run} -- launch.rank --config x"
     )
     assert (tmp_path / "environment").read_text().split() == ["node1", str(12000 + 12 * 7 + 1), "ALL"]
+
+
+def test_the_step_gets_all_cores_of_a_node(tmp_path: Path) -> None:
+    slurm = FakeSlurm(tmp_path, 'echo "$@" >"$RECORD/arguments"\n' + FINISH, site=Site(cpus_per_task=6))
+    assert slurm.start(environment={"SLURM_CPUS_PER_TASK": "6"}).wait() == 0
+    arguments = (tmp_path / "arguments").read_text().split(" --kill-on-bad-exit")[0].split()
+    assert arguments == ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--mem=0", "--cpus-per-task=6"]
+
+
+def test_an_interactive_job_around_the_submission_does_not_reach_the_step(tmp_path: Path) -> None:
+    leaked = {
+        "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
+        "SLURM_CPU_BIND_LIST": "0x1",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_MEM_PER_CPU": "100",
+        "SLURM_MEM_PER_NODE": "200",
+        "SLURM_TRES_PER_TASK": "cpu=1",
+    }
+    slurm = FakeSlurm(tmp_path, 'env >"$RECORD/environment"\n' + FINISH)
+    assert slurm.start(environment=leaked).wait() == 0
+    seen = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert "SLURM_JOB_ID" in seen
+    assert not seen & leaked.keys()
 
 
 def test_a_crash_starts_again_in_the_same_allocation(tmp_path: Path) -> None:

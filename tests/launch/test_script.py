@@ -57,6 +57,7 @@ def test_what_was_asked_for_stands_in_the_script() -> None:
         "export NCCL_DEBUG=WARN",
         "module load cuda",
         "PROCESSES=8",
+        "CORES=64",
         "TRIES=3",
     ]:
         assert expected in lines
@@ -66,7 +67,7 @@ def test_what_was_asked_for_stands_in_the_script() -> None:
 def test_what_a_site_does_not_say_is_left_to_slurm() -> None:
     text = render(JOB, Site())
     for option in ("partition", "account", "qos", "time", "gpus-per-node", "cpus-per-task"):
-        assert f"--{option}=" not in text
+        assert f"#SBATCH --{option}=" not in text
     assert "PROCESSES=1\n" in text
 
 
