@@ -25,7 +25,9 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
 
     names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
     runs = {name: find_task(name, settings) for name in names}
-    subject = load_subject(settings.model, settings.device, settings.dtype, settings.batch_tokens)
+    subject = load_subject(
+        settings.model, settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
+    )
     provenance = read_provenance(Path(settings.model))
     results = {}
     for name, run in runs.items():

@@ -21,7 +21,8 @@ from scripts.evaluation.pictures import draw_curves
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, mean
-from scripts.evaluation.subject import ATTENTION, Subject
+from scripts.evaluation.subject import Subject
+from scripts.hub.loading import ATTENTION
 
 KINDS = ("answer_normalised", "noise_normalised", "answer_raw", "noise_raw")
 

@@ -19,7 +19,8 @@ from scripts.evaluation.held_out import open_samples
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import mean
-from scripts.evaluation.subject import ATTENTION, Subject
+from scripts.evaluation.subject import Subject
+from scripts.hub.loading import ATTENTION
 
 RANKS = (1, 2, 3, 10, 100)
 PROBE = "outlier_probe"

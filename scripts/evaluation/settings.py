@@ -187,6 +187,8 @@ class EvaluateConfig:
     """cpu, cuda, cuda:1, ... (auto: the first GPU if there is one)"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """arithmetic (auto: as the weights are stored)"""
+    trust_remote_code: bool = False
+    """run the Python code that the model's folder brings along (exports of this project need no such trust)"""
     batch_tokens: int = 8192
     """tokens of one forward pass, at most"""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)

@@ -5,7 +5,7 @@ Always: a damaged folder or a prompt longer than the model allows is one clear e
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import InputError
-
-ATTENTION = "sdpa"
+from scripts.hub.loading import (
+    ATTENTION,
+    check_no_adapter,
+    code_files,
+    load_folder_tokenizer,
+    load_model,
+    must_run_code,
+)
 
 
 @dataclass
@@ -155,32 +161,36 @@ class Subject:
 
 
 def load_subject(
-    name: str, device: str, dtype: Literal["auto", "float32", "bfloat16", "float16"], batch_tokens: int
+    name: str,
+    device: str,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"],
+    batch_tokens: int,
+    trust_remote_code: bool = False,
 ) -> Subject:
-    """Loads a model and its tokenizer.
+    """Loads a model and its tokenizer; code that they bring along runs only with ``trust_remote_code``.
 
     Raises:
-        InputError: no such model, a damaged or half-written folder, no usable tokenizer.
+        InputError: no such model, a damaged or half-written folder, no usable tokenizer, code that nobody allowed.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = Path(name)
+    runs_code = trust_remote_code
     if folder.is_dir():
-        _check_folder(folder)
+        runs_code = must_run_code(folder, _check_folder(folder), trust_remote_code)
     elif folder.is_absolute() or len(folder.parts) > 2:
         raise InputError(f"--model {name}: no such folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            trust_remote_code=True,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            attn_implementation=ATTENTION,
-        )
+        tokenizer = load_folder_tokenizer(name, trust_remote_code)
+        model = load_model(name, runs_code, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
     except Exception as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise InputError(
+                f"--model {name}: brings code that its model or tokenizer needs; read it, then allow it with "
+                "--trust_remote_code true"
+            ) from None
         raise InputError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -197,8 +207,8 @@ def load_subject(
     return Subject(name, model, tokenizer, int(positions), batch_tokens)
 
 
-def _check_folder(folder: Path) -> None:
-    """Finds what is missing or torn before a library reports it in its own words."""
+def _check_folder(folder: Path) -> Mapping[str, Any]:
+    """Finds what is missing or torn before a library reports it in its own words; returns the configuration."""
     from scripts.hub.fast_tokenizer import check_tokenizer
     from scripts.hub.provenance import read_provenance
     from scripts.hub.weights import open_weights
@@ -210,17 +220,19 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"--model {folder}: no config.json in it; is it a Hugging Face model folder?") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged: {_first_line(error)}") from None
-    for target in config.get("auto_map", {}).values():
-        code = folder / f"{target.split('.')[0]}.py"
-        if "--" not in target and not code.exists():
-            raise InputError(f"{code}: is missing, though config.json names it")
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: damaged: holds no settings, but {config!r:.60}")
+    check_no_adapter(folder)
+    for name in code_files(folder, config):
+        if "--" not in name and not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing, though config.json names it")
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise InputError(f"--model {folder}: holds no tokenizer; save the model's own beside it")
     provenance = read_provenance(folder)
     if provenance is not None:
         check_tokenizer(folder, provenance["tokenizer"])
-    if not list(folder.glob("*.bin")):  # the old format has no header that could be checked
-        open_weights(folder)
+    open_weights(folder)
+    return config
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """A Hugging Face folder as a model of ours: its configuration, and its tensors under logical names.
 
 In: a folder with config.json and safetensors: an export, or a plain Llama (or Mistral) of anyone.
-Out: a ModelConfig and a reader of parameters. Always: what our layers cannot compute is refused by name.
+Out: a ModelConfig and a reader of parameters. Always: what our layers cannot compute is refused by name; code that
+lies in the folder is never run.
 """
 
 import math
@@ -16,6 +17,7 @@ from common.errors import InputError
 from common.files import read_json
 from model.config import AttentionKind, ModelConfig
 from scripts.hub.layout import hub_name
+from scripts.hub.loading import OWN_TYPE, check_no_adapter, code_files, say_unused
 from scripts.hub.weights import WeightFiles, open_weights
 
 
@@ -44,11 +46,16 @@ def open_foreign(folder: Path) -> ForeignModel:
     Raises:
         InputError: no such folder, damaged files, or a model that ours cannot equal.
     """
-    values: Mapping[str, Any] = read_json(folder / "config.json", "model configuration")
+    values = read_json(folder / "config.json", "model configuration")
+    if not isinstance(values, dict):
+        raise InputError(f"{folder / 'config.json'}: damaged: holds no settings, but {values!r:.60}")
     kind = values.get("model_type")
+    check_no_adapter(folder)
+    if kind != OWN_TYPE and code_files(folder, values):
+        print(say_unused(folder, values))
     files = open_weights(folder)
     try:
-        if kind == "shared_diff":
+        if kind == OWN_TYPE:
             return ForeignModel(_own_config(folder, values), values["max_position_embeddings"], files, 1)
         if kind in ("llama", "mistral"):
             _refuse_what_differs(folder, values)

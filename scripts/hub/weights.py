@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ from common.files import read_json, write_json
 from scripts.hub.layout import HubTensor
 
 INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,21 @@ def open_weights(folder: Path) -> WeightFiles:
         InputError: no weights, a missing file, or a file that is not whole.
     """
     single = folder / "model.safetensors"
-    if (folder / INDEX).exists():
+    file_of: Any
+    if single.exists():  # transformers, too, looks for the single file first
+        file_of = dict.fromkeys(_names(single), single.name)
+    elif (folder / INDEX).exists():
         index = read_json(folder / INDEX, "index of weights")
         file_of = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(file_of, dict):
             raise InputError(f"{folder / INDEX}: damaged: has no weight_map")
-    elif single.exists():
-        file_of = dict.fromkeys(_names(single), single.name)
+        for file in file_of.values():
+            if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+                raise InputError(f"{folder / INDEX}: names {file!r:.100}; expected a safetensors file of this folder")
+    elif pickled := sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}")):
+        raise InputError(
+            f"{folder / pickled[0]}: is a pickle, which can run code when it is opened; save the model as safetensors"
+        )
     else:
         raise InputError(f"{folder}: holds neither {INDEX} nor model.safetensors; is it a Hugging Face model folder?")
     for file in sorted(set(file_of.values())):

@@ -1,0 +1,109 @@
+"""A Hugging Face folder as a model and a tokenizer of transformers, without running what came with it.
+
+In: a folder or a hub name. Out: what transformers builds of it. Always: code that a folder brings along runs only where
+the caller says so; modelling code of ours is taken from this installation; weights are safetensors, never pickles; the
+kind of attention is said here, not by the folder, whose word for it could fetch a kernel.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from scripts.hub.config_files import CODE_FILES
+
+OWN_TYPE = "shared_diff"
+ATTENTION = "sdpa"
+ADAPTER = "adapter_config.json"
+
+
+def load_model(name: str | Path, trust_remote_code: bool, **options: Any) -> Any:
+    """The causal model of ``name``; ``options`` go to transformers' ``from_pretrained``.
+
+    Without ``trust_remote_code`` a differential model is built by this installation's own code, and any other by
+    transformers' code alone.
+    """
+    from transformers import AutoModelForCausalLM
+
+    safe = {"attn_implementation": ATTENTION, "use_safetensors": True}
+    if not trust_remote_code and _model_type(Path(name)) == OWN_TYPE:
+        from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
+
+        return SharedDiffForCausalLM.from_pretrained(name, **safe, **options)
+    return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **safe, **options)
+
+
+def load_folder_tokenizer(name: str | Path, trust_remote_code: bool) -> Any:
+    """The tokenizer of ``name``."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+
+
+def must_run_code(folder: Path, config: Mapping[str, Any], trust_remote_code: bool) -> bool:
+    """Whether the folder's own code has to run to load it, which ``trust_remote_code`` allows.
+
+    What an export brings along is this installation's code, byte for byte, which is used instead. Code beside a model
+    that transformers itself knows is left alone, and a line says so.
+
+    Raises:
+        InputError: the model cannot be loaded without code that nobody allowed.
+    """
+    named = code_files(folder, config)
+    if not named:
+        return False
+    if config.get("model_type") == OWN_TYPE:
+        differing = next((name for name in CODE_FILES if not _is_ours(folder / name)), None)
+        if differing is None:
+            return False
+        what = f"{folder / differing}: is not the code of this version"
+    elif trust_remote_code:
+        return True
+    else:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        if config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            print(say_unused(folder, config))
+            return False
+        what = f"{folder / 'config.json'}: names code to run ({', '.join(named)})"
+    if not trust_remote_code:
+        raise InputError(f"{what}; read it, then allow it with --trust_remote_code true")
+    return True
+
+
+def say_unused(folder: Path, config: Mapping[str, Any]) -> str:
+    """One line about code that is not run."""
+    named = ", ".join(code_files(folder, config))
+    return f"{folder / 'config.json'}: names code ({named}), which is not run; {config.get('model_type')} is computed"
+
+
+def code_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """What config.json's ``auto_map`` names: files of the folder, or of another repository.
+
+    Raises:
+        InputError: an ``auto_map`` of another form.
+    """
+    targets = config.get("auto_map") or {}
+    values = list(targets.values()) if isinstance(targets, dict) else [targets]
+    if not isinstance(targets, dict) or not all(isinstance(value, str) for value in values):
+        raise InputError(f"{folder / 'config.json'}: auto_map: expected names of classes, as transformers writes it")
+    return sorted({f"{value.rsplit('.', 1)[0]}.py" for value in values})
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Refuses an adapter's folder, for which transformers would load another model, wherever that lies."""
+    if (folder / ADAPTER).exists():
+        raise InputError(f"{folder / ADAPTER}: makes this the adapter of another model; merge the two and save that")
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and path.read_bytes() == (Path(__file__).parent / path.name).read_bytes()
+
+
+def _model_type(folder: Path) -> Any:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None  # a hub name; or damaged, which transformers says
+    return config.get("model_type") if isinstance(config, dict) else None
