@@ -79,13 +79,14 @@ class MarkedLoss:
     def add(self, loss_TB: torch.Tensor, marked_BT: torch.Tensor) -> None:
         """Takes one micro-batch."""
         marked_TB = marked_BT.t()
-        here = torch.stack([(loss_TB * marked_TB).sum(), marked_TB.sum().to(loss_TB.dtype)])
+        # fp32 counts no further than 16.7 million
+        here = torch.stack([(loss_TB * marked_TB).sum(dtype=torch.float64), marked_TB.sum(dtype=torch.float64)])
         self.sums = here if self.sums is None else self.sums + here
 
     def take(self, device: torch.device) -> torch.Tensor:
         """The sums since the last call; zeros where nothing was marked here."""
         sums, self.sums = self.sums, None
-        return torch.zeros(2, device=device) if sums is None else sums.detach().float()
+        return torch.zeros(2, dtype=torch.float64, device=device) if sums is None else sums.detach()
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Engine:
         raise NotImplementedError
 
     def _mean_over_data(self, value: torch.Tensor) -> torch.Tensor:
-        value = value.detach().float().clone()
+        value = value.detach().to(torch.float64, copy=True)
         if self.topology.data_size > 1:
             dist.all_reduce(value, group=data_group())
         return value / self.topology.data_size
