@@ -12,18 +12,24 @@ every token. A page is small enough (64 KiB) to be checked whenever a sample ins
 import dataclasses
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from common.errors import InputError
 from common.files import write_json
+from common.ranges import MOST_TOKENS, check_filled, check_range
+from common.typed import check_section, shortened, shown
+from data.tokenizer import LARGEST_VOCABULARY
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 PAGE_BYTES = 1 << 16
+LARGEST_PAGE = 1 << 30
 TOKEN_TYPES = ("uint16", "uint32", "int32", "int64")
 
 
@@ -112,34 +118,75 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     """Reads a manifest; ``where`` names it in errors.
 
     Raises:
-        InputError: not JSON, another version, missing or contradicting entries.
+        InputError: not JSON, another version, missing, unknown or contradicting entries.
     """
     try:
-        values = json.loads(text)
-        if values.get("version") != FORMAT_VERSION:
-            raise InputError(f"{where}: format version {values.get('version')}, this program reads {FORMAT_VERSION}")
-        values["shards"] = [Shard(**shard) for shard in values["shards"]]
-        manifest = Manifest(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+        values = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a manifest of token shards: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: not a manifest of token shards: it holds {shown(values)}")
+    if values.get("version") != FORMAT_VERSION:
+        raise InputError(f"{where}: format version {shown(values.get('version'))}, this program reads {FORMAT_VERSION}")
+    check_section(Manifest, values, f"{where}: not a manifest of token shards")
+    _check_complete(Manifest, values, where)
+    for number, shard in enumerate(values["shards"]):
+        _check_complete(Shard, shard, f"{where}: shards[{number}]")
+    manifest = Manifest(**(values | {"shards": [Shard(**shard) for shard in values["shards"]]}))
     _check(manifest, where)
     return manifest
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key that is written twice")
+    return values
+
+
+def _check_complete(section: type, values: dict[str, Any], where: str) -> None:
+    for entry in dataclasses.fields(section):
+        optional = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+        if entry.name not in values and not optional:
+            raise InputError(f"{where}: '{entry.name}' is missing; prepare it again")
+
+
 def _check(manifest: Manifest, where: str) -> None:
     if manifest.dtype not in TOKEN_TYPES:
-        raise InputError(f"{where}: dtype {manifest.dtype!r} is not one of {', '.join(TOKEN_TYPES)}")
+        raise InputError(f"{where}: dtype '{shortened(manifest.dtype)}' is not one of {', '.join(TOKEN_TYPES)}")
+    before = f"{where}: "
+    check_range(manifest, before, "tokens", "documents", low=0, high=MOST_TOKENS)
+    check_range(manifest, before, "text_bytes", low=0)
+    check_range(manifest, before, "vocab_size", low=1, high=LARGEST_VOCABULARY)
+    check_range(manifest, before, "eod_id", low=0, below=manifest.vocab_size)
     largest_possible = np.iinfo(manifest.dtype).max
     if not 0 <= manifest.largest_id <= largest_possible or manifest.largest_id >= manifest.vocab_size:
         raise InputError(
             f"{where}: largest_id {manifest.largest_id} does not fit dtype {manifest.dtype} and vocab_size "
             f"{manifest.vocab_size}"
         )
-    if manifest.tokens != sum(shard.tokens for shard in manifest.shards):
-        raise InputError(f"{where}: tokens is {manifest.tokens}, the shards hold another number; prepare it again")
-    if manifest.page_bytes <= 0 or manifest.page_bytes % manifest.item_bytes:
+    check_range(manifest, before, "unigram_entropy", low=0, high=math.log(manifest.vocab_size) + 1e-6)
+    check_range(manifest, before, "page_bytes", low=1, high=LARGEST_PAGE)
+    if manifest.page_bytes % manifest.item_bytes:
         raise InputError(f"{where}: page_bytes {manifest.page_bytes} is no multiple of a token's {manifest.item_bytes}")
-    if not manifest.tokenizer.get("fingerprint"):
-        raise InputError(f"{where}: the tokenizer has no fingerprint")
+    for number, shard in enumerate(manifest.shards):
+        _check_shard(shard, f"{where}: shards[{number}].")
+    for name in ("tokens", "documents"):
+        total, said = sum(getattr(shard, name) for shard in manifest.shards), getattr(manifest, name)
+        if said != total:
+            raise InputError(f"{where}: {name} is {said}, the shards hold another number, {total}; prepare it again")
+    for name in ("fingerprint", "kind", "name"):
+        if not manifest.tokenizer.get(name):
+            raise InputError(f"{where}: the tokenizer has no {name}")
+
+
+def _check_shard(shard: Shard, before: str) -> None:
+    check_range(shard, before, "tokens", "documents", low=0, high=MOST_TOKENS)
+    check_range(shard, before, "header_bytes", low=0, high=MOST_TOKENS)
+    check_filled(shard, before, "file")
+    if ".." in PurePosixPath(shard.file).parts:
+        raise InputError(
+            f"{before}file: must lie in the manifest's folder or be an absolute path, is {shortened(shard.file)}"
+        )
+    if re.fullmatch("[0-9a-f]{32}", shard.checksums) is None:
+        raise InputError(f"{before}checksums: expected 32 hexadecimal digits, found '{shortened(shard.checksums)}'")

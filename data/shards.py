@@ -193,6 +193,11 @@ class TokenReader:
                 break
         else:
             raise InputError(f"{self._path(name)}: damaged: not the checksums that the manifest names")
+        pages = -(-shard.tokens * self.manifest.item_bytes // self.manifest.page_bytes)
+        if len(content) != pages * CHECKSUM_TYPE.itemsize:
+            raise InputError(
+                f"{self._path(name)}: {len(content)} bytes of checksums, but {pages} pages; prepare it again"
+            )
         checksums = np.frombuffer(content, CHECKSUM_TYPE)
         with self._lock:
             self._checksums[index] = checksums

@@ -87,7 +87,13 @@ def test_damaged_checksums_are_not_believed(folder: Path) -> None:
         ({"largest_id": 5000}, "largest_id 5000 does not fit"),
         ({"tokenizer": {}}, "the tokenizer has no fingerprint"),
         ({"shards": 3}, "not a manifest of token shards"),
-        ({"surprise": 3}, "not a manifest of token shards"),
+        ({"surprise": 3}, "not a manifest of token shards: unknown key 'surprise'"),
+        ({"shards": [{"file": "00000.tokens"}]}, r"shards\[0\]: 'tokens' is missing"),
+        ({"tokens": 100000.0}, "'tokens' must be a whole number"),
+        ({"eod_id": 1000}, "eod_id: must be below 1,000, is 1000"),
+        ({"unigram_entropy": float("nan")}, "'unigram_entropy' must be a finite number"),
+        ({"text_bytes": -1}, "text_bytes: must be at least 0"),
+        ({"page_bytes": 1 << 40}, "page_bytes: must be at most 1,073,741,824"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_or_the_files_is_refused(
