@@ -16,7 +16,14 @@ Command = Callable[[list[str]], int | None]
 
 def main(arguments: list[str]) -> int | None:
     """Runs the sub-command that ``arguments`` begin with."""
-    commands = {"prepare": _prepare, "adopt": _adopt, "plan": _plan, "verify": _verify, "trace": _trace}
+    commands: dict[str, Command] = {
+        "prepare": _prepare,
+        "adopt": _adopt,
+        "show": _show,
+        "plan": _plan,
+        "verify": _verify,
+        "trace": _trace,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m data COMMAND [--help]\n")
         for name, command in commands.items():
@@ -46,6 +53,16 @@ def _adopt(arguments: list[str]) -> None:
         f"{manifest.documents:,} documents, {manifest.tokens:,} tokens of {manifest.dtype} in {len(manifest.shards)} "
         f"file(s), adopted by {config.output}"
     )
+
+
+def _show(arguments: list[str]) -> None:
+    """A few stretches of token shards as text, with the borders of documents."""
+    from data.show import ShowConfig, show
+
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [f"--folder={arguments[0]}", *arguments[1:]]
+    for line in show(parse_config(ShowConfig, arguments, "python -m data show FOLDER")):
+        print(line)
 
 
 def _plan(arguments: list[str]) -> int:

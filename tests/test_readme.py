@@ -58,7 +58,7 @@ def test_the_commands_of_an_own_run_work_one_after_the_other(workplace: Path) ->
         done = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         ran.append(words[1])
-    assert ran == ["-m", "-m", "scripts/plan.py", "scripts/export.py", "scripts/evaluate.py", "scripts/report.py"]
+    assert ran == ["-m", "-m", "-m", "scripts/plan.py", "scripts/export.py", "scripts/evaluate.py", "scripts/report.py"]
     assert (workplace / "exports" / "mine" / "model.safetensors.index.json").exists()
 
 

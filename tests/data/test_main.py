@@ -103,13 +103,18 @@ def test_prepare_and_adopt_say_what_they_did(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepar"], "unknown command 'prepar': one of prepare, adopt, plan, verify, trace; did you mean 'prepare'?"),
+        (
+            ["prepar"],
+            "unknown command 'prepar': one of prepare, adopt, show, plan, verify, trace; did you mean 'prepare'?",
+        ),
         (["prepare", "--input", "stdlib", "--outptu", "x"], "--outptu: unknown key 'outptu'; did you mean 'output'?"),
         (["prepare", "--input", "nowhere.jsonl", "--output", "x"], "--input nowhere.jsonl: no such file or folder"),
         (["plan", "--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
         (["plan"], "data.train: names no folder of token shards"),
         (["plan", "--data.sequnce_length", "5"], "did you mean 'data.sequence_length'?"),
         (["verify", "--input", "nowhere"], "nowhere/manifest.json: no such file"),
+        (["show", "nowhere"], "nowhere: holds no token shards"),
+        (["show", "--samples", "0", "--folder", "x"], "--samples: must be at least 1, is 0"),
         (["trace", "--token", "many"], "--token: "),
     ],
 )
@@ -139,4 +144,4 @@ def test_an_unknown_key_of_the_data_section_is_refused(run_config: Path) -> None
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == call("--help") == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in ("prepare", "adopt", "plan", "verify", "trace"))
+    assert all(f"  {name} " in out for name in ("prepare", "adopt", "show", "plan", "verify", "trace"))
