@@ -1,12 +1,15 @@
 """The batch script of a run: settings on top, then the body of launch/slurm/pretrain.sbatch word for word.
 
-In: a Site, the run's folder and arguments. Out: the script's text. Always: pure, and every value quoted for the shell.
+In: a Site, the run's folder and arguments. Out: the script's text. Always: pure, and every value quoted for who reads
+it, the shell or sbatch; only `site.setup` is shell of the user's own.
 """
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.slurm.options import option_line
+from launch.slurm.quote import check_argument, check_line, directive, log_pattern
 from launch.slurm.site import ALWAYS_PASSED, Site
 from launch.verdict import LOG_FILE
 
@@ -30,7 +33,14 @@ class Job:
 
 
 def render(job: Job, site: Site) -> str:
-    """The script."""
+    """The script.
+
+    Raises:
+        InputError: a value that no job script can hold.
+    """
+    for setting, value in _shell_values(job, site):
+        check_argument(value, setting)
+    check_line(job.name, "name")  # a comment says it, too
     parts = [
         f"#!/bin/bash\n# {job.name} on {job.nodes} nodes, rendered by `python -m launch slurm`.",
         "\n".join(f"#SBATCH {option}" for option in _options(job, site)),
@@ -42,24 +52,36 @@ def render(job: Job, site: Site) -> str:
 
 
 def _options(job: Job, site: Site) -> list[str]:
-    named: dict[str, object] = {
-        "job-name": job.name,
-        "chdir": job.project,
-        "nodes": job.nodes,
-        "ntasks-per-node": 1,
-        "partition": site.partition,
-        "account": site.account,
-        "qos": site.qos,
-        "time": site.time_limit,
-        "gpus-per-node": site.gpus_per_node or None,
-        "cpus-per-task": site.cpus_per_task,
-        "signal": f"B:USR1@{site.signal_seconds}",
-        "open-mode": "append",
-        "output": job.run_folder / LOG_FILE,
-        "export": ",".join(dict.fromkeys([*ALWAYS_PASSED, *site.pass_environment])),
-    }
-    options = [f"--{name}={shlex.quote(str(value))}" for name, value in named.items() if value is not None]
-    return [*options, "--requeue", *site.options]
+    named: list[tuple[str, object, str]] = [
+        ("job-name", job.name, "name"),
+        ("chdir", job.project, "the project's folder"),
+        ("nodes", job.nodes, "--nodes"),
+        ("ntasks-per-node", 1, ""),
+        ("partition", site.partition, "site.partition"),
+        ("account", site.account, "site.account"),
+        ("qos", site.qos, "site.qos"),
+        ("time", site.time_limit, "site.time_limit"),
+        ("gpus-per-node", site.gpus_per_node or None, "site.gpus_per_node"),
+        ("cpus-per-task", site.cpus_per_task, "site.cpus_per_task"),
+        ("signal", f"B:USR1@{site.signal_seconds}", "site.signal_seconds"),
+        ("open-mode", "append", ""),
+        ("output", log_pattern(job.run_folder / LOG_FILE, "run_dir"), "run_dir"),
+        ("export", ",".join(dict.fromkeys([*ALWAYS_PASSED, *site.pass_environment])), "site.pass_environment"),
+    ]
+    options = [directive(name, str(value), setting) for name, value, setting in named if value is not None]
+    return [*options, "--requeue", *map(option_line, site.options)]
+
+
+def _shell_values(job: Job, site: Site) -> list[tuple[str, str]]:
+    """Everything that is quoted for the shell, and the setting that it comes from."""
+    container = [site.container.image, *site.container.mounts] if site.container is not None else []
+    return [
+        *(("the arguments", argument) for argument in job.arguments),
+        *((f"site.environment.{name}", value) for name, value in site.environment.items()),
+        *(("site.setup", line) for line in site.setup),
+        *(("site.container", value) for value in container),
+        ("site.interface", site.interface or ""),
+    ]
 
 
 def _exports(site: Site) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Literal
 from common.cli import parse_config
 from common.errors import InputError
 from common.ranges import MOST_WORKERS, check_range
+from launch.slurm.options import option_line
 
 ALWAYS_PASSED = ("HOME", "USER", "PATH", "LANG")
 
@@ -57,7 +58,7 @@ class Site:
     signal_seconds: int = 300
     """warning before the time limit; longer than one step and one save"""
     options: list[str] = field(default_factory=list)
-    """further sbatch options"""
+    """further sbatch options, one an entry; its value may hold blanks"""
     container: Container | None = None
     """image that ranks run in"""
 
@@ -69,8 +70,7 @@ class Site:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"site: '{name}' is no name of an environment variable")
         for option in self.options:
-            if not option.startswith("-"):
-                raise InputError(f"site: options takes sbatch options such as --exclusive, not '{option}'")
+            option_line(option)
 
     @property
     def processes(self) -> int:

@@ -81,6 +81,35 @@ def test_the_script_is_bash_that_keeps_every_argument_whole() -> None:
     assert shown.stdout.split("|")[:-1] == ["runs/it's", *JOB.arguments]
 
 
+def test_a_percent_sign_in_the_run_folder_stays_in_the_name_of_the_log() -> None:
+    lines = render(replace(JOB, run_folder=Path("/runs/lr 5%j")), Site()).splitlines()
+    assert "#SBATCH --output='/runs/lr 5%%j/logs/run.log'" in lines
+    assert "RUN='/runs/lr 5%j'" in lines
+
+
+@pytest.mark.parametrize(
+    ("job", "site", "said"),
+    [
+        (replace(JOB, name="a\n#SBATCH --wrap=id"), Site(), "name: has the character '\\n'"),
+        (replace(JOB, run_folder=Path("/runs/a\nb")), Site(), "run_dir: has the character '\\n'"),
+        (replace(JOB, run_folder=Path("/runs/a\\b")), Site(), "run_dir: has a backslash"),
+        (replace(JOB, arguments=["--name", "a\0b"]), Site(), "the arguments: has the character '\\x00'"),
+        (JOB, Site(account="lab\rx"), "site.account: has the character '\\r'"),
+        (JOB, Site(account="x" * 9000), "site.account: has 9000 bytes"),
+    ],
+)
+def test_what_no_script_can_hold_is_one_line(job: Job, site: Site, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        render(job, site)
+    assert said in str(error.value)
+
+
+def test_a_setup_that_ends_shells_at_failures_does_not_end_the_job(tmp_path: Path) -> None:
+    text = render(JOB, Site(setup=["set -euo pipefail"]))
+    body = text[: text.index("# Signals:")] + "\nfalse | true; false; echo $unknown went on"
+    assert subprocess.run(["bash"], input=body, text=True, capture_output=True, check=True).stdout == "went on\n"
+
+
 def test_secrets_are_passed_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "very-secret")
     assert "very-secret" not in render(JOB, Site(pass_environment=["WANDB_API_KEY"]))

@@ -2,6 +2,7 @@
 
 In: a number of nodes and an empty folder. Out: a Cluster on which commands run, and whose nodes crash and lose their
 links on demand. Needs root, Debian's slurmctld, slurmd, slurm-client, munge and iproute2.
+Tasks are bound to cores, as clusters bind them: what does not ask for its cores gets one.
 Always: everything lives in namespaces made here and in the folder; `down` ends every process and removes both.
 """
 
@@ -39,7 +40,8 @@ SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity
+TaskPluginParam=autobind=cores
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none

@@ -3,6 +3,7 @@
 In: a Cluster. Out: Runs, whose folder, job and losses can be asked for at any time.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from tests.slurm.cluster import CONTROLLER, Answer, Cluster
 
 STEPS = 40
 PROCESSES = 2
+CORES = 2
+"""of a node, for all its ranks"""
 OVERRIDES = {
     "train.steps": STEPS,
     "schedule.warmup_steps": 5,
@@ -30,6 +33,7 @@ OVERRIDES = {
 }
 SITE = """\
 processes_per_node: {processes}
+cpus_per_task: {cores}
 interface: eth0
 time_limit: "30"
 signal_seconds: 60
@@ -88,6 +92,10 @@ class Run:
         mine = [process for process, line in self.cluster.processes(node) if str(self.folder) in line]
         return sorted(p for p in mine if b"\0LOCAL_RANK=" in Path(f"/proc/{p}/environ").read_bytes())
 
+    def cores(self, node: str) -> list[set[int]]:
+        """The cores that each of the run's ranks on a node may use."""
+        return [os.sched_getaffinity(rank) for rank in self.ranks(node)]
+
     def processes(self) -> list[str]:
         """Command lines of everything that belongs to the run, on every node that is up."""
         found = [line for node in self.cluster.names for _, line in self.cluster.processes(node)]
@@ -110,7 +118,7 @@ class Site:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.file = cluster.folder / "site.yaml"
-        self.file.write_text(SITE.format(processes=PROCESSES))
+        self.file.write_text(SITE.format(processes=PROCESSES, cores=CORES))
 
     def arguments(self, folder: Path, **overrides: object) -> list[str]:
         """The training's own arguments."""
@@ -140,9 +148,10 @@ class Site:
         edits = {
             "#SBATCH --nodes=16": "#SBATCH --nodes=2",
             "#SBATCH --gpus-per-node=8\n": "",
-            "#SBATCH --cpus-per-task=64\n": "",
+            "#SBATCH --cpus-per-task=64": f"#SBATCH --cpus-per-task={CORES}",
             "NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0": "GLOO_SOCKET_IFNAME=eth0 OMP_NUM_THREADS=1",
             "PROCESSES=8": f"PROCESSES={PROCESSES}",
+            "CORES=64": f"CORES={CORES}",
             "--config configs/shared_diff_3b.yaml --run_dir runs/shared_diff_3b": " ".join(
                 self.arguments(folder, **overrides)
             ),

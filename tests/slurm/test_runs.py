@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.runs import STEPS, Run, Site
+from tests.slurm.runs import CORES, PROCESSES, STEPS, Run, Site
 
 NOBODY = 65534
 
@@ -54,6 +54,15 @@ def test_a_finished_run_is_not_requeued_and_its_log_tells_of_it(undisturbed: Run
     status = site.launch("status", str(undisturbed.folder)).out
     assert "finished" in status
     assert f"step         {STEPS} of {STEPS}" in status
+
+
+@pytest.mark.parametrize("way", ["rendered", "plain"])
+def test_the_ranks_of_a_node_have_all_cores_that_were_asked_for(way: str, site: Site) -> None:
+    run = site.submit(f"cores_{way}") if way == "rendered" else site.submit_plain_script(f"cores_{way}")
+    run.reach(1)
+    cores = {node: run.cores(node) for node in ("node1", "node2")}
+    assert [len(ranks) for ranks in cores.values()] == [PROCESSES, PROCESSES]
+    assert all(len(mask) == CORES for ranks in cores.values() for mask in ranks), cores
 
 
 def test_a_killed_rank_starts_the_run_again_in_the_same_allocation(site: Site, undisturbed: Run) -> None:
