@@ -42,9 +42,11 @@ def restore(config: RunConfig, topology: Topology, engine: Engine, stream: Token
     fetch_first(config, topology)
     reader = newest_whole(config.run_folder / "checkpoints", topology)
     if reader is None:
+        state = TrainerState()
         if config.checkpoint.branch_from is not None:
-            announce(topology, branch(config, engine, topology))
-        return Start(config, TrainerState(), 0)
+            taken, state.applied_steps = branch(config, engine, topology)
+            announce(topology, taken)
+        return Start(config, state, 0)
     before = reader.config
     check_same_model(before, config, str(reader.folder))
     saved = reader.manifest.state

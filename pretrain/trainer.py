@@ -36,7 +36,7 @@ class TrainerState:
     tokens: int = 0
     """trained on so far; not a function of the step where batches or sequences grow"""
     applied_steps: int = 0
-    """steps that changed the weights; the others were taken, too, but kept from them"""
+    """steps that Adam's moments come from: refused ones are not among them, those of a branch's origin are"""
 
     def saved(self) -> dict[str, Any]:
         """As JSON."""

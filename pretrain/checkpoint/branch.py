@@ -16,8 +16,8 @@ from pretrain.engine import Engine
 from pretrain.topology import Topology
 
 
-def branch(config: RunConfig, engine: Engine, topology: Topology) -> str:
-    """Loads the branch's origin; returns what was taken, in words.
+def branch(config: RunConfig, engine: Engine, topology: Topology) -> tuple[str, int]:
+    """Loads the branch's origin; returns what was taken, in words, and how many updates the moments come from.
 
     Raises:
         InputError: no checkpoint there, a damaged one, or a model that cannot follow.
@@ -26,10 +26,11 @@ def branch(config: RunConfig, engine: Engine, topology: Topology) -> str:
     reader = open_origin(Path(config.checkpoint.branch_from), topology)
     source = converted(reader, config.model)
     moments = config.checkpoint.branch_moments and source is reader and reader.step > 0
-    load(engine, source, applied_steps=reader.applied_steps if moments else 0, kinds=KINDS if moments else KINDS[:1])
+    applied_steps = reader.applied_steps if moments else 0
+    load(engine, source, applied_steps, kinds=KINDS if moments else KINDS[:1])
     what = "weights and Adam moments" if moments else "weights"
     how = "" if source is reader else f", converted from {reader.config.model.attention}"
-    return f"branching from {reader.folder}: {what}{how}"
+    return f"branching from {reader.folder}: {what}{how}", applied_steps
 
 
 def open_origin(path: Path, topology: Topology) -> CheckpointReader:

@@ -38,6 +38,23 @@ def test_other_sequence_length_and_rope_theta_start_where_the_origin_ended(origi
     assert losses(tmp_path)[0][1] < losses(origin.run_folder)[10][1]
 
 
+@pytest.mark.parametrize("moments", [True, False])
+def test_a_branch_that_stops_and_goes_on_is_the_one_never_stopped(
+    moments: bool, origin: RunConfig, tmp_path: Path
+) -> None:
+    """Adam's bias correction counts the updates of the origin wherever its moments were taken over, and only there."""
+
+    def run(name: str, *ends: int) -> list[tuple[int, float]]:
+        for end in ends:
+            config = branch_of(origin, tmp_path / name, at="checkpoints/step_00000012", train=TrainConfig(steps=end))
+            optimizer = replace(origin.optimizer, beta2=0.999)
+            checkpoint = replace(config.checkpoint, branch_moments=moments)
+            run_world(1, train, replace(config, optimizer=optimizer, checkpoint=checkpoint))
+        return losses(tmp_path / name)
+
+    assert run("stopped", 4, 5, 9) == run("never", 9)
+
+
 READINGS = {
     "diff": {"attention": "diff"},
     "base-head": {"base": "head"},
