@@ -17,6 +17,7 @@ from launch.torchrun import NodePlan, run_node
 from launch.verdict import Action, close_attempt, decide
 from pretrain.config import RunConfig
 from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt
+from pretrain.run_lock import refuse_if_held
 
 STOPPED_STATUS = 75
 
@@ -63,6 +64,7 @@ def check_files(config: RunConfig) -> None:
     problem = writing_problem(config.run_folder)
     if problem:
         raise InputError(f"run_dir: {problem}")
+    refuse_if_held(config.run_folder)
     open_data(config)
 
 

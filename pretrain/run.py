@@ -27,6 +27,7 @@ from pretrain.resilience.supervisor import Supervisor, announce_end
 from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import restore
 from pretrain.run_data import open_data
+from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, open_logs, open_sinks, record_start, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
 from pretrain.trainer import Trainer
@@ -47,12 +48,19 @@ def pretrain(config: RunConfig, stop: StopSignal | None = None, check_nodes: Nod
     """
     topology = topology_from_environment(config.parallel)
     attempt = current_attempt(config.run_folder)
-    with recorded_failures(attempt, topology.rank):
-        return _pretrain(with_rollbacks(config), topology, attempt, stop or StopSignal(), check_nodes)
+    with RunLock(config.run_folder, is_main=topology.is_main) as lock:
+        lock.take(make=False)  # before anything of a run that is there is written, its record of this start included
+        with recorded_failures(attempt, topology.rank):
+            return _pretrain(with_rollbacks(config), topology, lock, attempt, stop or StopSignal(), check_nodes)
 
 
 def _pretrain(
-    config: RunConfig, topology: Topology, attempt: Attempt, stop: StopSignal, check_nodes: NodeCheck | None
+    config: RunConfig,
+    topology: Topology,
+    lock: RunLock,
+    attempt: Attempt,
+    stop: StopSignal,
+    check_nodes: NodeCheck | None,
 ) -> Outcome:
     check_run(config, topology)
     stream, validation = open_data(config, check_files=topology.local_rank == 0)
@@ -62,6 +70,7 @@ def _pretrain(
     if newest_step(checkpoints) >= config.train.steps:
         announce_end(attempt, topology, config)
         return Outcome.FINISHED
+    lock.take()
     open_logs(config.run_folder, topology)
     settings = config.resilience
     connect(topology, timeout_seconds=max(1800.0, 2 * settings.hang_seconds))  # the watchdog comes first

@@ -2,7 +2,8 @@
 
 In: the run folder and Slurm's environment. Out: the new attempt's number on standard output, or nothing where the
 job's run is finished; what became of the attempt before on standard error.
-Always: an attempt whose node or batch script died is closed here, with the state of its nodes as Slurm sees it.
+Always: an attempt whose node or batch script died is closed here, with the state of its nodes as Slurm sees it; a run
+that another start trains is left alone.
 """
 
 import os
@@ -22,6 +23,7 @@ from launch.verdict import (
     starts_that_failed,
 )
 from pretrain.resilience.attempts import next_attempt
+from pretrain.run_lock import refuse_if_held
 
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5, 60
 """after each attempt that failed to start: Slurm needs time to notice a dead node, minutes on large clusters"""
@@ -46,6 +48,7 @@ def main(arguments: list[str]) -> int:
         if decision.action is Action.FINISHED:
             return 0
         time.sleep(pause_before_start(starts_that_failed(attempts_of(settings.run, job))))
+    refuse_if_held(settings.run)
     attempt = next_attempt(settings.run)
     nodes = _lines("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"])
     attempt.launch(job=job, nodes=nodes, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")))

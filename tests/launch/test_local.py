@@ -58,6 +58,34 @@ def test_a_stopped_run_goes_on_with_the_same_losses(config: Path, corpus: Path, 
     assert losses(run) == losses(tmp_path / "whole")
 
 
+def test_a_second_start_leaves_the_first_alone(config: Path, tmp_path: Path) -> None:
+    """By the launcher and without one; then kill -9 of everything, and the run goes on."""
+    run = tmp_path / "run"
+    first = start(config, "--nproc=2")
+    _wait_for_step(run, 5)
+    ranks = [_rank(first.pid, rank) for rank in range(2)]
+    os.kill(ranks[0], signal.SIGSTOP)  # it would be done before the others have imported torch
+    second = start(config, "--nproc=2")
+    plain = subprocess.run(
+        [sys.executable, "-m", "pretrain", f"--config={config}"], capture_output=True, text=True, timeout=120
+    )
+    out, err = second.communicate(timeout=60)
+    for status, said in ((second.returncode, err), (plain.returncode, plain.stderr)):
+        assert status == 2, out + said
+        assert f"run_dir: {run} is in use by process {ranks[0]} on {os.uname().nodename}, since " in said
+        assert len(said.splitlines()) == 1
+    assert first.poll() is None
+    assert [record.outcome for record in read_attempts(run)] == [None]
+    for process in (first.pid, *ranks):
+        os.kill(process, signal.SIGKILL)
+    first.communicate(timeout=60)
+    third = start(config, "--nproc=2")
+    out, _ = third.communicate(timeout=120)
+    assert third.returncode == 0
+    assert "resuming at step" in out
+    assert len(losses(run)) == STEPS
+
+
 def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     launcher = start(config, "--nproc=2", "--tries=2")
