@@ -8,6 +8,7 @@ from model.checks import check_split, nearest_multiples
 from pretrain.checkpoint.layout import list_steps, step_of
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import deepspeed_config
+from pretrain.evaluation_command import check_command
 from pretrain.schedule import check_schedule
 from pretrain.topology import Topology
 
@@ -26,6 +27,8 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     _check_batch(config, topology, max(map(step_of, list_steps(config.run_folder / "checkpoints")), default=0))
     check_schedule(config.schedule, config.train.steps)
     deepspeed_config(config, topology)
+    if config.evaluation.command is not None:
+        check_command(config.evaluation.command, config.run_folder)
 
 
 def _check_stage_sequences(config: RunConfig, topology: Topology) -> None:

@@ -1,13 +1,20 @@
 """Starts the user's own evaluation of every checkpoint, beside training.
 
 In: a command line such as ``sbatch evaluate.sbatch {run} {step}``. Out: a process that training does not wait for.
-Always: its output goes to logs/evaluation_STEP.log; a command that cannot start is a warning, never the end of a run.
+Always: its output goes to logs/evaluation_STEP.log; a command that cannot start is a warning, never the end of a run;
+no name of a run or folder is read as code.
 """
 
-import shlex
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from common.errors import InputError
+from pretrain.evaluation_command import SHELL, VARIABLES, check_command, shell_code
+
+OF_A_RANK = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
+"""what torchrun tells its ranks: the command is none of them"""
 
 
 @dataclass(frozen=True)
@@ -20,19 +27,19 @@ class EvaluationJob:
     def start(self, checkpoint: Path, step: int) -> None:
         """Starts the command for one checkpoint and returns at once."""
         values = {"{run}": str(self.run_folder), "{checkpoint}": str(checkpoint), "{step}": str(step)}
-        line = self.command
-        for place, value in values.items():
-            line = line.replace(place, shlex.quote(value))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK)}
         log = self.run_folder / "logs" / f"evaluation_{step:08d}.log"
         try:
+            check_command(self.command, self.run_folder)
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 subprocess.Popen(
-                    ["/bin/sh", "-c", line],
+                    [SHELL, "-c", shell_code(self.command)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    env=environment | {variable: values[place] for place, variable in VARIABLES.items()},
                 )
-        except OSError as error:
+        except (OSError, InputError) as error:
             print(f"WARNING: evaluation.command of step {step} did not start: {error}", flush=True)

@@ -1,15 +1,12 @@
 """The AR-hit split beside training: the same numbers on every topology, and those of the definition."""
 
 import math
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from common.errors import InputError
 from data.ar_hits import ar_hits, count_frequent
 from data.config import SourceConfig
 from model.layers import LanguageModel, build_layers
@@ -17,7 +14,6 @@ from model.loss import cross_entropy_TB
 from model.parallel import Unsharded
 from pretrain.config import EvaluationConfig, RunConfig
 from pretrain.evaluate import HeldOut
-from pretrain.evaluation_job import EvaluationJob
 from pretrain.recall import RecallMarks
 from tests.parallel.training import SyntheticTokens, start_engine, variant
 from tests.world import run_world
@@ -123,27 +119,3 @@ def measure_plain(config: RunConfig) -> dict[str, float]:
     engine, _ = start_engine(config)
     stream = Stream(config.model.vocab_size, config.data.sequence_length)
     return HeldOut(stream, config, engine.topology).evaluate(engine, 0)  # type: ignore[arg-type]
-
-
-def test_the_job_gets_run_checkpoint_and_step_and_is_not_waited_for(tmp_path: Path) -> None:
-    run = tmp_path / "a run"
-    done = run / "done"
-    command = f"test $(basename {{checkpoint}}) = step_00000007 && echo {{run}} {{step}} && touch '{done}'"
-    EvaluationJob(command, run).start(run / "checkpoints" / "step_00000007", 7)
-    for _ in range(200):
-        if done.exists():
-            break
-        time.sleep(0.05)
-    assert done.exists()
-    assert (run / "logs" / "evaluation_00000007.log").read_text() == f"{run} 7\n"
-
-
-def test_a_job_that_cannot_start_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "logs").write_text("a file where the folder should be")
-    EvaluationJob("echo {step}", tmp_path).start(tmp_path, 3)
-    assert "evaluation.command of step 3 did not start" in capsys.readouterr().out
-
-
-def test_a_command_that_names_no_checkpoint_is_refused() -> None:
-    with pytest.raises(InputError, match="names no checkpoint"):
-        EvaluationConfig(command="sbatch evaluate.sbatch")
