@@ -126,9 +126,9 @@ def _values(file: str, reading: Reading, problems: Counter[str]) -> Iterator[Any
         if kind.kind == "text":
             yield from _plain_text(read_whole(stream, file, "text"), problems)
         elif kind.kind in ("parquet", "arrow"):
-            if kind.compression:
-                stream = io.BytesIO(read_whole(stream, file, f"packed {kind.kind}"))
-            yield from column_of(stream, kind.kind, file, reading.text_field, reading.flag)
+            seekable = stream if stream.seekable() and not kind.compression else None
+            table = seekable or io.BytesIO(read_whole(stream, file, f"packed {kind.kind}"))
+            yield from column_of(table, kind.kind, file, reading.text_field, reading.flag)
         else:
             yield from rows_of(stream, kind.kind, file, reading.text_field, problems, reading.flag)
 

@@ -9,9 +9,9 @@ import csv
 import errno
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
-from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 
@@ -55,15 +55,14 @@ def damage_named(file: str) -> Iterator[None]:
 
 def unreachable(url: str, error: Exception) -> InputError:
     """The line about a store that does not answer."""
-    return InputError(f"{shown(url)}: cannot be read: {type(error).__name__} {error}".replace(url, shown(url)))
+    cause = error.__cause__ or error  # file systems hide a refused connection behind "not found"
+    reason = shown(f"{type(cause).__name__} {cause}")
+    return InputError(f"{shown(url)}: cannot be read: {reason[:300]}")
 
 
 def shown(file: str) -> str:
-    """``file`` for people: a URL without user, password and query."""
-    if "://" not in file:
-        return file
-    parts = urlsplit(file)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """``file``, or a text with URLs in it, for people: without users, passwords and queries."""
+    return re.sub(r"(\w://)(?:[^/\s]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?", r"\1\2", file)
 
 
 def _damaged(file: str, error: Exception) -> DamagedFile:

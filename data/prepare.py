@@ -192,7 +192,8 @@ def _tokenize(
     if len(missing) < len(units):
         print(f"{len(units) - len(missing)} of {len(units)} parts are there already", file=sys.stderr)
     tasks = [(unit, settings, on_damage, tokenizer.fingerprint, work) for unit in missing]
-    workers.run("tokenizing", sum(unit.size for unit in missing), _tokenize_unit, tasks)
+    names = [shown(unit.files[0]) + (", ..." if len(unit.files) > 1 else "") for unit in missing]
+    workers.run("tokenizing", sum(unit.size for unit in missing), _tokenize_unit, tasks, names)
     return [part for name in ids if (part := find_part(work, name, on_damage)) is not None]
 
 

@@ -12,7 +12,7 @@ class Progress:
     """Counts bytes (of ``total_bytes``; 0: not known) and tokens under ``title``."""
 
     def __init__(self, title: str, total_bytes: int) -> None:
-        self._title, self._total = title, total_bytes
+        self.title, self._total = title, total_bytes
         self._bytes = self._tokens = 0
         self._begin = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -34,7 +34,7 @@ class Progress:
 
     def _print(self, finished: bool) -> None:
         seconds = max(time.monotonic() - self._begin, 1e-9)
-        text = f"{self._title}: {self._tokens:,} tokens, {self._tokens / seconds / 1e6:.2f}M tokens/s"
+        text = f"{self.title}: {self._tokens:,} tokens, {self._tokens / seconds / 1e6:.2f}M tokens/s"
         if finished:
             text += f", took {clock(seconds)}"
         elif self._total:

@@ -10,7 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from data.damage import DamagedFile, shown
 from data.kinds import Kind
@@ -21,22 +21,21 @@ HEAD_BYTES = 4096
 
 
 def rows_of(
-    stream: BinaryIO, kind: Kind, file: str, text_field: str, problems: Counter[str], flag: str
+    stream: io.BufferedReader, kind: Kind, file: str, text_field: str, problems: Counter[str], flag: str
 ) -> Iterator[Any]:
     """The values of ``text_field``; ``flag`` is the setting that names the field.
 
     Raises:
         DamagedFile: not a file of this kind, or without the column.
     """
-    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream))
-    what = other_content(buffered.peek(HEAD_BYTES)[:HEAD_BYTES])
+    what = other_content(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
     if what is not None:
         raise DamagedFile(f"{shown(file)}: {what}, not {kind}, though its name says so")
     if kind == "jsonl":
-        return _of_lines(buffered, file, text_field, problems)
+        return _of_lines(stream, file, text_field, problems)
     if kind == "json":
-        return _of_json(buffered, file, text_field, problems)
-    return _of_table(buffered, kind, file, text_field, problems, flag)
+        return _of_json(stream, file, text_field, problems)
+    return _of_table(stream, kind, file, text_field, problems, flag)
 
 
 def _of_lines(stream: BinaryIO, file: str, text_field: str, problems: Counter[str]) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import lzma
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -23,22 +23,16 @@ LARGEST = 1 << 30
 
 
 @contextmanager
-def opened(file: str, compression: Compression) -> Iterator[BinaryIO]:
-    """The unpacked content of ``file``; seekable where nothing is packed."""
+def opened(file: str, compression: Compression) -> Iterator[io.BufferedReader]:
+    """The unpacked content of ``file``; seekable where nothing is packed and the store can seek."""
     with ExitStack() as stack:
-        packed: Any = stack.enter_context(_open(file))
-        if compression and not packed.read(1):
+        packed = _buffered(stack.enter_context(_open(file)))
+        if compression and not packed.peek(1):
             raise DamagedFile(f"{shown(file)}: is empty, though its name says {compression}")
-        packed.seek(0)
-        if compression == "gz":
-            packed = stack.enter_context(gzip.GzipFile(fileobj=packed))
-        elif compression == "bz2":
-            packed = stack.enter_context(bz2.BZ2File(packed))
-        elif compression == "xz":
-            packed = stack.enter_context(lzma.LZMAFile(packed))
-        elif compression == "zst":  # with Arrow's own codec: Python's library has none
-            packed = stack.enter_context(pa.CompressedInputStream(packed, "zstd"))
-        yield cast(BinaryIO, io.BufferedReader(packed) if compression else packed)
+        if compression:
+            yield _buffered(stack.enter_context(_unpacked(packed, compression)))
+        else:
+            yield packed
 
 
 def read_whole(stream: BinaryIO, file: str, what: str) -> bytes:
@@ -53,12 +47,27 @@ def read_whole(stream: BinaryIO, file: str, what: str) -> bytes:
     return content
 
 
+def _buffered(stream: Any) -> io.BufferedReader:
+    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+
+
+def _unpacked(packed: Any, compression: Compression) -> Any:
+    if compression == "gz":
+        return gzip.GzipFile(fileobj=packed)
+    if compression == "bz2":
+        return bz2.BZ2File(packed)
+    if compression == "xz":
+        return lzma.LZMAFile(packed)
+    return pa.CompressedInputStream(packed, "zstd")  # Python's own library has none
+
+
 def _open(file: str) -> Any:
     if "://" not in file:
         return Path(file).open("rb")
     import fsspec
 
     try:
-        return fsspec.open(file, "rb").open()
+        files, path = fsspec.core.url_to_fs(file)
+        return files.open(path, "rb")
     except Exception as error:
         raise unreachable(file, error) from None

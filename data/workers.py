@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -41,19 +42,24 @@ class Workers:
             process.join()
 
     def run(
-        self, title: str, total_bytes: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+        self,
+        title: str,
+        total_bytes: int,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str] = (),
     ) -> list[Any]:
-        """``function(*task, report)`` for every task."""
+        """``function(*task, report)`` for every task; ``names`` say what each is about, for errors."""
         progress = Progress(title, total_bytes)
         if self._count == 1 or len(tasks) <= 1:
             results = [function(*task, progress.add) for task in tasks]
         else:
-            results = self._run_in_processes(progress, function, tasks)
+            results = self._run_in_processes(progress, function, tasks, names)
         progress.finish()
         return results
 
     def _run_in_processes(
-        self, progress: Progress, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+        self, progress: Progress, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], names: Sequence[str]
     ) -> list[Any]:
         while len(self._processes) < min(self._count, len(tasks)):
             self._start()
@@ -69,7 +75,7 @@ class Workers:
             idle = []
             for ready in wait(list(working)):
                 assert isinstance(ready, Connection)
-                kind, content = _receive(ready)
+                kind, content = _receive(ready, names[working[ready]] if names else progress.title)
                 if kind == "done":
                     progress.add(*content)
                 elif kind == "result":
@@ -83,7 +89,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        # Ctrl-C goes to every process of the terminal; ours tells the workers to end.
+        # Ctrl-C goes to every process of the terminal; ours tells the workers to end. With the first worker Python starts
+        # a process of its own, and unblocks the signal while it does so: it must be there before.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
@@ -93,13 +101,13 @@ class Workers:
         self._processes[ours] = process
 
 
-def _receive(connection: Connection) -> tuple[str, Any]:
+def _receive(connection: Connection, what: str) -> tuple[str, Any]:
     try:
         message: tuple[str, Any] = connection.recv()
     except (EOFError, OSError):
         raise InputError(
-            "a worker process was killed, for lack of memory perhaps: call again, with fewer --workers; what is "
-            "finished is kept"
+            f"{what}: a worker process was killed over it, for lack of memory perhaps: call again, with fewer "
+            "--workers; what is finished is kept"
         ) from None
     return message
 
@@ -121,5 +129,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], report: Re
         return "error", error
     except OSError as error:
         return "error", InputError(f"{error.filename or 'a worker'}: {error.strerror or error}")
+    except MemoryError:
+        return "error", InputError("a worker process has no memory left: call again, with fewer --workers")
     except Exception:
         return "error", RuntimeError(f"in a worker process:\n{traceback.format_exc()}")

@@ -55,6 +55,8 @@ def test_errors_come_back_as_they_are() -> None:
 def test_a_killed_worker_is_reported() -> None:
     with Workers(2) as workers, pytest.raises(InputError, match="a worker process was killed"):
         workers.run("dying", 0, die, [(n,) for n in range(4)])
+    with Workers(2) as workers, pytest.raises(InputError, match=r"^file 2: a worker process was killed over it"):
+        workers.run("dying", 0, die, [(n,) for n in range(4)], [f"file {n}" for n in range(4)])
 
 
 def test_ctrl_c_is_for_the_process_that_the_user_started() -> None:
