@@ -89,8 +89,8 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        # Ctrl-C goes to every process of the terminal; ours tells the workers to end. With the first worker Python starts
-        # a process of its own, and unblocks the signal while it does so: it must be there before.
+        # Ctrl-C goes to every process of the terminal; ours tells the workers to end. With the first worker Python
+        # starts a process of its own, and unblocks the signal while it does so: it must be there before.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
