@@ -6,7 +6,6 @@ Always: reads manifests and file sizes only.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 from common.errors import InputError
@@ -115,7 +114,8 @@ def _problems(run: RunOrder, sources: list[TokenSource]) -> list[str]:
     checks: list[Callable[[], object]] = [source.reader.check_files for source in sources]
     checks.append(lambda: check_alike(sources))
     checks.append(lambda: _check_vocabulary(run, sources))
-    checks.append(lambda: _check_stage_starts(run, sources))
+    stream = TokenStream(run.data, run.seed, sources)
+    checks.append(lambda: stream.check_stage_starts(run.schedule, 0, run.train.steps))
     checks.append(lambda: _check_validation(run, sources))
     problems = []
     for check in checks:
@@ -132,22 +132,6 @@ def _check_vocabulary(run: RunOrder, sources: list[TokenSource]) -> None:
             raise InputError(
                 f"model.vocab_size: is {run.model.vocab_size}, the tokens of {source.path} need "
                 f"{source.manifest.vocab_size}"
-            )
-
-
-def _check_stage_starts(run: RunOrder, sources: list[TokenSource]) -> None:
-    """A global batch has one sequence length."""
-    stream = TokenStream(run.data, run.seed, sources)
-    stages = stream.order.stages
-    for before, stage in pairwise(stages):
-        if stage.plan.sequence_length == before.plan.sequence_length:
-            continue
-        first = stream.skip.trained_before(stage.first)
-        step = run.schedule.step_of(first)
-        if run.schedule.first_sample(step) != first:
-            raise InputError(
-                f"data.stages: the sequence length changes inside the global batch of step {step}; begin the stage "
-                "at a multiple of a global batch's tokens"
             )
 
 

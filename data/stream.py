@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError, named
+from data.batch import BatchSchedule
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
 from data.skip import SkipList
@@ -69,6 +70,25 @@ class TokenStream:
     def stage_of(self, sample_number: int) -> int:
         """The stage that one sample belongs to, counted from 0."""
         return int(self.order.stage_of(self.skip.number_of(np.array([sample_number])))[0])
+
+    def check_stage_starts(self, schedule: BatchSchedule, start: int, stop: int) -> None:
+        """Refuses a stage of another sequence length that begins inside a global batch of steps ``start`` to ``stop``.
+
+        Raises:
+            InputError: it names the step, and the sizes that would be right.
+        """
+        for before, stage in itertools.pairwise(self.order.stages):
+            first = self.skip.trained_before(stage.first)
+            if stage.plan.sequence_length == before.plan.sequence_length or first <= schedule.first_sample(start):
+                continue
+            step = schedule.step_of(first)
+            begins = schedule.first_sample(step)
+            if step < stop and begins != first:
+                raise InputError(
+                    f"data.stages: the sequence length changes inside the global batch of step {step}, after "
+                    f"{first - begins} of its {schedule.global_size(step)} samples; begin the stage at a multiple of a "
+                    "global batch's tokens, or let a stretch of batch.ramp end there"
+                )
 
     def tokens_before(self, consumed: int) -> int:
         """Tokens of the first ``consumed`` samples; a stage may have its own sequence length."""

@@ -24,7 +24,7 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     _check_stage_sequences(config, topology)
     _check_zero(config)
     _check_pipeline(config)
-    _check_batch(config, topology, max(map(step_of, list_steps(config.run_folder / "checkpoints")), default=0))
+    check_batch(config, topology, max(map(step_of, list_steps(config.run_folder / "checkpoints")), default=0))
     check_schedule(config.schedule, config.train.steps)
     deepspeed_config(config, topology)
     if config.evaluation.command is not None:
@@ -64,8 +64,8 @@ def _check_pipeline(config: RunConfig) -> None:
         )
 
 
-def _check_batch(config: RunConfig, topology: Topology, taken: int) -> None:
-    """Sizes of the steps that are still to come; the ``taken`` ones may have been split over other ranks."""
+def check_batch(config: RunConfig, topology: Topology, taken: int) -> None:
+    """Refuses sizes of the steps still to come that do not divide; the ``taken`` ones may lie on other ranks."""
     micro = config.batch.micro_size
     unit = micro * topology.data_size
     ramp_steps = sum(entry.steps for entry in config.batch.ramp)

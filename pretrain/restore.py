@@ -16,6 +16,7 @@ from pretrain.checkpoint.branch import branch
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.remote import fetch_first
 from pretrain.checkpoint.resume import load, newest_whole
+from pretrain.checks import check_batch
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
 from pretrain.history import check_same_model, describe_changes, with_past
@@ -42,6 +43,7 @@ def restore(config: RunConfig, topology: Topology, engine: Engine, stream: Token
     fetch_first(config, topology)
     reader = newest_whole(config.run_folder / "checkpoints", topology)
     if reader is None:
+        stream.check_stage_starts(config.batch.schedule, 0, config.train.steps)
         state = TrainerState()
         if config.checkpoint.branch_from is not None:
             taken, state.applied_steps = branch(config, engine, topology)
@@ -53,6 +55,8 @@ def restore(config: RunConfig, topology: Topology, engine: Engine, stream: Token
     stream.check_state(saved["data"])
     resumed = with_past(before, config, reader.step)
     _check_position(resumed, reader)
+    check_batch(resumed, topology, reader.step)  # fewer steps may lie behind than the newest folder's name said
+    stream.check_stage_starts(resumed.batch.schedule, reader.step, resumed.train.steps)
     load(engine, reader, reader.applied_steps)
     guard.restore(saved["spikes"])
     torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(saved["random"]["torch"])), dtype=torch.uint8))

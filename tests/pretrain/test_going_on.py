@@ -103,6 +103,44 @@ def stage_of_longer_samples(corpus: Path, run_dir: Path, **sections: object) -> 
     return replace(config, data=data, **sections)
 
 
+def test_a_longer_sequence_inside_a_batch_of_the_new_size_is_refused_at_the_start_and_a_ramp_mends_it(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """12 samples by step 3; batches of 6 from there would hold samples 18 to 23, and 20 is the first long one."""
+
+    def run(name: str, steps: int, batch: BatchConfig) -> None:
+        config = stage_of_longer_samples(corpus, tmp_path / name, train=TrainConfig(steps=steps), batch=batch)
+        run_world(1, train, replace(config, evaluation=EvaluationConfig(every=0, batches=1, ar_hits=False)))
+
+    run("stopped", 3, BatchConfig(4, 2))
+    with pytest.raises(RuntimeError, match=r"inside the global batch of step 4, after 2 of its 6 samples"):
+        run("stopped", 9, BatchConfig(6, 2))
+    run("stopped", 4, BatchConfig(6, 2))  # the border is not reached
+    run("never", 9, BatchConfig(6, 2, [RampConfig(3, 4), RampConfig(1, 6), RampConfig(1, 2)]))
+    run("stopped", 9, BatchConfig(6, 2, [RampConfig(4, 4), RampConfig(1, 2)]))
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "never")
+
+
+def test_sizes_that_do_not_divide_are_refused_also_where_an_older_checkpoint_must_do(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """The newest, of step 8, has the steps of 2 samples behind it; damaged, it leaves steps 4 and 5 to come."""
+
+    def config(steps: int, micro_size: int) -> RunConfig:
+        batch = BatchConfig(4, micro_size, [RampConfig(6, 2)])
+        return replace(sized(corpus, tmp_path, steps, 4), batch=batch, checkpoint=CheckpointConfig(every=4, keep=0))
+
+    run_world(1, train, config(8, 2))
+    weights = tmp_path / "checkpoints" / "step_00000008" / "rank_00000.bin"
+    content = bytearray(weights.read_bytes())
+    content[100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"batch\.ramp: must be a multiple .* = 4, is 2"):
+        run_world(1, train, config(9, 4))
+    run_world(1, train, config(9, 2))
+    assert len(losses(tmp_path)) == 9
+
+
 def test_tokens_are_counted_by_each_stages_own_length(corpus: Path) -> None:
     config = stage_of_longer_samples(corpus, Path("unused"))
     data = replace(config.data, skip=[SkipConfig(3, 7), SkipConfig(25, 26)])
