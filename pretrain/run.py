@@ -11,6 +11,7 @@ from model.counts import training_flops_per_token
 from pretrain.build import build_model
 from pretrain.checkpoint.resume import newest_step
 from pretrain.checkpoint.retention import remove_leftovers
+from pretrain.checkpoint.staging import open_staging
 from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
@@ -27,6 +28,7 @@ from pretrain.resilience.supervisor import Supervisor, announce_end
 from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import restore
 from pretrain.run_data import open_data
+from pretrain.run_id import share_run_id
 from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, open_logs, open_sinks, record_start, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
@@ -79,6 +81,8 @@ def _pretrain(
         if check_nodes is not None:
             check_nodes(config, topology)
             watchdog.beat(0)
+        run_id = share_run_id(config.run_folder, topology)
+        staging = open_staging(config, run_id)
         layers, sharding = build_model(config, topology)
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
@@ -93,7 +97,7 @@ def _pretrain(
         announce(
             topology, f"{'resuming at' if start.step else 'starting at'} step {start.step} of {config.train.steps}"
         )
-        sinks = open_sinks(config, values, topology, start.step)
+        sinks = open_sinks(config, values, topology, start.step, run_id)
 
         def tokens_at(step: int) -> int:
             return stream.tokens_before(config.batch.schedule.first_sample(step))
@@ -108,7 +112,7 @@ def _pretrain(
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
             meter=StepMeter(topology.world_size, flops_per_token),
-            writer=CheckpointWriter(checkpoints, topology, writer_settings(config, tokens_at)),
+            writer=CheckpointWriter(checkpoints, topology, writer_settings(config, staging, tokens_at)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
             state=start.state,

@@ -60,14 +60,14 @@ def record_start(config: RunConfig, step: int) -> None:
     write_atomically(folder / f"{number:04d}.yaml", head + to_yaml(config))
 
 
-def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int) -> list[Sink]:
+def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int, run_id: str) -> list[Sink]:
     """The sinks of rank 0; other ranks have none."""
     if not topology.is_main:
         return []
     metrics, picture = config.run_folder / LOSS_FILE, config.run_folder / PLOT_FILE
     sinks: list[Sink] = [Console(config.train.steps), MetricsFile(metrics, start)]
     if config.metrics.wandb:
-        online = WeightsAndBiases.start(config, values)
+        online = WeightsAndBiases.start(config, values, run_id)
         sinks += [online] if online is not None else []
     sinks.append(LossPlot(metrics, picture, title=f"{config.name} ({config.model.attention})"))
     return sinks

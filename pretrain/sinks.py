@@ -118,8 +118,8 @@ class WeightsAndBiases:
         self._run: Any | None = run
 
     @classmethod
-    def start(cls, config: RunConfig, settings: Mapping[str, Any]) -> "WeightsAndBiases | None":
-        """Starts or continues the run; None, with one line of reason, where that is not possible."""
+    def start(cls, config: RunConfig, settings: Mapping[str, Any], run_id: str) -> "WeightsAndBiases | None":
+        """Starts or continues the page of run ``run_id``; None, with one line of reason, where that is not possible."""
         try:
             import wandb
 
@@ -127,7 +127,7 @@ class WeightsAndBiases:
             run = wandb.init(
                 project=config.metrics.wandb_project,
                 name=config.name,
-                id=f"{config.name}-{config.seed}",
+                id=run_id,
                 resume="allow" if online else None,
                 dir=str(config.run_folder),
                 config=dict(settings),

@@ -36,6 +36,7 @@ from pretrain.checkpoint.layout import (
 )
 from pretrain.checkpoint.remote import RemoteCheckpoints
 from pretrain.checkpoint.retention import Retention, retire
+from pretrain.checkpoint.staging import staged_file
 from pretrain.checkpoint.state import LocalFragment
 from pretrain.config import RunConfig
 from pretrain.evaluation_job import EvaluationJob
@@ -69,13 +70,20 @@ class WriterSettings:
     """started for every checkpoint that is whole"""
 
 
-def writer_settings(config: RunConfig, tokens_at: Callable[[int], int] | None = None) -> WriterSettings:
-    """What a run's config says about saving; ``tokens_at`` tells the tokens of the first so many steps."""
+def writer_settings(
+    config: RunConfig, staging: Path | None = None, tokens_at: Callable[[int], int] | None = None
+) -> WriterSettings:
+    """What a run's config says about saving.
+
+    Args:
+        staging: this run's own part of `checkpoint.staging` (``open_staging``).
+        tokens_at: tells the tokens of the first so many steps.
+    """
     settings = config.checkpoint
     return WriterSettings(
         retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_at),
         asynchronous=settings.asynchronous,
-        staging=Path(settings.staging) / config.name if settings.staging else None,
+        staging=staging,
         remote=RemoteCheckpoints(settings.remote) if settings.remote else None,
         job=EvaluationJob(config.evaluation.command, config.run_folder) if config.evaluation.command else None,
     )
@@ -180,15 +188,11 @@ class CheckpointWriter:
         if staging is None:
             index = _write_fragments(file, snapshot.fragments)
         else:
-            staging.mkdir(parents=True, exist_ok=True)
-            first = staging / file.name
-            try:
+            with staged_file(staging, file.name) as first:
                 index = _write_fragments(first, snapshot.fragments)
                 shutil.copyfile(first, file)
                 flush_file(file)
                 _read_back(file, [Fragment(*fragment) for fragment in index["fragments"]])
-            finally:
-                first.unlink(missing_ok=True)
         if self._settings.remote is not None:
             self._settings.remote.put(file, step_folder(self._checkpoints, snapshot.facts.step).name)
         return index
@@ -242,7 +246,7 @@ class CheckpointWriter:
 def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.ndarray]]) -> dict[str, Any]:
     """Writes one rank's file and reads it back; returns its index."""
     records, tensors, offset = [], {}, 0
-    with path.open("wb") as file:
+    with path.open("xb") as file:  # the folder is new: whatever has this name was put there by another
         for fragment, values in fragments:
             start = fragment.start + fragment.written.start
             digest = checksum(values)

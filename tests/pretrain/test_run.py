@@ -27,6 +27,8 @@ from pretrain.config import (
     TrainConfig,
 )
 from pretrain.run import pretrain
+from pretrain.run_id import keep_run_id, read_run_id
+from pretrain.run_lock import LOCK_FILE
 from pretrain.sinks import read_metrics
 from tests.world import run_world
 
@@ -96,6 +98,8 @@ def test_the_run_folder_holds_what_the_design_promises(never_stopped: Path, corp
     assert [line["step"] for line in lines if "validation_loss" in line] == [12, 24, 30]
     assert lines[-2]["loss"] < lines[0]["loss"] - 1
     assert (never_stopped / "loss.png").exists()
+    assert keep_run_id(never_stopped) == read_run_id(never_stopped)[0]
+    assert not (never_stopped / LOCK_FILE).exists()
     assert (never_stopped / "logs" / "rank_1.log").exists()
     assert (never_stopped / "checkpoints" / POINTER).read_text() == "step_00000030\n"
     assert sorted(p.name for p in (never_stopped / "checkpoints").glob("step_*")) == ["step_00000027", "step_00000030"]

@@ -1,11 +1,16 @@
 """Metrics reach every sink, once per step, and no sink can stop a run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.run_id import keep_run_id
+from pretrain.runfolder import open_sinks
 from pretrain.sinks import Console, MetricsFile, WeightsAndBiases, draw_losses, read_metrics
+from pretrain.topology import plan_topology
 
 TRAINING = {
     "step": 10,
@@ -82,3 +87,34 @@ def test_weights_and_biases_never_stops_a_run(capsys: pytest.CaptureFixture[str]
     sink.write(TRAINING)
     sink.close()
     assert capsys.readouterr().out.count("Weights & Biases is off from here: no network") == 1
+
+
+class Recorder:
+    """In place of the wandb package: what runs were begun with."""
+
+    Settings = dict
+
+    def __init__(self) -> None:
+        self.begun: list[dict[str, Any]] = []
+
+    def login(self, prompt: bool) -> bool:
+        return True
+
+    def init(self, **arguments: Any) -> object:
+        self.begun.append(arguments)
+        return object()
+
+
+def test_two_runs_of_one_name_have_two_pages_and_a_resumed_one_goes_on_in_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    topology = plan_topology(ParallelConfig(), 1)
+    for folder in ("a", "b", "a"):
+        config = RunConfig(name="same", run_dir=str(tmp_path / folder))
+        open_sinks(config, {}, topology, 0, keep_run_id(config.run_folder))
+    first, second, resumed = (begun["id"] for begun in wandb.begun)
+    assert first == resumed != second
+    assert {begun["name"] for begun in wandb.begun} == {"same"}
+    assert {begun["resume"] for begun in wandb.begun} == {"allow"}

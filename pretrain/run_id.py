@@ -1,0 +1,79 @@
+"""Who a run is: a number drawn once and kept in its folder.
+
+In: the run folder, on rank 0, which holds its lock. Out: the id, equal on all ranks. Always: two runs never have the
+same one, whatever their names; a run that goes on, or whose folder was moved, keeps its own; a copy gets another.
+"""
+
+import contextlib
+import re
+import secrets
+from pathlib import Path
+
+import torch.distributed as dist
+
+from common.errors import InputError
+from common.files import read_json, write_json
+from pretrain.topology import Topology
+
+ID_FILE = "run_id.json"
+PATTERN = r"[0-9a-f]{16}"
+
+
+def share_run_id(run_folder: Path, topology: Topology) -> str:
+    """The run's id, told by rank 0 to the others; a collective call.
+
+    Raises:
+        InputError: the file in the folder holds something else; equal on every rank.
+    """
+    told: list[str | InputError] = [""]
+    if topology.is_main:
+        try:
+            told = [keep_run_id(run_folder)]
+        except InputError as error:
+            told = [error]
+    if topology.world_size > 1:
+        dist.broadcast_object_list(told, src=0)
+    if isinstance(told[0], InputError):
+        raise told[0]
+    return told[0]
+
+
+def keep_run_id(run_folder: Path) -> str:
+    """The id that the folder holds, or a new one, which it holds from now on.
+
+    Raises:
+        InputError: the file holds something else, or cannot be written.
+    """
+    file, here = run_folder / ID_FILE, run_folder.resolve()
+    if file.exists():
+        kept, origin = read_run_id(run_folder)
+        if origin == here or not _is_another_folder_of(kept, origin, here):
+            return kept
+        print(f"{run_folder}: a copy of {origin}; it is a run of its own from here on", flush=True)
+    drawn = secrets.token_hex(8)
+    try:
+        write_json(file, {"id": drawn, "folder": str(here)})
+    except OSError as error:
+        raise InputError(f"run_dir: {file} cannot be written: {error.strerror}") from None
+    return drawn
+
+
+def read_run_id(run_folder: Path) -> tuple[str, Path]:
+    """The id, and the folder for which it was drawn.
+
+    Raises:
+        InputError: there is none, or something else.
+    """
+    file = run_folder / ID_FILE
+    content = read_json(file, "run id")
+    run_id, folder = (content.get("id"), content.get("folder")) if isinstance(content, dict) else (None, None)
+    if not isinstance(run_id, str) or not isinstance(folder, str) or not re.fullmatch(PATTERN, run_id):
+        raise InputError(f"{file}: holds no run id; restore it, or remove it to let the run have a new one")
+    return run_id, Path(folder)
+
+
+def _is_another_folder_of(run_id: str, origin: Path, here: Path) -> bool:
+    """Whether ``origin`` is still there as a run of this id, and is not just another path to ``here``."""
+    with contextlib.suppress(OSError, ValueError):
+        return not origin.samefile(here) and read_run_id(origin) == (run_id, origin)
+    return False
