@@ -204,7 +204,7 @@ class ResilienceConfig:
     spike_window: int = 128
     """applied steps from which the noise of loss and gradient norm is estimated"""
     spike_deviations: float = 10.0
-    """robust standard deviations above the recent median at which a step is skipped"""
+    """robust standard deviations above the recent median at which a loss is skipped; half, if the norm lies out, too"""
     max_skips: int = 8
     """skipped steps within `spike_window` after which the run goes back to before them, around their samples"""
     max_rollbacks: int = 3

@@ -1,17 +1,22 @@
-"""Steps whose loss or gradient norm is out of all proportion, kept from the weights and recorded.
+"""Steps whose loss is out of all proportion, kept from the weights and recorded.
 
 In: loss and global gradient norm of each step, equal on every rank, known before the optimizer acts.
 Out: a reason to skip the step, or None; after too many skips, the steps to roll back over.
 
-The rule, for the loss and for the logarithm of the gradient norm alike: m is the median of the last `RECENT` steps that
-were applied. s is the noise of one step: 1.4826 / sqrt(2) times the median absolute difference between neighbours
-among the last `window` applied steps (for normal noise, its standard deviation; a slow fall hardly enters). A step is
-skipped if its value lies more than `deviations` * max(s, floor) above m; the floors are 2 % of the median loss, and 0.2
-for the logarithm. Of several steps in a row whose gradient norm alone lies out, only the first is skipped: the weights
-are still the same, so if the next batch gives such a gradient, too, it comes from the weights, as it does when a model
-learns something new, and clipping bounds the step. A value that is not finite is skipped always, any other only after
-`WARM_UP` applied steps. More than `max_skips` skips within `window` steps ask for a rollback to before the first of
-them.
+How far a value lies out: m is the median of the last `RECENT` steps that were applied. s is the noise of one step:
+1.4826 / sqrt(2) times the median absolute difference between neighbours among the last `window` applied steps (for
+normal noise, its standard deviation; a slow fall hardly enters). The distance from m is counted in max(s, floor); the
+floor is 2 % of the median loss, and 0.2 for the logarithm of the gradient norm. A step is skipped
+
+- if loss or norm is not finite, always; all else only after `WARM_UP` applied steps;
+- if its loss lies more than `deviations` above m;
+- if its norm does, and its loss lies out, too, by `SUPPORTING` of that;
+- if its norm is `FAULTY_NORM` times the median or more: that is a machine's fault and no text's. Of several such steps
+  in a row only the first is skipped: the weights are still the same, so what comes again comes from them.
+
+A norm that leaps while the loss stays where it was is no reason: so it looks when a model learns something new, such as
+to copy, and clipping bounds the step (docs/failures.md has the figures). More than `max_skips` skips within `window`
+steps ask for a rollback to before the first of them.
 
 Always: a pure function of the values seen so far, so all ranks and a resumed run decide alike; skipped values never
 enter the window; the state is JSON.
@@ -31,6 +36,12 @@ RECENT = 16
 MAD_TO_SIGMA = 1.4826
 RELATIVE_LOSS_FLOOR = 0.02
 LOG_NORM_FLOOR = 0.2
+SUPPORTING = 0.5
+"""share of the deviations by which the loss must lie out where the norm does"""
+FAULTY_NORM = 1000.0
+"""times the median norm that no batch gives"""
+SMALLEST = 1e-30
+"""of what is divided by, or made a logarithm"""
 
 
 class SpikeGuard:
@@ -55,21 +66,24 @@ class SpikeGuard:
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
             if not math.isfinite(value):
                 return f"{name} is {value}"
-        if len(self._losses) < WARM_UP:
+        if not self._can_judge():
             return None
-        middle, noise = _middle_and_noise(self._losses)
-        deviation = (loss - middle) / max(noise, RELATIVE_LOSS_FLOOR * abs(middle))
-        if deviation > self._deviations:
-            return f"loss {loss:.4g} lies {deviation:.0f} deviations above the median {middle:.4g}"
-        deviation = self._norm_deviation(grad_norm)
-        if deviation > self._deviations and not self._norm_was_out:
-            median = math.exp(_middle_and_noise(self._log_norms)[0])
-            return f"gradient norm {grad_norm:.4g} lies {deviation:.0f} deviations above the median {median:.4g}"
+        loss_lies, middle = self._loss_deviation(loss)
+        if loss_lies > self._deviations:
+            return f"loss {loss:.4g} lies {loss_lies:.0f} deviations above the median {middle:.4g}"
+        norm_lies, median = self._norm_deviation(grad_norm)
+        if norm_lies > self._deviations and loss_lies > SUPPORTING * self._deviations:
+            return (
+                f"gradient norm {grad_norm:.4g} lies {norm_lies:.0f} deviations above the median {median:.4g}, "
+                f"loss {loss:.4g} {loss_lies:.0f} above {middle:.4g}"
+            )
+        if self._is_faulty(grad_norm) and not self._norm_was_out:
+            return f"gradient norm {grad_norm:.4g} is {FAULTY_NORM:.0f} times the median {median:.4g} or more"
         return None
 
     def took(self, step: int, loss: float, grad_norm: float, applied: bool) -> None:
         """Remembers step ``step``, counted from 0, after the decision about it."""
-        self._norm_was_out = self._norm_deviation(grad_norm) > self._deviations
+        self._norm_was_out = self._is_faulty(grad_norm)
         if applied:
             self._losses.append(loss)
             self._log_norms.append(_log(grad_norm))
@@ -96,18 +110,31 @@ class SpikeGuard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state``; a changed window keeps the newest values."""
-        self._losses.extend(state["losses"])
-        self._log_norms.extend(state["log_norms"])
-        self._skipped_steps = list(state["skipped_steps"])
-        self._norm_was_out = state["norm_was_out"]
+        """The inverse of ``state``; a changed window keeps the newest values, and what is missing stays as it is."""
+        self._losses.extend(state.get("losses", ()))
+        self._log_norms.extend(state.get("log_norms", ()))
+        self._skipped_steps = list(state.get("skipped_steps", self._skipped_steps))
+        self._norm_was_out = bool(state.get("norm_was_out", self._norm_was_out))
 
-    def _norm_deviation(self, grad_norm: float) -> float:
-        """How far the logarithm of the norm lies above its median; 0 while there is nothing to compare with."""
-        if len(self._log_norms) < WARM_UP or not math.isfinite(grad_norm):
-            return 0.0
+    def _can_judge(self) -> bool:
+        return min(len(self._losses), len(self._log_norms)) >= WARM_UP
+
+    def _loss_deviation(self, loss: float) -> tuple[float, float]:
+        """How far the loss lies above its median, and that median."""
+        middle, noise = _middle_and_noise(self._losses)
+        floor = RELATIVE_LOSS_FLOOR * abs(middle)
+        return (loss - middle) / max(noise, floor, SMALLEST), middle
+
+    def _norm_deviation(self, grad_norm: float) -> tuple[float, float]:
+        """How far the logarithm of the norm lies above its median, and the median norm."""
         middle, noise = _middle_and_noise(self._log_norms)
-        return (_log(grad_norm) - middle) / max(noise, LOG_NORM_FLOOR)
+        return (_log(grad_norm) - middle) / max(noise, LOG_NORM_FLOOR), math.exp(middle)
+
+    def _is_faulty(self, grad_norm: float) -> bool:
+        """Whether the norm is one that no batch gives; False while there is nothing to compare with."""
+        if not self._can_judge() or not math.isfinite(grad_norm):
+            return False
+        return _log(grad_norm) >= statistics.median(list(self._log_norms)[-RECENT:]) + math.log(FAULTY_NORM)
 
 
 def _middle_and_noise(values: Iterable[float]) -> tuple[float, float]:
@@ -117,4 +144,4 @@ def _middle_and_noise(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _log(norm: float) -> float:
-    return math.log(max(norm, 1e-30))  # a gradient of exactly zero is no spike
+    return math.log(max(norm, SMALLEST))  # a gradient of exactly zero is no spike
