@@ -7,26 +7,15 @@ Always: secrets are passed on by name and never written into a script.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from common.cli import parse_config
 from common.errors import InputError
 from common.ranges import MOST_WORKERS, check_range
+from launch.slurm.container import Container
 from launch.slurm.options import option_line
+from launch.slurm.time_limit import check_limit
 
 ALWAYS_PASSED = ("HOME", "USER", "PATH", "LANG")
-
-
-@dataclass(frozen=True)
-class Container:
-    """The image that ranks run in."""
-
-    image: str
-    """path or URL of the image"""
-    runtime: Literal["pyxis", "apptainer"] = "pyxis"
-    """srun's pyxis plugin, or apptainer"""
-    mounts: list[str] = field(default_factory=list)
-    """folders of the host to see inside, as in /data or /data:/mnt"""
 
 
 @dataclass(frozen=True)
@@ -66,11 +55,23 @@ class Site:
         check_range(self, "site.", "gpus_per_node", low=0, high=MOST_WORKERS)
         check_range(self, "site.", "processes_per_node", "cpus_per_task", low=1, high=MOST_WORKERS)
         check_range(self, "site.", "signal_seconds", low=1, high=65_535)  # what sbatch takes
+        if self.time_limit is not None:
+            check_limit(self.time_limit, self.signal_seconds)
         for name in [*self.pass_environment, *self.environment]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"site: '{name}' is no name of an environment variable")
         for option in self.options:
             option_line(option)
+
+    @property
+    def says_processes(self) -> bool:
+        """Whether the ranks of a node were chosen, and are not one for want of a word."""
+        return self.processes_per_node is not None or self.gpus_per_node > 0
+
+    @property
+    def has_whole_nodes(self) -> bool:
+        """Whether the options ask for whole nodes, with all their cores."""
+        return any(option.split("=")[0].strip() == "--exclusive" for option in self.options)
 
     @property
     def processes(self) -> int:

@@ -5,16 +5,21 @@ Always: a wrong config, partition or number of nodes is one line and status 2 be
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.cli import parse_config
 from common.errors import InputError, nearest
 from common.files import write_atomically
 from common.flags import FlagParser
+from common.output import say
 from launch.local import check
+from launch.slurm.container import check_container
+from launch.slurm.environment import outside_of_jobs
 from launch.slurm.script import Job, render
 from launch.slurm.site import Site, load_site
 from launch.verdict import LOG_FILE
@@ -30,12 +35,18 @@ def main(arguments: list[str]) -> int:
     settings, site_overrides, training = _parse(arguments)
     site_file = settings.site or (str(SITE_FILE) if SITE_FILE.exists() else None)
     site = load_site(site_file, site_overrides)
+    check_site(site, site_file)
     config = parse_config(RunConfig, training, "python -m launch slurm")
     if not settings.dry_run:
         check_cluster(site, settings.nodes)
+        if site.container is not None:
+            needed = [("the project", Path.cwd()), ("run_dir", config.run_folder)]
+            check_container(site.container, needed, Path.home(), Path.cwd())
     check(config, settings.nodes * site.processes)
     job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
     script = render(job, site)
+    check_bash(script)
+    warn_of_shared_cores(site)
     if settings.dry_run:
         print(script, end="")
         return 0
@@ -45,13 +56,47 @@ def main(arguments: list[str]) -> int:
         write_atomically(path, script)
     except OSError as error:
         raise InputError(f"run_dir: {config.run_folder} cannot be written: {error}") from None
-    number = submit(path)
+    number = submit(path.absolute())
     print(f"job {number}: {config.name} on {settings.nodes} nodes x {site.processes} processes, script {path}")
+    print(f"  site: {site_file or 'no file, --site.* only'}")
     print(f"  squeue --job {number}                            is it running?")
     print(f"  tail -F {config.run_folder / LOG_FILE}")
     print(f"  python -m launch status {config.run_folder}")
     print(f"  scancel {number}                                 ends it for good")
     return 0
+
+
+def check_site(site: Site, site_file: str | None) -> None:
+    """Refuses a site that leaves open how many ranks a node has.
+
+    Raises:
+        InputError: no site file, or one that does not say it.
+    """
+    if not site.says_processes:
+        raise InputError(
+            f"site: there is no {SITE_FILE} here, and nothing else says how many processes a node has; copy "
+            "launch/slurm/site.yaml, or set --site.gpus_per_node or --site.processes_per_node"
+            if site_file is None
+            else f"{site_file}: says nothing of processes; set gpus_per_node or processes_per_node"
+        )
+
+
+def warn_of_shared_cores(site: Site) -> None:
+    """One line where the ranks of a node will share cores."""
+    if site.cpus_per_task is None and not site.has_whole_nodes:
+        say(f"WARNING: site.cpus_per_task is not set: Slurm may give all {site.processes} processes of a node 1 core")
+    elif site.cpus_per_task is not None and site.cpus_per_task < site.processes:
+        say(
+            f"WARNING: site.cpus_per_task: {site.cpus_per_task} for the {site.processes} processes of a node, which "
+            "will share cores"
+        )
+
+
+def check_bash(script: str) -> None:
+    """Refuses a script that is no shell code; only the lines of ``site.setup`` can make it so."""
+    checked = subprocess.run(["bash", "-n"], input=script.encode(), capture_output=True, check=False)
+    if checked.returncode != 0:
+        raise InputError(f"site.setup: bash does not take it: {' '.join(checked.stderr.decode().split())}")
 
 
 def check_cluster(site: Site, nodes: int) -> None:
@@ -85,12 +130,13 @@ def submit(script: Path) -> str:
     Raises:
         InputError: Slurm refuses it, in Slurm's words.
     """
-    _ask("sbatch", "--test-only", str(script))
-    return _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    environment = outside_of_jobs(os.environ, script.read_text())
+    _ask("sbatch", "--test-only", str(script), environment=environment)
+    return _ask("sbatch", "--parsable", str(script), environment=environment).strip().partition(";")[0]
 
 
-def _ask(*command: str) -> str:
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+def _ask(*command: str, environment: Mapping[str, str] | None = None) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if answer.returncode != 0:
         said = " ".join((answer.stderr or answer.stdout).split()) or f"exit status {answer.returncode}"
         raise InputError(f"{shlex.join(command[:2])}: {said}")

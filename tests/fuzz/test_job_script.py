@@ -9,8 +9,9 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from launch.slurm.container import Container
 from launch.slurm.script import BODY_BEGINS, Job, render
-from launch.slurm.site import Container, Site
+from launch.slurm.site import Site
 from tests.fuzz.rules import answer, fuzz
 from tests.launch.sbatch_reader import read_directives
 

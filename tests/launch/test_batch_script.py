@@ -36,7 +36,7 @@ def test_srun_gets_one_task_per_node_with_rendezvous_on_the_first(tmp_path: Path
     assert (tmp_path / "arguments").read_text().strip() == (
         "--nodes=2 --ntasks=2 --ntasks-per-node=1 --mem=0 --cpu-bind=none --kill-on-bad-exit=1 --label "
         "python -m launch torchrun --processes 1 "
-        f"--run {slurm.run} -- launch.rank --config x"
+        f"--run={slurm.run} -- launch.rank --config x"
     )
     assert (tmp_path / "environment").read_text().split() == ["node1", str(12000 + 12 * 7 + 1), "ALL"]
 

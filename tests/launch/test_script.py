@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from launch.slurm.container import Container
 from launch.slurm.script import BODY_BEGINS, TEMPLATE, Job, render
-from launch.slurm.site import Container, Site, load_site
+from launch.slurm.site import Site, load_site
 from launch.slurm.submit import split_site_overrides
 
 JOB = Job(

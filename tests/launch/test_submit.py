@@ -1,5 +1,6 @@
 """`python -m launch slurm`: submits, says how to follow, and refuses in one line before anything is queued."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,14 @@ import pytest
 from common.cli import run_command
 from launch.__main__ import main
 
-CONFIG = ["--config=configs/debug_cpu.yaml", "--site.processes_per_node=1"]
+CONFIG = ["--config=configs/debug_cpu.yaml"]
+SITE = ["--site.processes_per_node=1", "--site.cpus_per_task=2"]
 SINFO = r"printf 'main* 3\nbig 40\n'"
 SBATCH = """
 echo "$@" >>"$RECORD/sbatch"
 case "$1" in
   --test-only) [ ! -e "$RECORD/refuse" ] || { cat "$RECORD/refuse" >&2; exit 1; } ;;
-  *) echo '17;cluster' ;;
+  *) env >"$RECORD/environment"; echo '17;cluster' ;;
 esac
 """
 
@@ -31,8 +33,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def launch(folder: Path, *arguments: str) -> int:
-    return run_command(main, ["slurm", *CONFIG, f"--run_dir={folder / 'run'}", *arguments])
+def launch(folder: Path, *arguments: str, site: Sequence[str] = SITE) -> int:
+    return run_command(main, ["slurm", *CONFIG, *site, f"--run_dir={folder / 'run'}", *arguments])
 
 
 def test_a_job_is_submitted_after_slurm_has_judged_it(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +71,11 @@ def test_a_dry_run_prints_the_script_and_touches_nothing(slurm: Path, capsys: py
         (["--nodes=3"], "batch.global_size: must be a multiple of"),
         (["--nodes=2", "--site=missing.yaml"], "missing.yaml: no such file"),
         (["--nodes=2", "--site.partiton=main"], "unknown key 'partiton'"),
+        (["--nodes=2", "--site.time_limit=1:00:00:00"], "site.time_limit: takes MINUTES,"),
+        (["--nodes=2", "--site.time_limit=5"], "it would be requeued without having trained"),
+        (["--nodes=2", "--site.setup=[module 'load]"], "site.setup: bash does not take it"),
+        (["--nodes=2", "--site.options=[--array=1-2]"], "would all train in one run folder"),
+        (["--nodes=2", "--name=a\n#SBATCH --wrap=id"], "has the character"),
     ],
 )
 def test_what_cannot_run_is_one_line(
@@ -94,3 +101,84 @@ def test_without_slurm_it_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert launch(tmp_path, "--nodes=2") == 2
     assert "there is no sbatch on this machine" in capsys.readouterr().err
+
+
+def test_no_site_is_not_one_process_without_a_word(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("launch.slurm.submit.SITE_FILE", slurm / "site.yaml")
+    for arguments in (["--nodes=2"], ["--nodes=2", "--dry-run"], ["--nodes=2", "--site.gpus_per_node=0"]):
+        assert launch(slurm, *arguments, site=[]) == 2
+        error = capsys.readouterr().err
+        assert "site.yaml here, and nothing else says how many processes a node has" in error
+        assert error.count("\n") == 1
+    (slurm / "site.yaml").write_text("partition: main\n")
+    assert launch(slurm, "--nodes=2", site=[]) == 2
+    assert "site.yaml: says nothing of processes; set gpus_per_node or" in capsys.readouterr().err
+    (slurm / "site.yaml").write_text("processes_per_node: 2\ncpus_per_task: 2\n")
+    assert launch(slurm, "--nodes=1", site=[]) == 0
+    out = capsys.readouterr().out
+    assert "1 nodes x 2 processes" in out
+    assert f"  site: {slurm}/site.yaml\n" in out
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        (["--site.processes_per_node=2"], "cpus_per_task is not set: Slurm may give all 2 processes of a node 1 core"),
+        (
+            ["--site.processes_per_node=2", "--site.cpus_per_task=1"],
+            "1 for the 2 processes of a node, which will share",
+        ),
+        (["--site.processes_per_node=2", "--site.cpus_per_task=2"], ""),
+        (["--site.processes_per_node=2", "--site.options=[--exclusive]"], ""),
+    ],
+)
+def test_ranks_that_will_share_cores_are_named(
+    slurm: Path, capsys: pytest.CaptureFixture[str], site: list[str], said: str
+) -> None:
+    assert launch(slurm, "--nodes=1", site=site) == 0
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == bool(said)
+
+
+def test_a_job_submitted_within_another_one_is_not_ruled_by_it(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaks = ["SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "_SLURM_SPANK_OPTION_pyxis_container_image"]
+    overrides = ["SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_EXPORT", "SBATCH_ARRAY_INX", "SBATCH_GRES"]
+    kept = ["SLURM_CONF", "SBATCH_ACCOUNT"]
+    for name in [*leaks, *overrides, *kept]:
+        monkeypatch.setenv(name, "1")
+    options = ["--site.partition=main", "--site.time_limit=60", "--site.options=[--gres=gpu:8]"]
+    assert launch(slurm, "--nodes=2", *options) == 0
+    seen = {line.partition("=")[0] for line in (slurm / "environment").read_text().splitlines()}
+    assert not seen & {*leaks, *overrides}
+    assert seen >= set(kept)
+
+
+@pytest.mark.parametrize("runtime", ["pyxis", "apptainer"])
+def test_a_container_sees_what_the_run_writes(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    (slurm / "image.sqsh").touch()
+    (slurm / "elsewhere").mkdir()
+    (slurm / "linked").symlink_to(slurm / "elsewhere")
+    monkeypatch.setattr("launch.slurm.container.TEMPORARY", Path("/nowhere"))
+    project = Path.cwd()
+
+    def refused(image: object, *mounts: object, folder: Path = slurm) -> str:
+        site = [f"--site.container={{runtime: {runtime}, image: {image}, mounts: [{', '.join(map(str, mounts))}]}}"]
+        status = launch(folder, "--nodes=2", *site)
+        error = capsys.readouterr().err
+        assert (status, error.count("\n")) in {(0, 0), (2, 1)}
+        return error
+
+    image = slurm / "image.sqsh"
+    assert refused(image, project, slurm) == ""
+    assert "container.image: there is no /no/image" in refused("/no/image", project, slurm)
+    assert "container.mounts: there is no /no/folder on" in refused(image, project, slurm, "/no/folder:/data")
+    assert f"run_dir {slurm}/run is not seen in the container" in refused(image, project)
+    assert f"run_dir {slurm}/run is not seen in the container" in refused(image, project, f"{slurm}:/mnt")
+    linked = slurm / "linked"
+    assert f"run_dir {slurm}/elsewhere/run is not seen" in refused(image, project, linked, folder=linked)
+    assert ("the project" in refused(image, slurm)) == (runtime == "pyxis")
