@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import read_json
 from data.kinds import ACCEPTED, kind_of
 from data.manifest import MANIFEST_FILE
 
 STATE_FILE = "state.json"
 SPLITS_FILE = "dataset_dict.json"
+BESIDE_SAVED = "files beside the data in folders of save_to_disk"
 TOKENIZER_FILE = "tokenizer_info.json"
 
 
@@ -108,12 +108,10 @@ class Walk:
         if _is_ours(path, names):
             self._passed_over["folders of token shards or of a tokenizer"] += 1
         elif STATE_FILE in names and (files := _saved_files(path)) is not None:
-            for file in files:
-                if self._is_new(file):
-                    yield str(file)
-            self._passed_over["descriptions in folders of save_to_disk"] += len(names) - len(files)
+            yield from (str(file) for file in files if self._is_new(file))
+            self._passed_over[BESIDE_SAVED] += len(set(names) - {file.name for file in files})
         elif SPLITS_FILE in names:
-            self._passed_over["descriptions in folders of save_to_disk"] += 1
+            self._passed_over[BESIDE_SAVED] += 1
             yield from self._entries(path, [name for name in names if name != SPLITS_FILE])
         else:
             yield from self._entries(path, names)
@@ -130,13 +128,14 @@ def _is_ours(folder: Path, names: list[str]) -> bool:
 
 def _saved_files(folder: Path) -> list[Path] | None:
     """The Arrow files of a folder that datasets' `save_to_disk` wrote; None: it is no such folder."""
+    if not (folder / STATE_FILE).is_file():
+        return None
     try:
         state = json.loads((folder / STATE_FILE).read_bytes())
     except (ValueError, RecursionError):
         return None
     if not isinstance(state, dict) or "_data_files" not in state:
         return None
-    state = read_json(folder / STATE_FILE, "state of a saved dataset")
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise InputError(f"{folder}: rows chosen by an index file: call flatten_indices() before save_to_disk")
     try:

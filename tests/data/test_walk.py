@@ -80,9 +80,9 @@ def saved(folder: Path, texts: list[str]) -> None:
 def test_a_folder_of_save_to_disk_has_the_documents_that_were_saved(tmp_path: Path) -> None:
     texts = [f"document {number}" for number in range(200)]
     saved(tmp_path / "saved", texts)
-    assert read_all(tmp_path / "saved") == (texts, {"descriptions in folders of save_to_disk": 2})
+    assert read_all(tmp_path / "saved") == (texts, {"files beside the data in folders of save_to_disk": 2})
     (tmp_path / "saved" / "cache-123.arrow").write_bytes(b"of a map() that datasets kept beside it")
-    assert read_all(tmp_path / "saved") == (texts, {"descriptions in folders of save_to_disk": 3})
+    assert read_all(tmp_path / "saved") == (texts, {"files beside the data in folders of save_to_disk": 3})
 
 
 def test_all_splits_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_all_splits_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     texts, counts = read_all(tmp_path / "saved")
     assert sorted(texts) == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
-    assert counts == {"descriptions in folders of save_to_disk": 5}
+    assert counts == {"files beside the data in folders of save_to_disk": 5}
 
 
 @pytest.mark.parametrize(
