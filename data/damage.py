@@ -47,6 +47,8 @@ def damage_named(file: str) -> Iterator[None]:
         raise _damaged(file, error) from None
     except DAMAGE_ERRORS as error:
         raise _damaged(file, error) from None
+    except MemoryError:  # a length that is damaged asks for all there is
+        raise DamagedFile(f"{shown(file)}: damaged, or a row takes more memory than this machine has") from None
     except Exception as error:
         if "://" not in file:
             raise

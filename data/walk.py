@@ -5,12 +5,13 @@ counted by its reason; a link is followed, and what it leads to is read once; a 
 read.
 """
 
+import errno
 import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 
 from common.errors import InputError
 from data.kinds import ACCEPTED, kind_of
@@ -30,7 +31,8 @@ class Walk:
         self._passed_over = passed_over
         self._output = output.resolve() if output else None
         self._flag = flag
-        self._seen: set[Path] = set()
+        self._seen: set[str] = set()
+        """real paths"""
 
     def files_of(self, entry: str) -> list[str] | None:
         """The files behind ``entry``; None: there is nothing of that name.
@@ -44,15 +46,15 @@ class Walk:
         try:
             if path.is_dir():
                 self._refuse_output(path)
-                return list(self._folder(path))
+                return list(self._folder(entry, os.path.realpath(entry)))
             if path.exists():
                 return self._named_file(path)
             matches = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207
         except OSError as error:
-            raise InputError(f"{self._flag} {entry}: {error.strerror or error}") from None
+            raise InputError(f"{self._flag} {error.filename or entry}: {error.strerror or error}") from None
         if not matches:
             return None
-        return [file for match in matches for file in self._entry(Path(match))]
+        return [file for match in matches for file in self._match(match)]
 
     def _refuse_output(self, folder: Path) -> None:
         place = folder.resolve()
@@ -68,60 +70,83 @@ class Walk:
             raise InputError(f"{self._flag} {path}: neither a file nor a folder")
         if kind_of(path.name) is None:
             raise InputError(f"{self._flag} {path}: not a kind of file that is read; those are {ACCEPTED}")
-        return list(self._file(path))
+        return list(self._file(str(path), os.path.realpath(path)))
 
-    def _entry(self, path: Path) -> Iterator[str]:
-        """What stands in a folder under ``path``."""
+    def _match(self, match: str) -> Iterator[str]:
+        """What matches a pattern is treated as if it stood in a folder that is read."""
+        path = Path(match)
         if path.name.startswith("."):
             self._passed_over["hidden files and folders"] += 1
         elif path.is_dir():
-            yield from self._folder(path)
+            yield from self._folder(match, os.path.realpath(match))
         elif path.is_file():
-            yield from self._file(path)
+            yield from self._file(match, os.path.realpath(match))
         else:
             self._passed_over["links to nothing" if path.is_symlink() else "neither files nor folders"] += 1
 
-    def _file(self, path: Path) -> Iterator[str]:
-        if kind_of(path.name) is None:
-            self._passed_over[f"files of other kinds ({path.suffix.lower() or 'no suffix'})"] += 1
-        elif self._is_new(path):
-            yield str(path)
+    def _entry(self, entry: os.DirEntry[str], place: str) -> Iterator[str]:
+        """One entry of the folder whose real path is ``place``; looks no more at the disk than it must."""
+        if entry.name.startswith("."):
+            self._passed_over["hidden files and folders"] += 1
+            return
+        is_link = entry.is_symlink()
+        real = os.path.realpath(entry.path) if is_link else f"{place.rstrip('/')}/{entry.name}"
+        if _is_there(entry.is_dir):
+            yield from self._folder(entry.path, real)
+        elif _is_there(entry.is_file):
+            yield from self._file(entry.path, real)
+        else:
+            self._passed_over["links to nothing" if is_link else "neither files nor folders"] += 1
 
-    def _is_new(self, path: Path) -> bool:
-        place = path.resolve()
-        if place in self._seen:
+    def _file(self, path: str, real: str) -> Iterator[str]:
+        name = PurePath(path).name
+        if kind_of(name) is None:
+            suffix = PurePath(name).suffix.lower() or "no suffix"
+            self._passed_over[f"files of other kinds ({suffix})"] += 1
+        elif self._is_new(real):
+            yield path
+
+    def _is_new(self, real: str) -> bool:
+        if real in self._seen:
             self._passed_over["other names of a file or folder that is read"] += 1
             return False
-        self._seen.add(place)
+        self._seen.add(real)
         return True
 
-    def _folder(self, path: Path) -> Iterator[str]:
-        if path.resolve() == self._output:
+    def _folder(self, path: str, real: str) -> Iterator[str]:
+        if self._output and real == str(self._output):
             self._passed_over["the folder that the shards go to"] += 1
             return
-        if not self._is_new(path):
+        if not self._is_new(real):
             return
-        try:
-            names = sorted(os.listdir(path))  # noqa: PTH208
-        except OSError as error:
-            raise InputError(f"{self._flag} {path}: not a readable folder: {error.strerror or error}") from None
-        if _is_ours(path, names):
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        names = [entry.name for entry in found]
+        if _is_ours(names):
             self._passed_over["folders of token shards or of a tokenizer"] += 1
-        elif STATE_FILE in names and (files := _saved_files(path)) is not None:
-            yield from (str(file) for file in files if self._is_new(file))
+            return
+        if STATE_FILE in names and (files := _saved_files(Path(path))) is not None:
             self._passed_over[BESIDE_SAVED] += len(set(names) - {file.name for file in files})
-        elif SPLITS_FILE in names:
+            yield from (str(file) for file in files if self._is_new(os.path.realpath(file)))
+            return
+        if SPLITS_FILE in names:
             self._passed_over[BESIDE_SAVED] += 1
-            yield from self._entries(path, [name for name in names if name != SPLITS_FILE])
-        else:
-            yield from self._entries(path, names)
-
-    def _entries(self, path: Path, names: list[str]) -> Iterator[str]:
-        for name in names:
-            yield from self._entry(path / name)
+        for entry in found:
+            if entry.name != SPLITS_FILE:
+                yield from self._entry(entry, real)
 
 
-def _is_ours(folder: Path, names: list[str]) -> bool:
+def _is_there(is_kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads in a circle is of none."""
+    try:
+        return is_kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
+def _is_ours(names: list[str]) -> bool:
     """Token shards, or the folder of an unfinished preparation; both hold their tokenizer's description."""
     return TOKENIZER_FILE in names or (MANIFEST_FILE in names and any(name.endswith(".checksums") for name in names))
 

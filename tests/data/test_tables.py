@@ -74,3 +74,20 @@ def test_flipped_and_lost_bytes_are_named_or_harmless(kind: str, tmp_path: Path)
             refused += 1
             assert str(error).startswith(f"{file}: ") or "no such column" in str(error)
     assert refused > 30
+
+
+def test_a_spoiled_length_does_not_ask_for_all_memory(tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    table = pa.table({"text": ["a document"] * 50})
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    whole = bytes(sink.getvalue())
+    file = tmp_path / "a.arrow"
+    refused = 0
+    for at in range(len(whole)):  # one of them is the length of what is packed
+        file.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        try:
+            read_all(file)
+        except DamagedFile:
+            refused += 1
+    assert refused > 50
