@@ -21,6 +21,7 @@ from common.errors import InputError
 from common.output import in_words, is_broken_pipe, patient_output, say
 from common.strict_yaml import load_yaml, read_yaml
 from common.typed import alternatives_of, check_section, check_value, section_of, shortened, suggestion
+from common.urls import values_without_credentials
 
 Config = TypeVar("Config")
 
@@ -122,8 +123,8 @@ def config_parser(config_class: type, program: str, description: str = "") -> Ar
 
 
 def to_yaml(config: Any) -> str:
-    """``config`` as the YAML that ``--config`` reads back to an equal value."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=120)
+    """``config`` as the YAML that ``--config`` reads back to an equal value, but for the passwords of its URLs."""
+    return yaml.safe_dump(values_without_credentials(dataclasses.asdict(config)), sort_keys=False, width=120)
 
 
 def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:

@@ -8,9 +8,15 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from common.urls import without_credentials
+
 
 class InputError(ValueError):
-    """Bad input: a wrong setting, a missing or damaged file. Its text is the one line that the user reads."""
+    """Bad input: a wrong setting, a missing or damaged file. Its text is the one line that the user reads, in which
+    URLs have no passwords."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_credentials(text))
 
 
 @contextmanager

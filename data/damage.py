@@ -9,13 +9,13 @@ import csv
 import errno
 import gzip
 import lzma
-import re
 import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from common.errors import InputError
+from common.urls import without_credentials
 
 DAMAGE_ERRORS = (pa.ArrowException, ValueError, EOFError, OverflowError, zlib.error, lzma.LZMAError, csv.Error)
 DAMAGE_NUMBERS = (None, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.EINVAL)
@@ -64,7 +64,7 @@ def unreachable(url: str, error: Exception) -> InputError:
 
 def shown(file: str) -> str:
     """``file``, or a text with URLs in it, for people: without users, passwords and queries."""
-    return re.sub(r"(\w://)(?:[^/\s]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?", r"\1\2", file)
+    return without_credentials(file)
 
 
 def _damaged(file: str, error: Exception) -> DamagedFile:

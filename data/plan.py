@@ -89,7 +89,7 @@ def make_plan(run: RunOrder) -> Plan:
 def _source_plan(source: TokenSource, tokens_seen: int, total: int) -> SourcePlan:
     manifest = source.manifest
     return SourcePlan(
-        path=source.path,
+        path=source.name,
         dataset_id=source.id,
         tokenizer=manifest.tokenizer.get("name", "?"),
         dtype=manifest.dtype,
@@ -104,7 +104,7 @@ def _source_plan(source: TokenSource, tokens_seen: int, total: int) -> SourcePla
 def _stages(stream: TokenStream, numbers: int) -> Iterator[StageSummary]:
     for stage in stream.order.stages:
         samples = max(0, min(stage.last, numbers) - stage.first)
-        paths = [stream.sources[entry.source].path for entry in stage.plan.sources]
+        paths = [stream.sources[entry.source].name for entry in stage.plan.sources]
         weights = {path: count / PERIOD for path, count in zip(paths, stage.mixture.counts, strict=True)}
         yield StageSummary(stage.first, samples, stage.plan.sequence_length, weights)
 
@@ -130,7 +130,7 @@ def _check_vocabulary(run: RunOrder, sources: list[TokenSource]) -> None:
     for source in sources:
         if source.manifest.vocab_size > run.model.vocab_size:
             raise InputError(
-                f"model.vocab_size: is {run.model.vocab_size}, the tokens of {source.path} need "
+                f"model.vocab_size: is {run.model.vocab_size}, the tokens of {source.name} need "
                 f"{source.manifest.vocab_size}"
             )
 
@@ -159,7 +159,7 @@ def _remarks(run: RunOrder, stream: TokenStream, plans: list[SourcePlan], number
             wanted = entry.weight / total * PERIOD
             if abs(count - wanted) > 0.01 * wanted:
                 remarks.append(
-                    f"{stream.sources[entry.source].path}: its share {wanted / PERIOD:.3g} is rounded to "
+                    f"{stream.sources[entry.source].name}: its share {wanted / PERIOD:.3g} is rounded to "
                     f"{count} of {PERIOD} samples"
                 )
     if run.data.skip:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import InputError
+from common.remote_files import file_in, open_remote, refusal_in
+from common.urls import without_credentials
 from data.cache import BlockCache
 from data.config import CacheConfig
 from data.storage import ArrivalCheck
@@ -28,14 +30,9 @@ class RemoteStorage:
     is_local = False
 
     def __init__(self, url: str, config: CacheConfig) -> None:
-        import fsspec
-
-        self.location = url.rstrip("/")
+        self.location = without_credentials(url).rstrip("/")
         self._config = config
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.location)
-        except (ImportError, ValueError, OSError) as error:
-            raise InputError(f"{url}: cannot be read: {error}") from None
+        self._files, self._root = open_remote(url.rstrip("/"))
         self._dataset, self._sizes = "", dict[str, int]()
         self._check: ArrivalCheck = lambda name, offset, content: None
         self._cache = BlockCache(
@@ -131,15 +128,17 @@ class RemoteStorage:
         return function(url, **arguments)
 
     def _url(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return file_in(self._root, name)
 
     def _persist(self, name: str, action: Callable[[], Result]) -> Result:
         """``action``'s result, after as many tries as the config allows."""
         for attempt in range(1, self._config.attempts + 1):
             try:
                 return action()
-            except FileNotFoundError:
-                raise InputError(f"{self.location}/{name}: no such file") from None
+            except InputError:  # a redirect to another host: no failure that passes
+                raise
+            except FileNotFoundError as error:
+                raise refusal_in(error) or InputError(f"{self.location}/{name}: no such file") from None
             except Exception as error:  # every file system has its own kinds
                 failure = f"{type(error).__name__} {error}".strip()
                 if attempt < self._config.attempts:

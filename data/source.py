@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
+from common.urls import without_credentials
 from data.config import CacheConfig
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from data.shards import TokenReader
@@ -28,10 +29,16 @@ class TokenSource:
     """An opened dataset."""
 
     path: str
+    """as it was named, passwords included: to open it again, not to be shown"""
     id: str
     manifest: Manifest
     reader: TokenReader
     storage: Storage
+
+    @property
+    def name(self) -> str:
+        """The path as it may be shown."""
+        return without_credentials(self.path)
 
 
 def open_source(path: str, cache: CacheConfig) -> TokenSource:

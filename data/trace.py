@@ -151,7 +151,7 @@ def _sightings(config: TraceConfig, stream: TokenStream, number: int, first: int
                     else schedule.place_of(trained, config.batch.micro_size, config.data_size)
                 )
                 when = "skipped" if trained is None else "past" if trained < done else "future"
-                path = stream.sources[number].path
+                path = stream.sources[number].name
                 found.append(
                     Sighting(first, last, path, sample, index, seen.epoch, seen.number, when, step, rank, micro_batch)
                 )

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from common.remote_files import open_remote, refusal_in
 from data.damage import DamagedFile, shown, unreachable
 from data.kinds import Compression
 
@@ -64,10 +65,8 @@ def _unpacked(packed: Any, compression: Compression) -> Any:
 def _open(file: str) -> Any:
     if "://" not in file:
         return Path(file).open("rb")
-    import fsspec
-
     try:
-        files, path = fsspec.core.url_to_fs(file)
+        files, path = open_remote(file)
         return files.open(path, "rb")
     except Exception as error:
-        raise unreachable(file, error) from None
+        raise refusal_in(error) or unreachable(file, error) from None

@@ -69,11 +69,11 @@ def _verify_folder(path: str, cache: CacheConfig, workers: Workers) -> Verdict:
     problems = _tokenizer_problems(source)
     size = manifest.tokens * manifest.item_bytes
     tasks = [(path, cache, index) for index in range(len(manifest.shards))]
-    results = workers.run(f"verifying {path}", size, verify_shard, tasks)
+    results = workers.run(f"verifying {source.name}", size, verify_shard, tasks)
     for problem, _ in results:
         problems += [problem] if problem else []
     damages = [damage for _, found in results for damage in found]
-    return Verdict(path, source.id, len(manifest.shards), size, problems, damages)
+    return Verdict(source.name, source.id, len(manifest.shards), size, problems, damages)
 
 
 def verify_shard(path: str, cache: CacheConfig, index: int, report: Report) -> tuple[str | None, list[Damage]]:

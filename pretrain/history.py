@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.errors import InputError
+from common.urls import values_without_credentials
 from data.config import RampConfig
 from pretrain.config import BatchConfig, RunConfig
 from pretrain.schedule import learning_rate
@@ -84,7 +85,7 @@ def _settings(config: RunConfig, step: int) -> Iterator[tuple[str, Any]]:
     if ahead and ahead[-1].global_size == batch.global_size:
         ahead.pop()
     comparable = dataclasses.replace(config, batch=dataclasses.replace(batch, ramp=ahead))
-    for section, values in dataclasses.asdict(comparable).items():
+    for section, values in values_without_credentials(dataclasses.asdict(comparable)).items():
         if isinstance(values, dict) and section != "deepspeed":
             yield from ((f"{section}.{key}", value) for key, value in values.items())
         else:

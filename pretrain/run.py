@@ -7,6 +7,7 @@ model is built, and before any process group starts where that is possible.
 import dataclasses
 from collections.abc import Callable
 
+from common.urls import values_without_credentials
 from model.counts import training_flops_per_token
 from pretrain.build import build_model
 from pretrain.checkpoint.resume import newest_step
@@ -88,7 +89,7 @@ def _pretrain(
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
         start = restore(config, topology, engine, stream, guard)
         config = start.config
-        values = dataclasses.asdict(config)
+        values = values_without_credentials(dataclasses.asdict(config))
         if topology.is_main:
             save_config(config)
             record_start(config, start.step)

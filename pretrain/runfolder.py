@@ -14,6 +14,7 @@ from typing import Any
 from common.cli import to_yaml
 from common.errors import InputError
 from common.files import write_atomically
+from common.urls import values_without_credentials
 from pretrain.config import RunConfig
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
 from pretrain.topology import Topology
@@ -56,7 +57,7 @@ def record_start(config: RunConfig, step: int) -> None:
     folder = config.run_folder / "starts"
     number = max((int(path.stem) for path in folder.glob("*.yaml") if path.stem.isdecimal()), default=0) + 1
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    head = f"# {began}, from step {step}: {json.dumps(sys.orig_argv)}\n"
+    head = f"# {began}, from step {step}: {json.dumps(values_without_credentials(sys.orig_argv))}\n"
     write_atomically(folder / f"{number:04d}.yaml", head + to_yaml(config))
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from common.errors import InputError
+from common.errors import InputError, named
 from common.files import TEMPORARY_SUFFIX, flush_folder
+from common.remote_files import open_remote
+from common.urls import without_credentials
 from pretrain.checkpoint.layout import MANIFEST, POINTER, is_step_name, list_steps, step_folder
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
@@ -25,13 +27,9 @@ class RemoteCheckpoints:
     """The checkpoints folder of a run at ``url``."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
-        self.url = url.rstrip("/")
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"checkpoint.remote: {url} cannot be opened: {error}") from None
+        self.url = without_credentials(url).rstrip("/")
+        with named("checkpoint.remote"):
+            self._files, self._root = open_remote(url.rstrip("/"))
 
     def put(self, file: Path, step_name: str) -> None:
         """Uploads one rank's file of a checkpoint that has no manifest yet."""

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from common.files import TEMPORARY_SUFFIX, flush_file, flush_folder, read_json, write_atomically, write_json
+from common.urls import without_credentials
 from pretrain.checkpoint.layout import (
     POINTER,
     Fragment,
@@ -177,7 +178,8 @@ class CheckpointWriter:
             if self._topology.is_main:
                 self._commit(snapshot)
         except Exception as error:
-            self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {error}"
+            reason = without_credentials(str(error))
+            self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {reason}"
             with contextlib.suppress(OSError):  # room for other files; an empty one often fits where content does not
                 (snapshot.temporary / f"rank_{rank:05d}.bin").unlink(missing_ok=True)
                 (snapshot.temporary / f"rank_{rank:05d}.failed").touch()

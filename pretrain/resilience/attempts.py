@@ -21,6 +21,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_json
+from common.urls import values_without_credentials
 
 ATTEMPT_VARIABLE = "PRETRAIN_ATTEMPT"
 SKIPPED_FILE = "skipped_steps.jsonl"
@@ -110,7 +111,7 @@ class Attempt:
         self._write(f"node_{host}.json", time=time.time(), host=host, failures=failures)
 
     def _write(self, name: str, **content: Any) -> None:
-        write_json(self.folder / name, content)
+        write_json(self.folder / name, values_without_credentials(content))
 
 
 @contextlib.contextmanager

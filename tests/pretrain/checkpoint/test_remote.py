@@ -52,5 +52,5 @@ def test_staging_is_left_empty(tmp_path: Path) -> None:
 
 
 def test_a_remote_that_cannot_be_opened_is_named() -> None:
-    with pytest.raises(InputError, match=r"checkpoint\.remote: nosuch://x cannot be opened"):
+    with pytest.raises(InputError, match=r"checkpoint\.remote: nosuch://x: cannot be read"):
         RemoteCheckpoints("nosuch://x")

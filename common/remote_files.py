@@ -1,0 +1,84 @@
+"""The file systems behind URLs: any that fsspec opens.
+
+In: a URL. Out: the file system and the path in it. Always: a web server cannot send the reader to
+another host; errors do not show what gives access.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from common.errors import InputError
+
+WEB = ("http", "https")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def open_remote(url: str) -> tuple[Any, str]:
+    """(file system, path) of ``url``.
+
+    Raises:
+        InputError: no such kind of file system, or its library is missing.
+    """
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(url, **_options(url))
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(f"{url}: cannot be read: {error}") from None
+    return files, str(root)
+
+
+def refusal_in(error: BaseException) -> InputError | None:
+    """The refused redirect that ``error`` is, or that a file system took for a missing file."""
+    return next((found for found in (error, error.__cause__) if isinstance(found, InputError)), None)
+
+
+def file_in(root: str, name: str) -> str:
+    """The path of ``name`` in the folder ``root``; a signed query of a web folder stays at the end."""
+    folder, mark, query = root.partition("?") if root.startswith(("http://", "https://")) else (root, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
+
+
+def check_redirect(url: str, target: str) -> None:
+    """Refuses a web server's answer that ``url`` is now found at ``target``, unless that is the same host.
+
+    Raises:
+        InputError: names both hosts.
+    """
+    here, there = urlsplit(url), urlsplit(urljoin(url, target))
+    upgrade = (here.scheme, _port(here), there.scheme, _port(there)) == ("http", 80, "https", 443)
+    same = (here.scheme, _port(here)) == (there.scheme, _port(there)) or upgrade
+    if here.hostname != there.hostname or not same:
+        raise InputError(
+            f"{url}: {_host(here)} sends the reader on to {_host(there)}, which nobody named; "
+            "if you trust that place, name it instead"
+        )
+
+
+def _options(url: str) -> dict[str, Any]:
+    return {scheme: {"client_kwargs": _stay_on_host()} for scheme in WEB if f"{scheme}://" in url}
+
+
+def _stay_on_host() -> dict[str, Any]:
+    """What aiohttp's sessions are made with, so that every redirect is looked at before it is followed."""
+    import aiohttp
+
+    async def look(session: aiohttp.ClientSession, context: SimpleNamespace, asked: Any) -> None:
+        target = asked.response.headers.get("Location") or asked.response.headers.get("URI") or ""
+        check_redirect(str(asked.url), target)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(look)
+    return {"trace_configs": [trace]}
+
+
+def _port(url: SplitResult) -> int | None:
+    try:
+        return url.port or DEFAULT_PORTS.get(url.scheme)
+    except ValueError:
+        return None
+
+
+def _host(url: SplitResult) -> str:
+    return f"{url.scheme}://{url.hostname}:{_port(url)}"
