@@ -13,6 +13,7 @@ import time
 from common.cli import parse_config
 from common.errors import InputError
 from common.flags import FlagParser
+from common.output import say
 from launch.torchrun import NodePlan, run_node
 from launch.verdict import Action, close_attempt, decide
 from pretrain.config import RunConfig
@@ -29,6 +30,9 @@ def main(arguments: list[str]) -> int:
     processes = settings.nproc or _devices()
     check(config, processes)
     check_files(config)
+    cores = len(os.sched_getaffinity(0))
+    if processes > cores:
+        say(f"WARNING: --nproc: {processes} processes will share {cores} core{'s' if cores > 1 else ''}")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
     job = f"local {os.getpid()} {time.time():.0f}"
     while True:

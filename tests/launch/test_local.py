@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import to_yaml
+from launch import local
 from launch.local import STOPPED_STATUS, threads_per_process
 from pretrain.config import TrainConfig
 from pretrain.resilience.attempts import read_attempts
@@ -136,3 +137,12 @@ def _rank(launcher: int, rank: int) -> int:
         if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
             return int(child)
     raise AssertionError(f"no rank {rank}")
+
+
+def test_more_processes_than_cores_are_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    monkeypatch.setattr(local, "run_node", lambda *arguments: 2)
+    assert local.main(["--nproc=2", f"--config={config}"]) == 2
+    assert "WARNING: --nproc: 2 processes will share 1 core\n" in capsys.readouterr().err
