@@ -7,12 +7,13 @@ and one shard of weights is in memory.
 
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.cli import parse_config, run_command
-from common.errors import InputError
+from common.errors import InputError, named
 from common.files import TEMPORARY_SUFFIX, sha256_of_json
 from common.ranges import MOST_STEPS, check_filled, check_range
 
@@ -56,7 +57,8 @@ def export(settings: ExportConfig) -> None:
     from scripts.hub.config_files import write_config
     from scripts.hub.fast_tokenizer import write_tokenizer
     from scripts.hub.layout import dtype_named, hub_tensors
-    from scripts.hub.provenance import describe_export, write_provenance
+    from scripts.hub.places import write_places
+    from scripts.hub.provenance import FORMAT, describe_export, write_provenance
     from scripts.hub.weights import write_weights
 
     output = Path(settings.output)
@@ -69,13 +71,15 @@ def export(settings: ExportConfig) -> None:
             f"the model only {config.model.vocab_size}; name the one of the training data: --tokenizer DIR"
         )
     factored = config.model.attention == "shared_diff" and settings.weights == "factored"
-    kept = {
+    kept: dict[str, Any] = {
+        "format": FORMAT,
         "weights": settings.weights if config.model.attention == "shared_diff" else "as trained",
         "dtype": settings.dtype,
         "checkpoint": sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step]),
         "tokenizer": tokenizer.fingerprint,
     }
     if is_same_export(output, kept):
+        write_places(output, kept["checkpoint"], config)
         print(f"{output} already holds this export of step {reader.step}")
         return
     dtype = dtype_named(settings.dtype)
@@ -89,7 +93,8 @@ def export(settings: ExportConfig) -> None:
     try:
         write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
         write_tokenizer(temporary, tokenizer, max_length)
-        write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * SHARD_UNIT, progress=print)
+        with named(f"--run {settings.run}: step {reader.step}"):
+            write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * SHARD_UNIT, progress=print)
         difference = compare_logits(temporary, config.model, reader.read, max_length, parameters * dtype.itemsize)
         print(
             f"logits against the trainer's model: largest difference {difference.largest:.2e}, "
@@ -100,6 +105,7 @@ def export(settings: ExportConfig) -> None:
         write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
         shutil.rmtree(output, ignore_errors=True)
         temporary.rename(output)
+        write_places(output, kept["checkpoint"], config)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
@@ -117,7 +123,7 @@ def find_checkpoint(run: Path, step: int | None) -> Path:
     return folders[max(folders) if step is None else step]
 
 
-def is_same_export(output: Path, kept: dict[str, str]) -> bool:
+def is_same_export(output: Path, kept: Mapping[str, Any]) -> bool:
     """Whether ``output`` holds just this export already.
 
     Raises:

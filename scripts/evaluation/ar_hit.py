@@ -5,6 +5,7 @@ Always: what counts as frequent in training, and where it was counted, stands be
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, ratio
 from scripts.evaluation.subject import Subject
 from scripts.evaluation.texts import HeldOutSamples, open_held_out
+from scripts.hub.places import read_places
 
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
@@ -59,7 +61,7 @@ def _frequent(
 ) -> tuple[FrequentBigrams, str]:
     """Counted in the named training text, else in the run's, else in the held-out text itself."""
     chosen = settings.ar_hit
-    training = chosen.training or (provenance["config"]["data"]["train"][0]["path"] if provenance else None)
+    training = chosen.training or read_places(Path(settings.model), provenance).training
     source, name = held_out.samples, "the held-out text itself"
     if training is not None:
         length = held_out.sequence_length

@@ -6,6 +6,7 @@ tokens the loss is the trainer's own, to rounding; what the trainer measured sta
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import mean
 from scripts.evaluation.subject import Subject
 from scripts.evaluation.texts import HeldOutSamples, open_held_out
+from scripts.hub.places import read_places
 
 SAMPLES_PER_PASS = 64
 
@@ -42,7 +44,7 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     """
     config = provenance["config"] if provenance else None
     trained = provenance["validation"] if provenance else None
-    data = settings.data or (config["data"]["validation"] if config else None)
+    data = settings.data or read_places(Path(settings.model), provenance).validation
     if data is None:
         raise InputError(
             "--data: name held-out data: a folder of token shards, or text as for `python -m data prepare`"
@@ -55,7 +57,8 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     samples = open_held_out(data, subject, length, wanted)
     count = min(wanted, samples.num_samples) if wanted else samples.num_samples
     within_documents = bool(config and config["data"]["document_attention"])
-    comparable = bool(config and trained and samples.same_tokens and data == config["data"]["validation"])
+    held_out_id = (provenance.get("validation_data") or {}).get("id") if provenance else None
+    comparable = bool(trained and samples.same_tokens and samples.dataset_id == held_out_id)
     return Opened(samples, data, count, length, within_documents, trained if comparable else None)
 
 

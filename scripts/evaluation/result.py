@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_atomically, write_json
+from common.urls import values_without_credentials
 from scripts.evaluation.statistics import Estimate
 
 
@@ -52,7 +53,7 @@ def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, Tas
             write_atomically(picture, render(result.draw))
             tasks[name]["picture"] = picture.name
             pictures.append(picture)
-    write_json(path, {"model": dict(model), "tasks": tasks})
+    write_json(path, values_without_credentials({"model": dict(model), "tasks": tasks}))
     return pictures
 
 

@@ -35,6 +35,8 @@ class HeldOutSamples:
     eod_id: int
     same_tokens: bool
     """these are the very tokens that the trainer evaluates"""
+    dataset_id: str | None = None
+    """the digest of the folder of shards that they are read from"""
 
 
 def open_held_out(path: str, subject: Subject, sequence_length: int, most_samples: int) -> HeldOutSamples:
@@ -65,6 +67,7 @@ def open_held_out(path: str, subject: Subject, sequence_length: int, most_sample
         validation.unigram_entropy(),
         validation.eod_id,
         same_tokens=True,
+        dataset_id=validation.source.id,
     )
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, named
 from common.files import read_json
 from model.config import AttentionKind, ModelConfig
 from scripts.hub.layout import hub_name
 from scripts.hub.loading import OWN_TYPE, check_no_adapter, code_files, say_unused
-from scripts.hub.weights import WeightFiles, open_weights
+from scripts.hub.weights import WeightFiles, check_finite, open_weights
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class ForeignModel:
     def read(self, name: str) -> Tensor:
         """The parameter with this logical name, in fp32."""
         value = self.files.read(hub_name(name)).float()
+        with named(str(self.files.folder)):
+            check_finite(value, hub_name(name))
         if self.repeats > 1 and name.endswith(("attention.key.weight", "attention.value.weight")):
             heads = value.unflatten(0, (-1, self.config.head_dim))
             value = heads.repeat_interleave(self.repeats, dim=0).flatten(0, 1)

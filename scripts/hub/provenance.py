@@ -1,33 +1,65 @@
 """What an exported folder tells about where it comes from: export.json for programs, README.md for people.
 
 In: the checkpoint's config, the run's metrics and the data manifests. Out: the two files.
-Always: every number in the card was measured or is a setting; what is not known is left out.
+Always: every number in the card was measured or is a setting; what is not known is left out. Both are made to be
+published: only what is listed here goes in, and nothing of the machine does: no place, address, command, user or host.
 """
 
-import dataclasses
+import contextlib
+import math
+import platform
+import re
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from common.errors import InputError
 from common.files import read_json, write_atomically, write_json
+from common.urls import without_credentials
+from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.config import RunConfig
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 PROVENANCE = "export.json"
-FORMAT = 1
+FORMAT = 2
+"""1 had the run's whole config, with commands and places"""
+
+TOLD = {
+    "model": (
+        *("attention", "num_layers", "hidden_size", "ffn_hidden_size", "num_heads", "head_dim", "rank", "base", "down"),
+        *("num_kv_heads", "vocab_size", "tie_embeddings", "rope_theta", "head_norm", "lambda_init", "norm_eps"),
+    ),
+    "data": ("sequence_length", "document_attention"),
+    "batch": ("global_size",),
+    "optimizer": ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "gradient_clipping"),
+    "schedule": ("kind", "warmup_steps", "decay_steps", "final_ratio"),
+    "train": ("steps", "precision"),
+}
+"""the settings that are told: numbers and words of ours, never a text of the user's"""
+SOFTWARE = ("shared-diff-pretrain", "torch", "transformers", "safetensors", "tokenizers")
+MEASURED = (
+    *("step", "validation_loss", "validation_bits_per_byte", "validation_perplexity", "validation_samples"),
+    *("validation_ar_hit_share", "validation_ar_hit_loss", "validation_others_loss"),
+)
+LONGEST_NAME = 80
 
 
 def describe_export(run: Path, reader: CheckpointReader, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that export.json holds; ``settings`` are the export's own."""
     config, step = reader.config, reader.step
+    tokens = reader.manifest.state.get("trainer", {}).get("tokens", 0)
     return {
         "format": FORMAT,
-        "run": run.name,
+        "run": plain_name(str(run.absolute())),
         "step": step,
-        "tokens": reader.manifest.state.get("trainer", {}).get("tokens", 0),
-        "config": dataclasses.asdict(config),
-        "training_data": [_describe_data(Path(source.path), source.weight) for source in config.data.train],
+        "tokens": tokens if isinstance(tokens, int) else 0,
+        "config": _told_settings(config),
+        "training_data": [_describe_data(source.path, source.weight) for source in config.data.train],
+        "validation_data": _describe_data(config.data.validation) if config.data.validation else None,
         "validation": _last_validation(run, step),
+        "software": _versions(),
         **settings,
     }
 
@@ -41,7 +73,12 @@ def write_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
 def read_provenance(folder: Path) -> dict[str, Any] | None:
     """What export.json of ``folder`` says; None where the folder is not one of ours."""
     path = folder / PROVENANCE
-    return dict(read_json(path, "export description")) if path.exists() else None
+    if not path.exists():
+        return None
+    facts = read_json(path, "export description")
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: not a readable export description: holds {facts!r:.60}")
+    return facts
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -72,7 +109,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "seed": config["seed"],
     }
     data = [
-        f"| {source['path']} | {source['weight']:g} | {_count(source, 'tokens')} | {_count(source, 'documents')} "
+        f"| {source['name']} | {source['weight']:g} | {_count(source, 'tokens')} | {_count(source, 'documents')} "
         f"| {source.get('tokenizer', '')} |"
         for source in facts["training_data"]
     ]
@@ -103,7 +140,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         *_table("Training", training),
         "## Training data",
         "",
-        "| folder | weight | tokens | documents | tokenizer |",
+        "| name | weight | tokens | documents | tokenizer |",
         "|---|---|---|---|---|",
         *data,
         "",
@@ -123,12 +160,16 @@ def _evaluation(facts: Mapping[str, Any]) -> list[str]:
     validation = facts["validation"]
     if validation is not None:
         rows |= {
-            "held-out loss (nats per token)": f"{validation['validation_loss']:.4f}",
-            "held-out bits per byte": f"{validation['validation_bits_per_byte']:.4f}",
-            "held-out perplexity": f"{validation['validation_perplexity']:.2f}",
+            "held-out loss (nats per token)": _number(validation["validation_loss"], 4),
+            "held-out bits per byte": _number(validation["validation_bits_per_byte"], 4),
+            "held-out perplexity": _number(validation["validation_perplexity"], 2),
             "measured at step": validation["step"],
         }
     return _table("Evaluation", rows)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not known" if value is None else f"{value:.{digits}f}"
 
 
 def _table(title: str, rows: Mapping[str, Any]) -> list[str]:
@@ -139,19 +180,58 @@ def _count(source: Mapping[str, Any], key: str) -> str:
     return f"{source[key]:,}" if key in source else ""
 
 
-def _describe_data(folder: Path, weight: float) -> dict[str, Any]:
-    """What a training folder's manifest tells, where the folder is still there."""
-    facts: dict[str, Any] = {"path": str(folder), "weight": weight}
-    if not (folder / "manifest.json").exists():
+def plain_name(place: str) -> str:
+    """The last part of a path or URL as a word that breaks no table, link or line; "unnamed" where there is none."""
+    path = without_credentials(place)
+    path = path.partition("://")[2].partition("/")[2] if "://" in path else path
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    words = re.sub(r"[^\w.+-]+", "_", parts[-1] if parts else "", flags=re.ASCII).strip("_")
+    return words[:LONGEST_NAME] or "unnamed"
+
+
+def _told_settings(config: RunConfig) -> dict[str, Any]:
+    sections = {name: getattr(config, name) for name in TOLD}
+    told = {name: {key: getattr(section, key) for key in TOLD[name]} for name, section in sections.items()}
+    return told | {"seed": config.seed}
+
+
+def _describe_data(place: str, weight: float | None = None) -> dict[str, Any]:
+    """What a folder's manifest tells, where the folder is still there."""
+    facts: dict[str, Any] = {"name": plain_name(place)} | ({} if weight is None else {"weight": weight})
+    manifest = _manifest_of(place)
+    if manifest is None:
         return facts
-    manifest = read_json(folder / "manifest.json", "corpus manifest")
     return facts | {
-        "tokens": manifest["tokens"],
-        "documents": manifest["documents"],
-        "tokenizer": manifest["tokenizer"]["name"],
+        "id": manifest.dataset_id(),
+        "tokens": manifest.tokens,
+        "documents": manifest.documents,
+        "tokenizer": plain_name(manifest.tokenizer.get("name", "")),
     }
 
 
+def _manifest_of(place: str) -> Manifest | None:
+    path = Path(place.removeprefix("file://")) / MANIFEST_FILE
+    try:
+        return parse_manifest(path.read_bytes(), str(path))
+    except (OSError, InputError):  # far away, moved or damaged: its facts are not known
+        return None
+
+
 def _last_validation(run: Path, step: int) -> dict[str, Any] | None:
-    lines = [line for line in read_metrics(run / LOSS_FILE) if "validation_loss" in line and line["step"] <= step]
-    return lines[-1] if lines else None
+    """The numbers of the last evaluation up to ``step``; None where nothing was evaluated."""
+    lines = [line for line in read_metrics(run / LOSS_FILE) if isinstance(line, dict)]
+    known = [line for line in lines if _is_number(line.get("validation_loss")) and _is_number(line.get("step"))]
+    last = next((line for line in reversed(known) if line["step"] <= step), None)
+    return last and {key: last[key] if _is_number(last.get(key)) else None for key in MEASURED}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in SOFTWARE:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # run from its folder, uninstalled
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

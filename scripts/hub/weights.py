@@ -54,7 +54,11 @@ def write_weights(
     shard_bytes: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Writes ``tensors`` in ``dtype``; ``read`` gives a parameter by its logical name."""
+    """Writes ``tensors`` in ``dtype``; ``read`` gives a parameter by its logical name.
+
+    Raises:
+        InputError: a value that is no number, or that ``dtype`` cannot hold.
+    """
     shards = _plan(tensors, dtype, shard_bytes)
     file_of: dict[str, str] = {}
     total = 0
@@ -63,7 +67,9 @@ def write_weights(
         values = {}
         for tensor in shard:
             value = tensor.make([read(source) for source in tensor.sources])
+            check_finite(value, tensor.name)
             values[tensor.name] = value.to(dtype).reshape(tensor.shape).contiguous()
+            check_fits(values[tensor.name], tensor.name)
             total += values[tensor.name].nbytes
             file_of[tensor.name] = name
         save_file(values, folder / name, metadata={"format": "pt"})
@@ -102,6 +108,24 @@ def open_weights(folder: Path) -> WeightFiles:
         if missing:
             raise InputError(f"{folder / file}: lacks {len(missing)} tensors of the index, such as {min(missing)}")
     return WeightFiles(folder, file_of)
+
+
+def check_finite(value: Tensor, name: str) -> None:
+    """Refuses weights that are NaN or infinite, which no model can compute with.
+
+    Raises:
+        InputError: names the tensor and how much of it.
+    """
+    if not bool(value.isfinite().all()):
+        count = int((~value.isfinite()).sum())
+        raise InputError(f"{name}: {count} of {value.numel()} weights are NaN or infinite; take an earlier checkpoint")
+
+
+def check_fits(stored: Tensor, name: str) -> None:
+    """Refuses finite weights that became infinite in the type of ``stored``."""
+    if not bool(stored.isfinite().all()):
+        kind = str(stored.dtype).removeprefix("torch.")
+        raise InputError(f"{name}: has weights beyond the range of {kind}; choose --dtype bfloat16 or float32")
 
 
 def _plan(tensors: Sequence[HubTensor], dtype: torch.dtype, shard_bytes: int) -> list[list[HubTensor]]:

@@ -13,11 +13,13 @@ from common.errors import InputError
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub import check
 from scripts.hub.check import FP32_TOLERANCE, folder_logits
-from scripts.hub.layout import hub_tensors
-from tests.scripts.conftest import KINDS, SHARED
+from scripts.hub.checkpoint_file import write_checkpoint
+from scripts.hub.layout import hub_tensors, parameter_shapes
+from tests.scripts.conftest import KINDS, SHARED, noisy_value
 
 TOKENS = torch.randint(320, (2, 40), generator=torch.Generator().manual_seed(5))
 
@@ -142,3 +144,43 @@ def test_bad_input_is_named(run_of: Callable[[str], Path], tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"rank_00000.bin: damaged: weight of embedding.weight"):
         export(ExportConfig(str(damaged), output))
     assert not Path(output).exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_numbers_are_refused(bad: float, dtype: str, tmp_path: Path, corpus: Path) -> None:
+    config = RunConfig(model=KINDS["shared_diff-layer-layer"])
+    shapes = parameter_shapes(config.model)
+    spoiled = "blocks.1.attention.query_up"  # merged into the matrix of another name
+
+    def read(name: str) -> torch.Tensor:
+        value = noisy_value(name, shapes[name], config.model)
+        if name == spoiled:
+            value.view(-1)[-1] = bad
+        return value
+
+    write_checkpoint(tmp_path / "run" / "checkpoints", config, shapes, read, {})
+    for weights in ("factored", "merged"):
+        settings = ExportConfig(
+            str(tmp_path / "run"),
+            str(tmp_path / "out"),
+            weights=weights,  # type: ignore[arg-type]
+            dtype=dtype,  # type: ignore[arg-type]
+            tokenizer=str(corpus / "train"),
+        )
+        with pytest.raises(InputError, match=r"run: step 0: model.layers.1.self_attn.q_proj.*weights are NaN or inf"):
+            export(settings)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_weights_beyond_the_range_of_half_precision_are_refused(tmp_path: Path, corpus: Path) -> None:
+    config = RunConfig(model=KINDS["standard"])
+    shapes = parameter_shapes(config.model)
+    read = lambda name: torch.full(shapes[name], 1e5 if name == "final_norm.weight" else 0.1)  # noqa: E731
+    write_checkpoint(tmp_path / "run" / "checkpoints", config, shapes, read, {})
+    settings = ExportConfig(
+        str(tmp_path / "run"), str(tmp_path / "out"), dtype="float16", tokenizer=str(corpus / "train")
+    )
+    with pytest.raises(InputError, match=r"model.norm.weight: has weights beyond the range of float16; choose"):
+        export(settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
