@@ -97,7 +97,7 @@ def _variables(job: Job, site: Site) -> list[str]:
         srun += [f"--container-image={site.container.image}"]
         srun += [f"--container-mounts={','.join(site.container.mounts)}"] if site.container.mounts else []
         srun += [f"--container-workdir={job.project}"]
-        helper = [*srun, "--nodes=1", "--ntasks=1"]
+        helper = [*srun, "--nodes=1", "--ntasks=1", "--mem=0"]
     elif site.container is not None:
         binds = [f"--bind={mount}" for mount in site.container.mounts]
         python = [

@@ -13,6 +13,17 @@ from pathlib import Path
 from launch.slurm.script import Job, render
 from launch.slurm.site import Site
 
+IN_CONTAINER = """\
+PATH=${PATH#*:} # an image without Slurm's commands
+while [ "$1" != python ]; do shift; done
+exec "$@"
+"""
+SRUN = """\
+case "$*" in *" -m launch begin"* | *" -m launch conclude"*) {container} ;; esac
+echo srun >>"$RECORD/calls"
+A=$RUN/attempts/$(printf %04d "$PRETRAIN_ATTEMPT")
+{rank}
+"""
 SCONTROL = """\
 case "$1" in
   show) printf 'node1\\nnode2\\n' ;;
@@ -38,7 +49,8 @@ class FakeSlurm:
             "scontrol": SCONTROL,
             "squeue": f"echo {self.state}",
             "sinfo": self.sinfo,
-            "srun": f'echo srun >>"$RECORD/calls"\nA=$RUN/attempts/$(printf %04d "$PRETRAIN_ATTEMPT")\n{self.srun}',
+            "apptainer": IN_CONTAINER,
+            "srun": SRUN.format(container=IN_CONTAINER, rank=self.srun),
         }
         for name, lines in commands.items():
             path = self.folder / "bin" / name

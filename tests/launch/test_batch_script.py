@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.slurm.container import Container
 from launch.slurm.site import Site
 from pretrain.resilience.attempts import read_attempts
 from tests.launch.fake_slurm import FakeSlurm
@@ -136,6 +137,19 @@ def test_an_attempt_whose_node_died_is_closed_by_the_next_with_the_nodes_state(t
     assert "attempt 1 lost after step 0: node node2 is down* (Not responding)" in (
         (again.run / "logs/run.log").read_text()
     )
+
+
+@pytest.mark.parametrize("runtime", ["pyxis", "apptainer"])
+def test_an_image_needs_no_commands_of_slurms(runtime: str, tmp_path: Path) -> None:
+    container = Container("/image", runtime=runtime, mounts=[str(tmp_path)])  # type: ignore[arg-type]
+    lost = 'echo "{\\"step\\": 0}" >"$A/start.json"; kill -9 $PPID; exit 1'
+    states = "echo 'node1 idle none'; echo 'node2 down* Not responding'; echo 'node3 down none'"
+    FakeSlurm(tmp_path, lost, site=Site(container=container)).start().wait()
+    slurm = FakeSlurm(tmp_path, FINISH, sinfo=states, site=Site(container=container))
+    assert slurm.start(restarts=1).wait() == 0, (slurm.run / "logs/run.log").read_text()
+    first, second = read_attempts(slurm.run)
+    assert first.end["reason"] == "node node2 is down* (Not responding)"
+    assert (second.outcome, second.launch["nodes"]) == ("finished", ["node1", "node2"])
 
 
 def test_a_job_that_was_requeued_after_the_run_had_finished_does_nothing(tmp_path: Path) -> None:

@@ -47,3 +47,4 @@ def healed(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.slurm("scancel", "--user=root")
     cluster.slurm("scancel", "--user=nobody")
+    cluster.wait_for(lambda: not cluster.slurm("squeue", "--noheader"), "the queue to be empty", seconds=60)

@@ -47,6 +47,7 @@ def test_a_finished_run_is_not_requeued_and_its_log_tells_of_it(undisturbed: Run
     assert attempt.outcome == "finished"
     for what in ("software", "clocks", "devices", "all-reduce inside nodes", "all-reduce between nodes", "space"):
         assert f"preflight ok      {what}:" in undisturbed.log
+    assert " cores: " in undisturbed.log  # a warning where both CPUs of this machine are one core
     for node in ("node1", "node2"):
         assert (undisturbed.folder / f"logs/node_{node}.log").exists()
     for rank in range(4):
@@ -161,7 +162,8 @@ def test_another_user_than_root_submits(cluster: Cluster, site: Site, undisturbe
         (["--nodes=4"], "--nodes: is 4, but partition main has 3 nodes"),
         (["--model.rnk=3"], "unknown key 'model.rnk'; did you mean 'model.rank'?"),
         (["--batch.global_size=9"], "batch.global_size: must be a multiple of"),
-        (["--site.time_limit=soon"], "Invalid --time specification"),
+        (["--site.time_limit=soon"], "site.time_limit: takes MINUTES, "),
+        (["--site.account=a", "--site.options=[--nodelist=nowhere]"], "sbatch --test-only: "),
     ],
 )
 def test_what_cannot_run_is_one_line_before_anything_is_queued(
