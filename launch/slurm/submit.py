@@ -40,8 +40,7 @@ def main(arguments: list[str]) -> int:
     if not settings.dry_run:
         check_cluster(site, settings.nodes)
         if site.container is not None:
-            needed = [("the project", Path.cwd()), ("run_dir", config.run_folder)]
-            check_container(site.container, needed, Path.home(), Path.cwd())
+            check_container(site.container, Path.cwd(), Path.home(), config.run_folder, paths_inside(config))
     check(config, settings.nodes * site.processes)
     job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
     script = render(job, site)
@@ -64,6 +63,20 @@ def main(arguments: list[str]) -> int:
     print(f"  python -m launch status {config.run_folder}")
     print(f"  scancel {number}                                 ends it for good")
     return 0
+
+
+def paths_inside(config: RunConfig) -> list[tuple[str, Path]]:
+    """Settings and paths on a file system, beside the run folder, that ranks read or write."""
+    mixtures = [config.data.train, *(stage.train or [] for stage in config.data.stages)]
+    paths = [("data.train", source.path) for mixture in mixtures for source in mixture]
+    for setting, path in {
+        "data.validation": config.data.validation,
+        "checkpoint.branch_from": config.checkpoint.branch_from,
+        "checkpoint.remote": config.checkpoint.remote,
+    }.items():
+        paths += [(setting, path)] if path else []
+    plain = [(setting, path.removeprefix("file://")) for setting, path in paths]
+    return [(setting, Path(path)) for setting, path in plain if "://" not in path]
 
 
 def check_site(site: Site, site_file: str | None) -> None:

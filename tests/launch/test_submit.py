@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from common.cli import run_command
+from data.config import DataConfig, SourceConfig, StageConfig
 from launch.__main__ import main
+from launch.slurm.submit import paths_inside
+from pretrain.config import CheckpointConfig, RunConfig
 
 CONFIG = ["--config=configs/debug_cpu.yaml"]
 SITE = ["--site.processes_per_node=1", "--site.cpus_per_task=2"]
@@ -156,29 +159,24 @@ def test_a_job_submitted_within_another_one_is_not_ruled_by_it(slurm: Path, monk
     assert seen >= set(kept)
 
 
-@pytest.mark.parametrize("runtime", ["pyxis", "apptainer"])
-def test_a_container_sees_what_the_run_writes(
-    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
-) -> None:
+def test_a_container_that_does_not_see_the_run_is_refused(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (slurm / "image.sqsh").touch()
-    (slurm / "elsewhere").mkdir()
-    (slurm / "linked").symlink_to(slurm / "elsewhere")
-    monkeypatch.setattr("launch.slurm.container.TEMPORARY", Path("/nowhere"))
-    project = Path.cwd()
+    site = f"--site.container={{image: {slurm}/image.sqsh, mounts: [{Path.cwd()}%s]}}"
+    assert launch(slurm, "--nodes=2", site % "") == 2
+    assert f"site.container.mounts: run_dir {slurm}/run is not seen" in capsys.readouterr().err
+    assert launch(slurm, "--nodes=2", site % f", {slurm}", "--data.validation=/nowhere/validation") == 2
+    assert "site.container.mounts: data.validation /nowhere/validation is not seen" in capsys.readouterr().err
+    assert not (slurm / "sbatch").exists()
+    assert launch(slurm, "--nodes=2", site % f", {slurm}") == 0
 
-    def refused(image: object, *mounts: object, folder: Path = slurm) -> str:
-        site = [f"--site.container={{runtime: {runtime}, image: {image}, mounts: [{', '.join(map(str, mounts))}]}}"]
-        status = launch(folder, "--nodes=2", *site)
-        error = capsys.readouterr().err
-        assert (status, error.count("\n")) in {(0, 0), (2, 1)}
-        return error
 
-    image = slurm / "image.sqsh"
-    assert refused(image, project, slurm) == ""
-    assert "container.image: there is no /no/image" in refused("/no/image", project, slurm)
-    assert "container.mounts: there is no /no/folder on" in refused(image, project, slurm, "/no/folder:/data")
-    assert f"run_dir {slurm}/run is not seen in the container" in refused(image, project)
-    assert f"run_dir {slurm}/run is not seen in the container" in refused(image, project, f"{slurm}:/mnt")
-    linked = slurm / "linked"
-    assert f"run_dir {slurm}/elsewhere/run is not seen" in refused(image, project, linked, folder=linked)
-    assert ("the project" in refused(image, slurm)) == (runtime == "pyxis")
+def test_every_path_of_a_run_is_known_to_the_check_of_mounts() -> None:
+    source = SourceConfig("s3://far/away")
+    stage = StageConfig(from_tokens=10, train=[SourceConfig("/stage")])
+    config = RunConfig(
+        run_dir="/run",
+        data=DataConfig(train=[SourceConfig("here"), source], validation="file:///held/out", stages=[stage]),
+        checkpoint=CheckpointConfig(remote="file:///copies", branch_from="/old/run"),
+    )
+    assert [str(path) for _, path in paths_inside(config)] == ["here", "/stage", "/held/out", "/old/run", "/copies"]
+    assert ("checkpoint.remote", Path("/copies")) in paths_inside(config)
