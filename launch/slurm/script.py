@@ -44,7 +44,8 @@ def render(job: Job, site: Site) -> str:
     parts = [
         f"#!/bin/bash\n# {job.name} on {job.nodes} nodes, rendered by `python -m launch slurm`.",
         "\n".join(f"#SBATCH {option}" for option in _options(job, site)),
-        "\n".join([*site.setup, *_exports(site)]),
+        "\n".join(site.setup),  # a blank line follows: a backslash at its end takes nothing of the script in
+        "\n".join(_exports(site)),
         "\n".join(_variables(job, site)),
         _body(),
     ]

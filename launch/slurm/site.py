@@ -16,6 +16,14 @@ from launch.slurm.options import option_line
 from launch.slurm.time_limit import check_limit
 
 ALWAYS_PASSED = ("HOME", "USER", "PATH", "LANG")
+SET_BY_THE_SCRIPT = (
+    *("RUN", "PROCESSES", "CORES", "TRIES", "SRUN", "PYTHON", "HELPER", "ARGUMENTS", "STEP", "NODES"),
+    *("MASTER_ADDR", "MASTER_PORT", "PRETRAIN_ATTEMPT", "SLURM_EXPORT_ENV"),
+)
+SET_BY_SLURM = re.compile(r"SLURM_(JOB|NNODES|NODE|NTASKS|NPROCS|CPU|MEM_|TRES|RESTART|PROCID|LOCALID)\w*")
+SET_BY_BASH = ("UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO")
+NO_NAMES = ("ALL", "NONE", "NIL")
+"""what sbatch's --export takes for something else"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ class Site:
         for name in [*self.pass_environment, *self.environment]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"site: '{name}' is no name of an environment variable")
+        for name in self.pass_environment:
+            if name.upper() in NO_NAMES:
+                raise InputError(f"site.pass_environment: takes variables by name; sbatch takes '{name}' for a word")
+        for name in self.environment:
+            if name in (*SET_BY_THE_SCRIPT, *SET_BY_BASH) or SET_BY_SLURM.fullmatch(name):
+                raise InputError(f"site.environment: '{name}' is set by the job script, bash or Slurm")
         for option in self.options:
             option_line(option)
 

@@ -1,5 +1,6 @@
 """The rendered batch script: readable, quoted, without secrets, and the same body as the plain one."""
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from common.errors import InputError
 from launch.slurm.container import Container
 from launch.slurm.script import BODY_BEGINS, TEMPLATE, Job, render
-from launch.slurm.site import Site, load_site
+from launch.slurm.site import SET_BY_THE_SCRIPT, Site, load_site
 from launch.slurm.submit import split_site_overrides
 
 JOB = Job(
@@ -111,6 +112,11 @@ def test_a_setup_that_ends_shells_at_failures_does_not_end_the_job(tmp_path: Pat
     assert subprocess.run(["bash"], input=body, text=True, capture_output=True, check=True).stdout == "went on\n"
 
 
+def test_no_variable_of_the_script_can_be_set_by_the_site() -> None:
+    names = re.findall(r"^ *(?:export )?([A-Z_]+)=", TEMPLATE.read_text(), re.MULTILINE)
+    assert set(names) - {"NCCL_SOCKET_IFNAME"} == set(SET_BY_THE_SCRIPT)
+
+
 def test_secrets_are_passed_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "very-secret")
     assert "very-secret" not in render(JOB, Site(pass_environment=["WANDB_API_KEY"]))
@@ -170,6 +176,9 @@ def test_overrides_of_the_site_are_told_from_those_of_the_run(tmp_path: Path) ->
         ("gpus_per_node: many", "gpus_per_node"),
         ("pass_environment: ['A=B']", "'A=B' is no name of an environment variable"),
         ("options: [exclusive]", "not 'exclusive'"),
+        ("pass_environment: [all]", "pass_environment: takes variables by name; sbatch takes 'all' for a word"),
+        ("environment: {RUN: x}", "environment: 'RUN' is set by the job script, bash or Slurm"),
+        ("environment: {SLURM_CPU_BIND: none}", "environment: 'SLURM_CPU_BIND' is set by"),
         ("signal_seconds: 0", "signal_seconds: must be at least 1"),
     ],
 )
