@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError
+from common.typed import shortened
 from data.damage import DamagedFile, damage_named, shown, unreachable
 from data.kinds import ACCEPTED, Kind, kind_of
-from data.plain import REPLACEMENT, decode
+from data.plain import REPLACEMENT, decode, is_noise
 from data.rows import rows_of
 from data.tables import column_of
 from data.unpack import opened, read_whole
@@ -84,7 +85,8 @@ def find_units(
     units += [_unit("text", group) for group in _groups(sorted(set(texts)))]
     units = sorted(set(units), key=lambda unit: (unit.files, unit.part))
     if not units:
-        raise InputError(f"{flag} {' '.join(map(shown, inputs))}: no text files there{_in_words(passed_over)}")
+        why = f"passed over: {counts_in_words(passed_over)}" if passed_over else f"what is read: {ACCEPTED}"
+        raise InputError(f"{flag} {' '.join(map(shown, inputs))}: no text files there; {why}")
     return units
 
 
@@ -143,17 +145,22 @@ def _plain_text(content: bytes, problems: Counter[str]) -> Iterator[str]:
 
 def _documents(values: Iterable[Any], reading: Reading, problems: Counter[str]) -> Iterator[str]:
     for value in values:
-        if isinstance(value, str):
-            yield _clean(value, problems)
-        else:
+        if not isinstance(value, str):
             problems[f"no text in '{reading.text_field}'"] += 1
+        elif (text := _clean(value, problems)) is not None:
+            yield text
 
 
-def _clean(text: str, problems: Counter[str]) -> str:
-    if not text.isascii():
-        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        if REPLACEMENT in text:
-            problems["kept, with bytes that are no UTF-8 (U+FFFD)"] += 1
+def _clean(text: str, problems: Counter[str]) -> str | None:
+    """``text`` as it can be written in UTF-8; None: it is not text."""
+    if text.isascii():
+        return text
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if is_noise(text):
+        problems["rows that are not UTF-8 text"] += 1
+        return None
+    if REPLACEMENT in text:
+        problems["kept, with bytes that are no UTF-8 (U+FFFD)"] += 1
     return text
 
 
@@ -162,14 +169,14 @@ def _files_of(entry: str, walk: Walk, flag: str) -> list[str]:
         return _standard_library()
     if "://" in entry:
         if kind_of(entry) is None:
-            raise InputError(f"{flag} {shown(entry)}: not a kind of file that is read; those are {ACCEPTED}")
+            raise InputError(f"{flag} {shortened(shown(entry))}: not a kind of file that is read; those are {ACCEPTED}")
         return [entry]
     files = walk.files_of(entry)
     if files is not None:
         return files
     if _looks_like_hub(entry):
         return [entry]
-    raise InputError(f"{flag} {entry}: no such file or folder, and not a hub name (OWNER/NAME)")
+    raise InputError(f"{flag} {shortened(entry)}: no such file or folder, and not a hub name (OWNER/NAME)")
 
 
 def _standard_library() -> list[str]:
@@ -182,10 +189,9 @@ def _looks_like_hub(entry: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}", entry) is not None and not Path(entry).parent.exists()
 
 
-def _in_words(passed_over: Counter[str]) -> str:
-    if not passed_over:
-        return f"; what is read: {ACCEPTED}"
-    return "; passed over: " + ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items())[:20])
+def counts_in_words(counts: Counter[str]) -> str:
+    """``counts`` for the middle of a line; of many kinds the first."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())[:20])
 
 
 def _unit(kind: Kind, files: list[str]) -> Unit:

@@ -35,11 +35,16 @@ def other_content(head: bytes) -> str | None:
     return "binary content (NUL bytes)" if b"\0" in head else None
 
 
+def is_noise(text: str) -> bool:
+    """Whether what ``text`` was read from is mostly no UTF-8."""
+    return text.count(REPLACEMENT) > MOST_REPLACED * len(text)
+
+
 def decode(content: bytes) -> str | None:
     """The text of ``content`` with line ends as in Python; None: it is not text."""
     if other_content(content) is not None:
         return None
     text = content.removeprefix(BYTE_ORDER_MARK).decode("utf-8", "replace")
-    if text.count(REPLACEMENT) > MOST_REPLACED * len(text):
+    if is_noise(text):
         return None
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -6,11 +6,13 @@ of workers and the order of the files; killed at any moment, a rerun goes on wit
 nothing that was read vanishes without a count.
 """
 
+import contextlib
 import heapq
 import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +25,7 @@ from common.files import read_json, sha256_of_json, write_json
 from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
 from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
-from data.corpus import OnDamage, Reading, Unit, find_units, read_documents
+from data.corpus import OnDamage, Reading, Unit, counts_in_words, find_units, read_documents
 from data.damage import shown
 from data.manifest import Manifest, write_manifest
 from data.parts import SPLITS, Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
@@ -93,8 +95,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         print(f"{output} is finished already", file=sys.stderr)
         return dict(summary)
     work = output / WORK_FOLDER
-    work.mkdir(parents=True, exist_ok=True)
-    with Workers(config.workers) as workers:
+    with _no_empty_folders(work, output), Workers(config.workers) as workers:
+        work.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer(config, units, work)
         settings = PartSettings(config.text_field, _token_type(tokenizer), config.seed, config.validation)
         parts = _tokenize(workers, units, settings, config.on_damage, tokenizer, work)
@@ -104,7 +106,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
             where = " ".join(map(shown, config.input))
             held_out = sum(part.tokens["validation"] for part in parts)
             what = "all documents fell into validation" if held_out else "no document with text"
-            raise InputError(f"--input {where}: {what}; read: {dict(counts) or 'no documents'}")
+            raise InputError(f"--input {where}: {what}; found: {counts_in_words(counts) or 'no documents'}")
         splits = {split: _assemble(workers, parts, split, tokenizer, settings, config) for split in SPLITS}
     counts["copies of another document"] = sum(values.pop("duplicates") for values in splits.values())
     inputs = [shown(entry) for entry in config.input]
@@ -113,6 +115,17 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     if not config.keep_parts:
         shutil.rmtree(work)
     return summary
+
+
+@contextlib.contextmanager
+def _no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Where nothing was finished, nothing is left behind."""
+    try:
+        yield
+    finally:
+        for folder in folders:
+            with contextlib.suppress(OSError):  # there is something in it, or it is not there
+                folder.rmdir()
 
 
 def print_summary(output: str, summary: dict[str, Any]) -> None:

@@ -127,7 +127,7 @@ def _of_table(
                 raise DamagedFile(f"{shown(file)}: line {rows.line_num}: a quote that is not closed") from None
             problems[f"malformed {kind} row"] += 1
             continue
-        if len(row) > len(header):
+        if len(row) > len(header) or (place < len(row) and "\0" in row[place]):
             problems[f"malformed {kind} row"] += 1
         elif row:
             yield row[place] if place < len(row) else None
@@ -144,5 +144,6 @@ def place_of(text_field: str, columns: list[str], file: str, flag: str) -> int:
         return columns.index(text_field)
     if count:
         raise DamagedFile(f"{shown(file)}: {count} columns named {text_field!r}: which one is meant is not known")
-    there = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+    names = [name if name.isidentifier() else repr(name) for name in columns[:20]]
+    there = ", ".join(names) + (", ..." if len(columns) > 20 else "")
     raise DamagedFile(f"{flag} {text_field}: no such column; there are {there[:300] or 'none'} in {shown(file)}")

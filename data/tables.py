@@ -16,6 +16,7 @@ from data.kinds import Kind
 from data.rows import place_of
 
 BATCH_ROWS = 256
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 STREAM_MARK = b"\xff\xff\xff\xff"
 """how an Arrow stream begins, which is what `datasets` writes; an Arrow file begins with its name"""
 
@@ -41,11 +42,23 @@ def column_of(stream: BinaryIO, kind: Kind, file: str, text_field: str, flag: st
         place = _text_column(reader.schema, file, text_field, flag)
         for batch in reader:
             yield from _values(batch.column(place))
+        _check_end(stream, file)
         return
     opened = pa.ipc.open_file(stream)
     place = _text_column(opened.schema, file, text_field, flag)
     for number in range(opened.num_record_batches):
         yield from _values(opened.get_batch(number).column(place))
+
+
+def _check_end(stream: BinaryIO, file: str) -> None:
+    """A stream that was cut between two batches looks whole but for the mark of its end, which all writers set."""
+    stream.seek(max(0, stream.tell() - len(STREAM_END)))
+    if stream.read(len(STREAM_END)) != STREAM_END:
+        raise DamagedFile(
+            f"{shown(file)}: damaged: the end of its Arrow stream is missing; it was cut, or is still written"
+        )
+    if stream.read(1):
+        raise DamagedFile(f"{shown(file)}: damaged: something stands behind the end of its Arrow stream")
 
 
 def _text_column(schema: pa.Schema, file: str, text_field: str, flag: str) -> int:

@@ -8,7 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from data.kinds import Compression
 
 LARGEST = 1 << 30
 """bytes of one document, or of a JSON array"""
+PACKED_BYTES = 1 << 16
 
 
 @contextmanager
@@ -56,10 +57,55 @@ def _unpacked(packed: Any, compression: Compression) -> Any:
     if compression == "gz":
         return gzip.GzipFile(fileobj=packed)
     if compression == "bz2":
-        return bz2.BZ2File(packed)
+        return _Streams(packed, bz2.BZ2Decompressor)
     if compression == "xz":
-        return lzma.LZMAFile(packed)
+        return _Streams(packed, lzma.LZMADecompressor)
     return pa.CompressedInputStream(packed, "zstd")  # Python's own library has none
+
+
+class _Streams(io.RawIOBase):
+    """One packed stream behind the other, as the parallel packers write them.
+
+    Python's own readers take what does not look like a further stream for the end of the file: of a file whose second
+    stream is spoiled they give the first, and no error.
+    """
+
+    def __init__(self, packed: io.BufferedReader, new: Callable[[], Any]) -> None:
+        self._packed, self._new, self._stream = packed, new, new()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills ``buffer``; 0: all streams ended well.
+
+        Raises:
+            EOFError, OSError, lzma.LZMAError: the file is cut or spoiled.
+        """
+        content = b""
+        while not content:
+            if self._stream.eof:
+                rest = self._behind()
+                if not rest:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                rest = self._packed.read(PACKED_BYTES)
+                if not rest:
+                    raise EOFError("cut: it ends inside its packed data")
+            else:
+                rest = b""
+            content = self._stream.decompress(rest, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _behind(self) -> bytes:
+        """The beginning of what follows a stream that ended; zeros are padding."""
+        rest: bytes = self._stream.unused_data.lstrip(b"\0")
+        while not rest and self._packed.peek(1):
+            rest = self._packed.read(PACKED_BYTES).lstrip(b"\0")
+        return rest
 
 
 def _open(file: str) -> Any:

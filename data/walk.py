@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
 from common.errors import InputError
-from data.kinds import ACCEPTED, kind_of
+from common.typed import shortened
+from data.kinds import ACCEPTED, COMPRESSIONS, kind_of
 from data.manifest import MANIFEST_FILE
 
 STATE_FILE = "state.json"
 SPLITS_FILE = "dataset_dict.json"
 BESIDE_SAVED = "files beside the data in folders of save_to_disk"
 TOKENIZER_FILE = "tokenizer_info.json"
+MOST_SUFFIXES = 40
+"""of files that are passed over; those of more are counted together"""
+LONGEST_SUFFIX = 16
 
 
 class Walk:
@@ -33,6 +37,8 @@ class Walk:
         self._flag = flag
         self._seen: set[str] = set()
         """real paths"""
+        self._suffixes: set[str] = set()
+        """of files that are not read"""
 
     def files_of(self, entry: str) -> list[str] | None:
         """The files behind ``entry``; None: there is nothing of that name.
@@ -42,6 +48,8 @@ class Walk:
         """
         if "\0" in entry:
             raise InputError(f"{self._flag}: a name with a NUL character: {entry!r}")
+        if not entry:
+            raise InputError(f"{self._flag}: an empty name; name a file or a folder")
         path = Path(entry)
         try:
             if path.is_dir():
@@ -51,7 +59,8 @@ class Walk:
                 return self._named_file(path)
             matches = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207
         except OSError as error:
-            raise InputError(f"{self._flag} {error.filename or entry}: {error.strerror or error}") from None
+            name = shortened(str(error.filename or entry))
+            raise InputError(f"{self._flag} {name}: {error.strerror or error}") from None
         if not matches:
             return None
         return [file for match in matches for file in self._match(match)]
@@ -82,7 +91,7 @@ class Walk:
         elif path.is_file():
             yield from self._file(match, os.path.realpath(match))
         else:
-            self._passed_over["links to nothing" if path.is_symlink() else "neither files nor folders"] += 1
+            self._passed_over[_other(match)] += 1
 
     def _entry(self, entry: os.DirEntry[str], place: str) -> Iterator[str]:
         """One entry of the folder whose real path is ``place``; looks no more at the disk than it must."""
@@ -96,15 +105,24 @@ class Walk:
         elif _is_there(entry.is_file):
             yield from self._file(entry.path, real)
         else:
-            self._passed_over["links to nothing" if is_link else "neither files nor folders"] += 1
+            self._passed_over[_other(entry.path)] += 1
 
     def _file(self, path: str, real: str) -> Iterator[str]:
         name = PurePath(path).name
         if kind_of(name) is None:
-            suffix = PurePath(name).suffix.lower() or "no suffix"
-            self._passed_over[f"files of other kinds ({suffix})"] += 1
+            self._pass_over_kind(name)
         elif self._is_new(real):
             yield path
+
+    def _pass_over_kind(self, name: str) -> None:
+        suffixes = PurePath(name.lower()).suffixes
+        packed = bool(suffixes) and suffixes[-1][1:] in COMPRESSIONS
+        suffix = "".join(suffixes[-2:] if packed else suffixes[-1:])
+        if suffix not in self._suffixes and (len(self._suffixes) == MOST_SUFFIXES or len(suffix) > LONGEST_SUFFIX):
+            suffix = "others"  # numbers, dates, hashes
+        else:
+            self._suffixes.add(suffix)
+        self._passed_over[f"files of other kinds ({suffix or 'no suffix'})"] += 1
 
     def _is_new(self, real: str) -> bool:
         if real in self._seen:
@@ -134,6 +152,11 @@ class Walk:
         for entry in found:
             if entry.name != SPLITS_FILE:
                 yield from self._entry(entry, real)
+
+
+def _other(path: str) -> str:
+    """What stands under ``path``, which is neither a file nor a folder."""
+    return "neither files nor folders" if Path(path).exists() else "links to nothing"
 
 
 def _is_there(is_kind: Callable[[], bool]) -> bool:

@@ -67,7 +67,8 @@ def _frequent(
         length = held_out.sequence_length
         needed = -(-chosen.training_tokens // length)
         try:
-            source, name = open_held_out(training, subject, length, needed), training
+            source = open_held_out(training, subject, length, needed, settings.text_field, "--ar_hit.training")
+            name = training
         except InputError:
             if chosen.training is not None:
                 raise

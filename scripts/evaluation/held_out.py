@@ -54,7 +54,7 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     wanted = chosen.samples
     if wanted is None:
         wanted = trained["validation_samples"] if trained else 0
-    samples = open_held_out(data, subject, length, wanted)
+    samples = open_held_out(data, subject, length, wanted, settings.text_field)
     count = min(wanted, samples.num_samples) if wanted else samples.num_samples
     within_documents = bool(config and config["data"]["document_attention"])
     held_out_id = (provenance.get("validation_data") or {}).get("id") if provenance else None

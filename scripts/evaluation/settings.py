@@ -179,6 +179,8 @@ class EvaluateConfig:
     data: str | None = None
     """held-out data: a folder of token shards, or text of any kind that `python -m data prepare` reads (default: the
     training run's validation)"""
+    text_field: str = "text"
+    """column or JSON key that holds the document, where `data` is text in rows"""
     output: str | None = None
     """JSON file for the results; pictures go beside it (default: results are printed only)"""
     seed: int = 1234
@@ -204,4 +206,4 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_range(self, "--", "batch_tokens", low=1, high=MOST_TOKENS)
         check_range(self, "--", "seed", low=0, high=2**32 - 1)
-        check_filled(self, "--", "data", "output")
+        check_filled(self, "--", "data", "text_field", "output")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.output import say
-from data.corpus import Reading, find_units, read_documents
+from data.corpus import Reading, counts_in_words, find_units, read_documents
 from data.manifest import MANIFEST_FILE
 from scripts.evaluation.subject import Subject
 
@@ -39,15 +39,24 @@ class HeldOutSamples:
     """the digest of the folder of shards that they are read from"""
 
 
-def open_held_out(path: str, subject: Subject, sequence_length: int, most_samples: int) -> HeldOutSamples:
+def open_held_out(
+    path: str,
+    subject: Subject,
+    sequence_length: int,
+    most_samples: int,
+    text_field: str = "text",
+    flag: str = "--data",
+) -> HeldOutSamples:
     """Opens held-out data; of text no more is tokenized than ``most_samples`` need (0: all).
+
+    ``text_field`` is the column or JSON key that holds the document, ``flag`` the setting that names ``path``.
 
     Raises:
         InputError: no such data, or too little for one sample.
     """
     place = Path(path)
     if not (place / MANIFEST_FILE).exists():
-        return _encode_text(path, subject, sequence_length, most_samples)
+        return _encode_text(path, subject, sequence_length, most_samples, text_field, flag)
     from data.config import DataConfig
     from data.stream import open_validation
     from data.tokenizer import load_tokenizer
@@ -57,9 +66,9 @@ def open_held_out(path: str, subject: Subject, sequence_length: int, most_sample
     if _fingerprint(Path(subject.name)) != validation.fingerprint:
         tokenizer = load_tokenizer(place)
         documents = _decoded_documents(validation.fetch, validation.num_samples, validation.eod_id, tokenizer.decode)
-        return _encode(documents, path, subject, sequence_length, most_samples)
+        return _encode(documents, f"{flag} {path}", subject, sequence_length, most_samples, Counter())
     if validation.num_samples == 0:
-        raise InputError(f"--data {path}: holds no sample of {sequence_length} tokens")
+        raise InputError(f"{flag} {path}: holds no sample of {sequence_length} tokens")
     return HeldOutSamples(
         validation.fetch,
         validation.num_samples,
@@ -77,14 +86,17 @@ def _fingerprint(folder: Path) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"]) if path.exists() else None
 
 
-def _encode_text(path: str, subject: Subject, sequence_length: int, most_samples: int) -> HeldOutSamples:
+def _encode_text(
+    path: str, subject: Subject, sequence_length: int, most_samples: int, text_field: str, flag: str
+) -> HeldOutSamples:
     """Reads text as `prepare` does, and says what was left out."""
     left_out: Counter[str] = Counter()
-    units = find_units([path], left_out, flag="--data")
-    documents = (text for unit in units for text in read_documents(unit, Reading(), left_out) if text)
-    samples = _encode(documents, path, subject, sequence_length, most_samples)
+    units = find_units([path], left_out, flag=flag)
+    reading = Reading(text_field)
+    documents = (text for unit in units for text in read_documents(unit, reading, left_out) if text)
+    samples = _encode(documents, f"{flag} {path}", subject, sequence_length, most_samples, left_out)
     for reason, count in sorted(left_out.items()):
-        say(f"--data {path}: {count} {reason}")
+        say(f"{flag} {path}: {count} {reason}")
     return samples
 
 
@@ -107,7 +119,12 @@ def _decoded_documents(
 
 
 def _encode(
-    documents: Iterator[str], path: str, subject: Subject, sequence_length: int, most_samples: int
+    documents: Iterator[str],
+    what: str,
+    subject: Subject,
+    sequence_length: int,
+    most_samples: int,
+    left_out: Counter[str],
 ) -> HeldOutSamples:
     end = subject.tokenizer.eos_token_id
     if end is None:
@@ -122,7 +139,8 @@ def _encode(
     tokens = np.array(ids, dtype=np.int64)
     num_samples = (len(tokens) - 1) // sequence_length
     if num_samples < 1:
-        raise InputError(f"--data {path}: {len(tokens)} tokens, too few for one sample of {sequence_length}")
+        why = f"; left out: {counts_in_words(left_out)}" if left_out else ""
+        raise InputError(f"{what}: {len(tokens)} tokens, too few for one sample of {sequence_length}{why}")
 
     def fetch(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.stack([tokens[n * sequence_length : (n + 1) * sequence_length + 1] for n in numbers])

@@ -163,9 +163,13 @@ def test_strange_documents_are_kept_or_counted(tmp_path: Path) -> None:
 
 def test_input_without_text_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text('{"text": ""}\n{"other": 1}\n')
-    with pytest.raises(InputError, match=r"no document with text; read: .*'empty': 1"):
+    with pytest.raises(InputError, match=r"no document with text; found: .*1 empty"):
         prepare(settings([str(tmp_path / "empty.jsonl")], tmp_path / "out"))
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "b.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"b\.parquet: damaged"):
+        prepare(settings([str(tmp_path / "b.parquet")], tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

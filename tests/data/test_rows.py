@@ -143,6 +143,24 @@ def test_rows_without_a_document_are_counted(tmp_path: Path) -> None:
     assert read_all(tmp_path / "d.csv") == ([], {})
 
 
+def test_rows_of_another_encoding_are_counted(tmp_path: Path) -> None:
+    lines = ['{"text": "日本語のテキスト"}'.encode("shift-jis"), '{"text": "naïve"}'.encode("latin-1")]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    kept = "kept, with bytes that are no UTF-8 (U+FFFD)"
+    assert read_all(tmp_path / "a.jsonl") == (["na\ufffdve"], {"rows that are not UTF-8 text": 1, kept: 1})
+    (tmp_path / "b.csv").write_bytes("text\n日本語のテキスト\nhello\n".encode("shift-jis"))
+    assert read_all(tmp_path / "b.csv") == (["hello"], {"rows that are not UTF-8 text": 1})
+    hole = b"text\n" + b"a row\n" * 2000 + b"torn\0\0\0\nend\n"  # as a crash of the machine leaves it
+    (tmp_path / "c.csv").write_bytes(hole)
+    assert read_all(tmp_path / "c.csv") == (["a row"] * 2000 + ["end"], {"malformed csv row": 1})
+
+
+def test_names_of_columns_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n, text\n1, a\n")
+    with pytest.raises(DamagedFile, match="no such column; there are n, ' text' in"):
+        read_all(tmp_path / "a.csv")
+
+
 def test_what_is_too_long_for_one_document_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "LARGEST", 1 << 20)
     monkeypatch.setattr(rows, "LARGEST", 1 << 20)

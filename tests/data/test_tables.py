@@ -76,6 +76,28 @@ def test_flipped_and_lost_bytes_are_named_or_harmless(kind: str, tmp_path: Path)
     assert refused > 30
 
 
+def test_an_arrow_stream_without_its_end_is_cut(tmp_path: Path) -> None:
+    """Between two batches a cut leaves whole batches."""
+    sink = pa.BufferOutputStream()
+    table = pa.table({"text": [f"document {number}" for number in range(90)]})
+    ends = []
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=30):
+            writer.write_batch(batch)
+            ends.append(sink.tell())
+    whole, file = bytes(sink.getvalue()), tmp_path / "a.arrow"
+    for end in (*ends, len(whole) - 1):
+        file.write_bytes(whole[:end])
+        with pytest.raises(DamagedFile, match=r"a\.arrow: damaged"):
+            read_all(file)
+    for tail in (b"x", whole):
+        file.write_bytes(whole + tail)
+        with pytest.raises(DamagedFile, match="behind the end of its Arrow stream"):
+            read_all(file)
+    file.write_bytes(whole)
+    assert len(read_all(file)[0]) == 90
+
+
 def test_a_spoiled_length_does_not_ask_for_all_memory(tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     table = pa.table({"text": ["a document"] * 50})

@@ -48,6 +48,32 @@ def test_everything_that_is_passed_over_is_counted_by_its_reason(tmp_path: Path)
     }
 
 
+def test_suffixes_without_end_are_counted_together(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "read")
+    for name in ("a.tar.gz", "b.warc.gz", "c.zip", f"d.{'f' * 40}"):
+        write(tmp_path / name, PNG)
+    counts = read_all(tmp_path)[1]
+    assert counts == {f"files of other kinds ({kind})": 1 for kind in (".tar.gz", ".warc.gz", ".zip", "others")}
+    for number in range(200):
+        write(tmp_path / f"model.{number}", PNG)
+    counts = read_all(tmp_path)[1]
+    assert len(counts) < 50
+    assert sum(counts.values()) == 204
+
+
+def test_a_link_to_a_device_leads_to_something(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "read")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    assert read_all(tmp_path) == (["read"], {"neither files nor folders": 1})
+
+
+def test_names_that_name_nothing_are_refused(tmp_path: Path) -> None:
+    for name, message in (("", "an empty name"), ("x" * 5000, "File name too long"), (f"{tmp_path}/no", "no such")):
+        with pytest.raises(InputError, match=message) as caught:
+            read_all(name)
+        assert len(str(caught.value)) < 400
+
+
 def test_links_are_followed_and_what_they_lead_to_is_read_once(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere" / "a.txt", "one")
     write(tmp_path / "blobs" / "5f3a", '{"text": "two"}\n')  # a cache keeps files under names without a suffix

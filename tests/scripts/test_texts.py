@@ -66,6 +66,20 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+def test_another_column_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n,content\n1,long enough for one sample\n")
+    found = open_held_out(str(tmp_path / "a.csv"), subject(), 16, 0, "content")
+    assert bytes(found.fetch(np.array([0]))[0].tolist()) == b"long enough for o"
+
+
+def test_too_little_text_says_what_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"n": 1}\n{"text": "short"}\n')
+    with pytest.raises(InputError, match=r"6 tokens, too few for one sample of 16; left out: 1 no text in 'text'"):
+        opened(tmp_path)
+    with pytest.raises(InputError, match=r"--ar_hit.training .*none: no such file"):
+        open_held_out(str(tmp_path / "none"), subject(), 16, 0, flag="--ar_hit.training")
+
+
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 9999)[:60])
     (tmp_path / "b.png").write_bytes(b"\x89PNG")
