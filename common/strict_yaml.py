@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
+from common.typed import shortened
 
 LARGEST_FILE = 1 << 20
 """bytes; a file of settings has some thousand"""
@@ -88,7 +89,9 @@ def load_yaml(text: str, what: str, key: str = "") -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{what}: not readable as YAML: {error.problem or error.context}{where}") from None
+        # Both may quote a name of any length.
+        problem = ", ".join(shortened(part) for part in (error.context, error.problem) if part)
+        raise InputError(f"{what}: not readable as YAML: {problem}{where}") from None
     except RecursionError:
         raise InputError(f"{what}: not readable as YAML: nested deeper than {DEEPEST} levels") from None
     except InputError:
@@ -96,7 +99,7 @@ def load_yaml(text: str, what: str, key: str = "") -> Any:
     except LookupError:  # `!!int` without a number, `!!bool x`
         raise InputError(f"{what}: not readable as YAML: a value does not fit its tag") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what}: not readable as YAML: {str(error)[:200]}") from None
+        raise InputError(f"{what}: not readable as YAML: {shortened(str(error))}") from None
 
 
 def _check(node: yaml.Node, what: str, key: str, above: tuple[yaml.Node, ...]) -> Iterator[None]:
@@ -108,7 +111,7 @@ def _check(node: yaml.Node, what: str, key: str, above: tuple[yaml.Node, ...]) -
     if len(above) > DEEPEST:
         raise InputError(f"{what}: not readable as YAML: nested deeper than {DEEPEST} levels")
     if node.tag not in _PLAIN_TAGS:
-        raise InputError(f"{where}: the tag '{_short(node.tag)}' means nothing here; write a plain value")
+        raise InputError(f"{where}: the tag '{shortened(node.tag)}' means nothing here; write a plain value")
     if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
         if len(node.value) > LONGEST_NUMBER:
             raise InputError(f"{where}: '{key}' has {len(node.value)} digits; no setting is so large")
@@ -129,15 +132,11 @@ def _check_mapping(node: yaml.MappingNode, what: str, key: str, above: tuple[yam
     for name, value in node.value:
         line = name.start_mark.line + 1
         if not isinstance(name, yaml.ScalarNode) or name.tag not in (_STRING, _MERGE):
-            shown = f"'{_short(name.value)}'" if isinstance(name, yaml.ScalarNode) else "a list or a mapping"
+            shown = f"'{shortened(name.value)}'" if isinstance(name, yaml.ScalarNode) else "a list or a mapping"
             raise InputError(f"{what}: line {line}: the key {shown} is no word; put it in quotes if it is meant as one")
         path = f"{key}.{name.value}" if key else str(name.value)
         if name.value in lines:
             lines_of_both = f"lines {lines[name.value]} and {line}" if lines[name.value] != line else f"line {line}"
-            raise InputError(f"{what}: '{_short(path)}' is written twice, in {lines_of_both}; write it once")
+            raise InputError(f"{what}: '{shortened(path)}' is written twice, in {lines_of_both}; write it once")
         lines[name.value] = line
-        yield from _check(value, what, _short(path), (*above, node))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:120]}..."
+        yield from _check(value, what, shortened(path), (*above, node))
