@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> int:
     print(f"job {number}: {config.name} on {settings.nodes} nodes x {site.processes} processes, script {path}")
     print(f"  site: {site_file or 'no file, --site.* only'}")
     print(f"  squeue --job {number}                            is it running?")
-    print(f"  tail -F {config.run_folder / LOG_FILE}")
-    print(f"  python -m launch status {config.run_folder}")
+    print(f"  {shlex.join(['tail', '-F', str(config.run_folder / LOG_FILE)])}")
+    print(f"  {shlex.join(['python', '-m', 'launch', 'status', str(config.run_folder)])}")
     print(f"  scancel {number}                                 ends it for good")
     return 0
 

@@ -3,14 +3,17 @@
 Right is a script in which every value arrives as it was, at srun and at sbatch, or one line.
 """
 
+import shlex
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Literal
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launch.slurm.container import Container
-from launch.slurm.script import BODY_BEGINS, Job, render
+from launch.slurm.script import Job, render
 from launch.slurm.site import Site
 from tests.fuzz.rules import answer, fuzz
 from tests.launch.sbatch_reader import read_directives
@@ -27,46 +30,88 @@ TEXT = st.sampled_from([PRINTABLE] * 9 + [PIECES]).flatmap(
 PLAIN_NAMES = st.sampled_from(["comment", "constraint", "reservation", "mail-user", "gres"])
 
 
-def run_with_fake_srun(script: str, folder: Path) -> list[bytes]:
-    """What srun gets: the script's settings, then its own call of srun."""
-    settings, _, body = script.partition(BODY_BEGINS)
-    call = body[body.index('  "${SRUN[@]}"') : body.index(" &\n")]
-    command = settings + "\nsrun() { printf '%s\\0' \"$@\"; }\n" + call + '\nprintf "%s\\0" "$RUN" "$SETTING"\n'
-    shown = subprocess.run(["bash"], input=command.encode(), capture_output=True, check=True, cwd=folder)
-    assert shown.stderr == b""
-    return shown.stdout.split(b"\0")[:-1]
+RECORD = 'printf "%s\\0" "${0##*/}" "$#" "$@" >>"$SEEN"\n'
+COMMANDS = {
+    "srun": RECORD + 'while [ "${1::1}" = - ]; do shift; done; exec "$@"',
+    "apptainer": RECORD + 'while [ "$1" != python ]; do shift; done; exec "$@"',
+    "python": RECORD
+    + 'case "$3" in begin) echo 1 ;; conclude) echo finished ;; *) printenv -0 SETTING >"$SEEN.s" ;; esac',
+    "scontrol": "echo node1; echo node2",
+    "sinfo": "true",
+    "squeue": "true",
+}
 
 
-@given(name=TEXT, folder=TEXT, argument=TEXT, value=TEXT, mount=TEXT, option=PLAIN_NAMES)
-@example(
-    name="a\\b", folder="it's 100%", argument="\n#SBATCH --nodes=9", value="two words", mount="a", option="comment"
+def run_whole(script: str) -> tuple[list[list[str]], str]:
+    """Runs the job script in bash with Slurm's commands replaced: every command that it called, and $SETTING."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bin").mkdir()
+        (folder / "here").mkdir()
+        for command, lines in COMMANDS.items():
+            path = folder / "bin" / command
+            path.write_text(f"#!/bin/bash\n{lines}\n")
+            path.chmod(0o755)
+        environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "SEEN": f"{folder}/seen", "SLURM_JOB_ID": "7"}
+        environment |= {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+        (folder / "script").write_bytes(script.encode())
+        ended = subprocess.run(
+            ["bash", str(folder / "script")], capture_output=True, cwd=folder / "here", env=environment, check=True
+        )
+        assert ended.stdout + ended.stderr == b""
+        assert not list((folder / "here").iterdir())
+        fields = (folder / "seen").read_bytes().decode().split("\0")[:-1]
+        calls = []
+        while fields:
+            count = int(fields[1])
+            calls.append([fields[0], *fields[2 : 2 + count]])
+            fields = fields[2 + count :]
+        return calls, (folder / "seen.s").read_bytes().decode()[:-1]
+
+
+@given(
+    name=TEXT,
+    folder=TEXT,
+    argument=TEXT,
+    value=TEXT,
+    mount=TEXT,
+    option=PLAIN_NAMES,
+    runtime=st.sampled_from(["pyxis", "apptainer"]),
 )
-@fuzz(quick=300, long=2500)
+@example("a\\b", "it's 100%", "\n#SBATCH --nodes=9", "two words", "a", "comment", "pyxis")
+@example("-n", "../..", "$(touch hacked)", "`touch hacked`", "a b", "comment", "apptainer")
+@fuzz(quick=60, long=2500)
 def test_every_value_arrives_as_it_was_or_is_refused_in_one_line(
-    name: str, folder: str, argument: str, value: str, mount: str, option: str
+    name: str, folder: str, argument: str, value: str, mount: str, option: str, runtime: Literal["pyxis", "apptainer"]
 ) -> None:
-    here = Path("/tmp")
-    run = Path("/runs") / folder
+    run = Path(folder)
 
     def script() -> str:
         site = Site(
             partition=value,
             environment={"SETTING": value},
             options=[f"--{option}={value}"],
-            container=Container(image=f"/images/{mount}", mounts=[f"/{mount}"]),
+            container=Container(image=f"/images/{mount}", mounts=[f"/{mount}"], runtime=runtime),
         )
-        return render(Job(name, 2, run, ["--name", name, argument], here), site)
+        return render(Job(name, 2, run, ["--name", name, argument], Path("/tmp")), site)
 
     text, refused = answer(script)
     if text is None:
         assert refused
         return
-    assert subprocess.run(["bash", "-n"], input=text.encode(), capture_output=True, check=False).returncode == 0
-    srun, [run_seen, setting_seen] = (lambda seen: (seen[:-2], seen[-2:]))(run_with_fake_srun(text, here))
-    assert run_seen == str(run).encode()
-    assert setting_seen == value.encode()
-    assert srun[:2] == [f"--container-image=/images/{mount}".encode(), f"--container-mounts=/{mount}".encode()]
-    assert srun[-3:] == [b"--name", name.encode(), argument.encode()]
+    calls, setting_seen = run_whole(text)
+    assert setting_seen == value
+    inside = (
+        ["srun", f"--container-image=/images/{mount}", f"--container-mounts=/{mount}", "--container-workdir=/tmp"]
+        if runtime == "pyxis"
+        else ["apptainer", "exec", f"--bind=/{mount}", f"/images/{mount}", "python"]
+    )
+    assert [call[: len(inside)] for call in calls if call[0] == inside[0]] == [inside] * 3
+    begin, train, conclude = ([*call[1:]] for call in calls if call[0] == "python")
+    assert begin == ["-m", "launch", "begin", f"--run={run}", "--tries", "3", "--nodes=node1\nnode2"]
+    torchrun = ["-m", "launch", "torchrun", "--processes", "1", f"--run={run}", "--", "launch.rank"]
+    assert train == [*torchrun, "--name", name, argument]
+    assert conclude[:4] == ["-m", "launch", "conclude", f"--run={run}"]
     directives = read_directives(text.encode())
     assert [entry.partition(b"=")[0] for entry in directives] == [
         *(b"--job-name", b"--chdir", b"--nodes", b"--ntasks-per-node", b"--partition", b"--signal", b"--open-mode"),
@@ -77,7 +122,8 @@ def test_every_value_arrives_as_it_was_or_is_refused_in_one_line(
     assert said[b"--partition"] == value.encode()
     assert said[b"--output"].replace(b"%%", b"") == str(run / "logs/run.log").replace("%", "").encode()
     assert said[b"--output"].count(b"%") == 2 * str(run).count("%")
-    assert said[f"--{option}".encode()] in {value.encode(), value.strip().encode(), value[1:-1].encode()}
+    option_seen = said[f"--{option}".encode()].decode()
+    assert option_seen in {value, value.strip()} or shlex.split(value) == [option_seen]
 
 
 @given(

@@ -1,5 +1,6 @@
 """`python -m launch slurm`: submits, says how to follow, and refuses in one line before anything is queued."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_a_job_is_submitted_after_slurm_has_judged_it(slurm: Path, capsys: pytes
     assert out.startswith("job 17: debug_cpu on 2 nodes x 1 processes")
     for hint in ("squeue --job 17", f"tail -F {slurm}/run/logs/run.log", f"python -m launch status {slurm}/run"):
         assert hint in out
+
+
+def test_what_it_says_to_type_is_quoted(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch(slurm / "$(id) it's", "--nodes=2") == 0
+    typed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert ["tail", "-F", f"{slurm}/$(id) it's/run/logs/run.log"] in typed
+    assert ["python", "-m", "launch", "status", f"{slurm}/$(id) it's/run"] in typed
 
 
 def test_a_dry_run_prints_the_script_and_touches_nothing(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
