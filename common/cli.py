@@ -8,10 +8,13 @@ import copy
 import dataclasses
 import re
 import signal
+import sys
+import traceback
 import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import yaml
@@ -21,7 +24,7 @@ from common.errors import InputError
 from common.output import in_words, is_broken_pipe, patient_output, say
 from common.strict_yaml import load_yaml, read_yaml
 from common.typed import alternatives_of, check_section, check_value, section_of, shortened, suggestion
-from common.urls import values_without_credentials
+from common.urls import values_with_references, without_credentials
 
 Config = TypeVar("Config")
 
@@ -39,9 +42,10 @@ def run_command(
     ``quiet`` is for all ranks but one. ``training`` is for what outlives the machine's moods: output that is lost does
     not change its status, and an error of the machine stays an accident, after which the launcher tries again.
     """
+    sys.excepthook = _print_shown  # what ends the program goes through the interpreter, not through here
     debug = "--debug" in arguments
     rest = [argument for argument in arguments if argument != "--debug"]
-    with patient_output(lambda error: training or not is_broken_pipe(error)) as output:
+    with patient_output(lambda error: training or not is_broken_pipe(error), is_data=not training) as output:
         try:
             status = main(rest) or 0
         except InputError as error:
@@ -67,6 +71,11 @@ def run_command(
         if status or training or output.error is None:
             return status
         return 128 + signal.SIGPIPE if is_broken_pipe(output.error) else 2
+
+
+def _print_shown(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python prints it, but that URLs have no passwords."""
+    say(without_credentials("".join(traceback.format_exception(kind, error, trace)).rstrip("\n")))
 
 
 def _refuse(message: str, quiet: bool) -> int:
@@ -123,8 +132,9 @@ def config_parser(config_class: type, program: str, description: str = "") -> Ar
 
 
 def to_yaml(config: Any) -> str:
-    """``config`` as the YAML that ``--config`` reads back to an equal value, but for the passwords of its URLs."""
-    return yaml.safe_dump(values_without_credentials(dataclasses.asdict(config)), sort_keys=False, width=120)
+    """``config`` as the YAML that ``--config`` reads back to an equal value, but that URLs name variables of the
+    environment for what gives access."""
+    return yaml.safe_dump(values_with_references(dataclasses.asdict(config)), sort_keys=False, width=120)
 
 
 def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:

@@ -13,26 +13,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from common.urls import without_credentials
+
 NOWHERE = Path(os.devnull)
 
 
 class PatientStream:
     """Stands for ``stream``: passes everything on, and drops what cannot be written."""
 
-    def __init__(self, stream: TextIO, warns: Callable[[OSError], bool]) -> None:
-        """``warns`` says of which error there is a warning."""
-        self._stream, self._warns = stream, warns
+    def __init__(
+        self, stream: TextIO, warns: Callable[[OSError], bool], change: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """``warns`` says of which error there is a warning; ``change`` is what becomes of a text."""
+        self._stream, self._warns, self._change = stream, warns, change
         self.error: OSError | None = None
         """the first that a write met; None: all was written"""
 
     def write(self, text: str) -> int:
         """Writes ``text`` or loses it; what the stream's encoding lacks is written as escapes."""
+        shown = self._change(text)
         with self._forgiving():
             try:
-                self._stream.write(text)
+                self._stream.write(shown)
             except UnicodeEncodeError:
                 encoding = self._stream.encoding or "ascii"
-                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -67,13 +72,14 @@ class PatientStream:
 
 
 @contextlib.contextmanager
-def patient_output(warns: Callable[[OSError], bool]) -> Iterator[PatientStream]:
+def patient_output(warns: Callable[[OSError], bool], is_data: bool = True) -> Iterator[PatientStream]:
     """Within it, sys.stdout and sys.stderr are patient; gives the former. ``warns`` says which of its errors the user
-    hears of at once."""
+    hears of at once. Messages show no passwords of URLs; the output does not either, unless it ``is_data``."""
     occupy_standard_streams()
     before = sys.stdout, sys.stderr
-    output = PatientStream(sys.stdout or NOWHERE.open("w"), warns)
-    messages = PatientStream(sys.stderr or NOWHERE.open("w"), lambda error: False)
+    change = (lambda text: text) if is_data else without_credentials
+    output = PatientStream(sys.stdout or NOWHERE.open("w"), warns, change)
+    messages = PatientStream(sys.stderr or NOWHERE.open("w"), lambda error: False, without_credentials)
     sys.stdout, sys.stderr = output, messages
     try:
         yield output

@@ -1,14 +1,17 @@
 """The file systems behind URLs: any that fsspec opens.
 
-In: a URL. Out: the file system and the path in it. Always: a web server cannot send the reader to
-another host; errors do not show what gives access.
+In: a URL. Out: the file system and the path in it. Always: variables of the environment that the URL names as ${NAME}
+are filled in here and nowhere else; a web server cannot send the reader to another host; errors do not show what gives
+access.
 """
 
+import os
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from common.errors import InputError
+from common.urls import resolved, without_credentials
 
 WEB = ("http", "https")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -18,12 +21,17 @@ def open_remote(url: str) -> tuple[Any, str]:
     """(file system, path) of ``url``.
 
     Raises:
-        InputError: no such kind of file system, or its library is missing.
+        InputError: no such kind of file system, its library is missing, or a variable is not set.
     """
     import fsspec
 
     try:
-        files, root = fsspec.core.url_to_fs(url, **_options(url))
+        files, root = fsspec.core.url_to_fs(resolved(url, os.environ), **_options(url))
+    except KeyError as missing:
+        raise InputError(
+            f"{without_credentials(url)}: {missing.args[0]} is not set in the environment; it stands for what gives "
+            "access there"
+        ) from None
     except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{url}: cannot be read: {error}") from None
     return files, str(root)

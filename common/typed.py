@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.errors import InputError, nearest
+from common.urls import without_credentials
 
 LARGEST_INTEGER = 2**63 - 1
 """what arrays, files and other programs can hold"""
@@ -82,7 +83,8 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most 120 characters of ``text``, each of which can be printed."""
+    """At most 120 characters of ``text``, each of which can be printed; URLs without what a cut would hide halfway."""
+    text = without_credentials(text)
     printable = text[:120].encode("utf-8", "backslashreplace").decode()
     return printable if len(text) <= 120 else f"{printable}..."
 

@@ -3,6 +3,7 @@
 In: a RunConfig and a Topology. Out: files under runs/NAME, and the sinks of rank 0.
 """
 
+import dataclasses
 import json
 import logging
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from common.cli import to_yaml
 from common.errors import InputError
 from common.files import write_atomically
-from common.urls import values_without_credentials
+from common.urls import references_in_values, values_with_references, values_without_credentials, without_credentials
 from pretrain.config import RunConfig
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
 from pretrain.topology import Topology
@@ -30,7 +31,7 @@ def open_logs(run_folder: Path, topology: Topology) -> None:
         handler = logging.FileHandler(folder / f"rank_{topology.rank}.log")
     except OSError as error:
         raise InputError(f"run_dir: {run_folder} cannot be written: {error}") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Shown("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -44,12 +45,31 @@ def open_logs(run_folder: Path, topology: Topology) -> None:
     if topology.is_main:
         console_handler = logging.StreamHandler(sys.stderr)
         console_handler.setLevel(logging.ERROR)
+        console_handler.setFormatter(_Shown())
         root.addHandler(console_handler)
 
 
+class _Shown(logging.Formatter):
+    """Records, tracebacks of libraries included, without the passwords of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
 def save_config(config: RunConfig) -> None:
-    """Writes the resolved config."""
-    write_atomically(config.run_folder / CONFIG_FILE, to_yaml(config))
+    """Writes the resolved config; says where it names variables of the environment that the user did not name."""
+    path = config.run_folder / CONFIG_FILE
+    text = to_yaml(config)
+    write_atomically(path, text)
+    values = dataclasses.asdict(config)
+    named = references_in_values(values)
+    new = [name for name in references_in_values(values_with_references(values)) if name not in named]
+    if new:
+        print(
+            f"{path}: passwords and queries of URLs are not kept; to start from this file, set {', '.join(new)} in the "
+            "environment",
+            flush=True,
+        )
 
 
 def record_start(config: RunConfig, step: int) -> None:

@@ -4,14 +4,17 @@ In: the dicts of pretrain/metrics.py and of evaluations. Out: one line, object, 
 Always: metrics.jsonl holds at most one line per step and kind; nothing here can stop a run, not even a full disk.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.files import atomic_file, write_atomically
+from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
 
 LOSS_FILE = "metrics.jsonl"
@@ -124,18 +127,19 @@ class WeightsAndBiases:
             import wandb
 
             online = bool(wandb.login(prompt=False))
-            run = wandb.init(
-                project=config.metrics.wandb_project,
-                name=config.name,
-                id=run_id,
-                resume="allow" if online else None,
-                dir=str(config.run_folder),
-                config=dict(settings),
-                mode="online" if online else "offline",
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            with _shown_arguments():
+                run = wandb.init(
+                    project=config.metrics.wandb_project,
+                    name=config.name,
+                    id=run_id,
+                    resume="allow" if online else None,
+                    dir=str(config.run_folder),
+                    config=values_without_credentials(dict(settings)),
+                    mode="online" if online else "offline",
+                    settings=wandb.Settings(silent=True, console="off"),
+                )
         except Exception as error:
-            print(f"Weights & Biases is off: {error}", flush=True)
+            print(f"Weights & Biases is off: {without_credentials(str(error))}", flush=True)
             return None
         return cls(run)
 
@@ -151,8 +155,19 @@ class WeightsAndBiases:
         try:
             call(self._run)
         except Exception as error:
-            print(f"Weights & Biases is off from here: {error}", flush=True)
+            print(f"Weights & Biases is off from here: {without_credentials(str(error))}", flush=True)
             self._run = None
+
+
+@contextlib.contextmanager
+def _shown_arguments() -> Iterator[None]:
+    """Within it the command line, which wandb keeps and publishes, has no passwords of URLs."""
+    arguments = sys.argv
+    sys.argv = values_without_credentials(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

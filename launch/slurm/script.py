@@ -8,6 +8,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import InputError
+from common.urls import references_in, with_references, without_credentials
 from launch.slurm.options import option_line
 from launch.slurm.quote import check_argument, check_line, directive, log_pattern
 from launch.slurm.site import ALWAYS_PASSED, Site
@@ -38,6 +40,8 @@ def render(job: Job, site: Site) -> str:
     Raises:
         InputError: a value that no job script can hold.
     """
+    for argument in job.arguments:
+        check_no_credentials(argument)
     for setting, value in _shell_values(job, site):
         check_argument(value, setting)
     check_line(job.name, "name")  # a comment says it, too
@@ -50,6 +54,21 @@ def render(job: Job, site: Site) -> str:
         _body(),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def check_no_credentials(argument: str) -> None:
+    """Refuses a password or signed query, which everybody who reads the script or the queue would see.
+
+    Raises:
+        InputError: says what to write in its place.
+    """
+    referring = with_references(argument)
+    if referring != argument:
+        names = " and ".join(f"${{{name}}}" for name in references_in(referring))
+        raise InputError(
+            f"the arguments: {without_credentials(argument)}: has a password or a query, which would stand in the job "
+            f"script; write {names} in its place, set that in the environment, and name it in site.pass_environment"
+        )
 
 
 def _options(job: Job, site: Site) -> list[str]:

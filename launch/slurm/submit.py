@@ -5,6 +5,7 @@ Always: a wrong config, partition or number of nodes is one line and status 2 be
 """
 
 import argparse
+import dataclasses
 import os
 import shlex
 import shutil
@@ -17,12 +18,13 @@ from common.errors import InputError, nearest
 from common.files import write_atomically
 from common.flags import FlagParser
 from common.output import say
+from common.urls import references_in_values
 from launch.local import check
 from launch.slurm.container import check_container
 from launch.slurm.environment import outside_of_jobs
 from launch.slurm.script import Job, render
 from launch.slurm.setup import check_setup
-from launch.slurm.site import Site, load_site
+from launch.slurm.site import ALWAYS_PASSED, Site, load_site
 from launch.verdict import LOG_FILE
 from pretrain.config import RunConfig
 
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
         if site.container is not None:
             check_container(site.container, Path.cwd(), Path.home(), config.run_folder, paths_inside(config))
     check(config, settings.nodes * site.processes)
+    check_references(config, site)
     job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
     check_setup(site.setup)
     script = render(job, site)
@@ -93,6 +96,18 @@ def check_site(site: Site, site_file: str | None) -> None:
             if site_file is None
             else f"{site_file}: says nothing of processes; set gpus_per_node or processes_per_node"
         )
+
+
+def check_references(config: RunConfig, site: Site) -> None:
+    """Refuses URLs that name variables which do not get into the job.
+
+    Raises:
+        InputError: names the variables.
+    """
+    passed = {*ALWAYS_PASSED, *site.pass_environment, *site.environment}
+    missing = [name for name in references_in_values(dataclasses.asdict(config)) if name not in passed]
+    if missing:
+        raise InputError(f"site.pass_environment: lacks {', '.join(missing)}, which URLs of the config name")
 
 
 def warn_of_shared_cores(site: Site) -> None:

@@ -1,11 +1,8 @@
 """Web servers that send the reader elsewhere, and URLs with passwords, against a server on loopback."""
 
 import base64
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,68 +13,16 @@ from data.source import open_source
 from data.unpack import opened
 from data.verify import VerifyConfig, verify
 from pretrain.checkpoint.remote import RemoteCheckpoints
+from tests.common.web_server import Redirecting, serving
 from tests.data.helpers import random_tokens, write_dataset
-
-
-class Redirecting(ThreadingHTTPServer):
-    """Serves ``root``/shards; /same/, /elsewhere/ and /port/ lead there, to another name and to another port."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root = root
-        self.asked: list[str] = []
-        self.users: set[str | None] = set()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.targets = {
-            "same": "/shards",
-            "elsewhere": f"http://localhost:{self.server_port}/shards",
-            "port": "http://127.0.0.1:1/shards",
-        }
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Redirecting
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.users.add(self.headers.get("Authorization"))
-        _, folder, name = self.path.partition("?")[0].split("/", 2)
-        if folder in self.server.targets:
-            self.send_response(302)
-            self.send_header("Location", f"{self.server.targets[folder]}/{name}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        path = self.server.root / folder / name
-        content = path.read_bytes() if path.is_file() else b""
-        first, last = 0, len(content)
-        if span := self.headers.get("Range"):
-            begin, end = span.removeprefix("bytes=").split("-")
-            first, last = int(begin), int(end) + 1
-        self.send_response((206 if span else 200) if path.is_file() else 403)
-        self.send_header("Content-Length", str(last - first))
-        self.send_header("Accept-Ranges", "bytes")
-        if span:
-            self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(content)}")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content[first:last])
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redirecting]:
     root = tmp_path_factory.mktemp("web")
     write_dataset(root / "shards", [random_tokens(5000, 1)])
-    with Redirecting(root) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(root) as server:
         yield server
-        server.shutdown()
 
 
 def small_cache(folder: Path) -> CacheConfig:
@@ -142,6 +87,21 @@ def test_passwords_of_a_url_are_used_and_not_shown(
     with pytest.raises(InputError, match=r"checkpoint.remote: nofs://host/x: cannot be read") as refusal:
         RemoteCheckpoints("nofs://me:secret@host/x")
     assert "secret" not in str(refusal.value) + "".join(capfd.readouterr())
+
+
+def test_variables_of_the_environment_give_access(
+    server: Redirecting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.url.replace("://", "://${WHO}:${PASSWORD}@") + "/shards?sig=${SIG}"
+    for name, value in (("WHO", "we"), ("PASSWORD", "b/c@d"), ("SIG", "secret")):
+        with pytest.raises(InputError, match=rf"^{server.url}/shards: {name} is not set in the environment"):
+            open_source(url, small_cache(tmp_path))
+        monkeypatch.setenv(name, value)
+    server.asked.clear()
+    monkeypatch.setenv("PASSWORD", "secret")
+    assert open_source(url, small_cache(tmp_path)).manifest.tokens == 5000
+    assert server.asked == ["/shards/manifest.json?sig=secret"]
+    assert f"Basic {base64.b64encode(b'we:secret').decode()}" in server.users
 
 
 def test_a_signed_query_stays_behind_the_name() -> None:

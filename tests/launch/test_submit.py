@@ -188,3 +188,21 @@ def test_every_path_of_a_run_is_known_to_the_check_of_mounts() -> None:
     )
     assert [str(path) for _, path in paths_inside(config)] == ["here", "/stage", "/held/out", "/old/run", "/copies"]
     assert ("checkpoint.remote", Path("/copies")) in paths_inside(config)
+
+
+def test_a_password_does_not_stand_in_the_script(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = "--checkpoint.remote=https://{}@store.example/x"
+    assert launch(slurm, "--nodes=2", remote.format("me:secret")) == 2
+    error = capsys.readouterr().err
+    assert "--checkpoint.remote=https://store.example/x: has a password or a query" in error and "secret" not in error
+    assert "write ${ACCESS_STORE_EXAMPLE} in its place" in error
+    assert launch(slurm, "--nodes=2", remote.format("${ACCESS}")) == 2
+    assert "site.pass_environment: lacks ACCESS, which URLs of the config name" in capsys.readouterr().err
+    assert not (slurm / "sbatch").exists() and not (slurm / "run").exists()
+    monkeypatch.setenv("ACCESS", "me:secret")
+    assert launch(slurm, "--nodes=2", remote.format("${ACCESS}"), "--site.pass_environment=[ACCESS]") == 0
+    script = (slurm / "run" / "job.sbatch").read_text()
+    assert f"'{remote.format('${ACCESS}')}'" in script and "secret" not in script
+    assert "#SBATCH --export=HOME,USER,PATH,LANG,ACCESS\n" in script

@@ -101,7 +101,7 @@ class Recorder:
         return True
 
     def init(self, **arguments: Any) -> object:
-        self.begun.append(arguments)
+        self.begun.append(arguments | {"arguments": sys.argv})
         return object()
 
 
@@ -118,3 +118,16 @@ def test_two_runs_of_one_name_have_two_pages_and_a_resumed_one_goes_on_in_its_ow
     assert first == resumed != second
     assert {begun["name"] for begun in wandb.begun} == {"same"}
     assert {begun["resume"] for begun in wandb.begun} == {"allow"}
+
+
+def test_weights_and_biases_sees_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    arguments = ["pretrain", "--data.validation=https://me:secret@host/x", "--seed", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    values = {"data": {"train": [{"path": "https://host/x?sig=secret"}]}}
+    open_sinks(RunConfig(run_dir=str(tmp_path)), values, plan_topology(ParallelConfig(), 1), 0, "id")
+    (begun,) = wandb.begun
+    assert begun["config"] == {"data": {"train": [{"path": "https://host/x"}]}}
+    assert begun["arguments"] == ["pretrain", "--data.validation=https://host/x", "--seed", "1"]
+    assert sys.argv is arguments
