@@ -20,10 +20,12 @@ SHELL = "/bin/sh"
 _WORD = r"(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|[^\s'\"])+"
 READ_AGAIN = (
     re.compile(rf"(?:^|\s)(?:-[A-Za-z]{{0,3}}[ce]|--(?:wrap|command|eval|exec))[\s=]+({_WORD})"),
-    re.compile(r"(?:^|[\s;&|(`])(?:eval|ssh|su|xargs|parallel)\s(.*)", re.DOTALL),
+    re.compile(r"(?:^|[\s;&|(`])(?:eval|ssh|su|trap|watch|xargs|parallel)\s(.*)", re.DOTALL),
 )
 """what hands its text, the group, to another interpreter, which would read a value as code"""
-HERE_DOCUMENT = re.compile(r"<<-?\s*['\"\\A-Za-z_]")
+INTO_A_SHELL = re.compile(r"\|\s*(?:[^\s|]*/)?(?:[bdkz]|da|fi)?(?:sh|ash)(?:\s+-[^\s|]*)*\s*(?:$|[;&|)<>`\n])")
+"""likewise, what stands before it"""
+HERE_DOCUMENT = re.compile(r"<<<|<<-?\s*['\"\\A-Za-z_]")
 
 
 def shell_code(template: str) -> str:
@@ -102,6 +104,7 @@ def check_command(template: str, run_folder: Path) -> None:
         said = " ".join(checked.stderr.decode(errors="replace").split()) or "a NUL"
         raise InputError(f"evaluation.command: the shell does not take it ({said}): {shortened(template)}")
     again = [text for pattern in READ_AGAIN for text in pattern.findall(template)]
+    again += [template[: match.start()] for match in INTO_A_SHELL.finditer(template)]
     named = [place for place in ("{run}", "{checkpoint}") if any(place in text for text in again)]
     if named and shlex.quote(name) != name:
         raise InputError(

@@ -26,7 +26,7 @@ class EvaluationJob:
 
     def start(self, checkpoint: Path, step: int) -> None:
         """Starts the command for one checkpoint and returns at once."""
-        values = {"{run}": str(self.run_folder), "{checkpoint}": str(checkpoint), "{step}": str(step)}
+        values = {"{run}": _word(self.run_folder), "{checkpoint}": _word(checkpoint), "{step}": str(step)}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK)}
         log = self.run_folder / "logs" / f"evaluation_{step:08d}.log"
         try:
@@ -43,3 +43,8 @@ class EvaluationJob:
                 )
         except (OSError, InputError) as error:
             print(f"WARNING: evaluation.command of step {step} did not start: {error}", flush=True)
+
+
+def _word(path: Path) -> str:
+    """``path``, which no command takes for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)

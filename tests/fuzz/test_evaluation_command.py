@@ -50,6 +50,17 @@ READ_AGAIN = [
     "python -c 'print(\"{run}\")'",
     "ssh other python evaluate.py {run}",
     "eval echo {run}",
+    "trap 'rm {run}/x' EXIT; true",
+    "echo evaluate {run} | sh",
+    "echo evaluate {run} | /bin/bash -s && true",
+    'printf "evaluate %s" "{run}" | bash',
+]
+NOT_AGAIN = [
+    "tar c {run} | bash evaluate.sh",
+    "ls {run} | tee list.sh",
+    "echo {run} | sort",
+    "fish.sh {run}",
+    "sh {run}/e.sh",
 ]
 
 
@@ -81,6 +92,11 @@ def test_a_name_that_a_second_shell_would_read_as_code_is_refused(template: str)
     for name in ("a b", "x; touch hacked", "$(id)", "it's"):
         with pytest.raises(InputError, match="to a second shell or interpreter"):
             check_command(template, Path("/shared/runs") / name)
+
+
+@pytest.mark.parametrize("template", NOT_AGAIN)
+def test_a_name_that_is_read_as_text_is_taken(template: str) -> None:
+    check_command(template, Path("/shared/runs/a b"))
 
 
 @given(

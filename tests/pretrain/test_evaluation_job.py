@@ -36,6 +36,13 @@ def test_a_folder_whose_name_is_shell_code_is_a_name(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("hacked"))
 
 
+def test_a_folder_whose_name_begins_with_a_dash_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    EvaluationJob("ls {run}; touch {run}/done", Path("-la")).start(Path("-la/checkpoints"), 7)
+    wait_for(tmp_path / "-la/done")
+    assert (tmp_path / "-la/logs/evaluation_00000007.log").read_text() == "logs\n"
+
+
 def test_the_command_is_no_rank_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "3")
@@ -63,6 +70,7 @@ def test_a_command_that_names_no_checkpoint_is_refused() -> None:
     [
         ("echo '{step}", "the shell does not take it"),
         ("sh -c 'echo {run}'", "as code; write $PRETRAIN_RUN there"),
+        ("bash <<< {run}", "has a here-document; write $PRETRAIN_RUN instead"),
         ("cat <<E\n{run}\nE", "has a here-document; write $PRETRAIN_RUN instead"),
     ],
 )
