@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _URL = re.compile(
-    r"""(?P<scheme>\b[a-z][a-z0-9+.-]*://)
+    r"""(?P<scheme>\b(?:[a-z][a-z0-9+.-]*://
+      |(?:https?|s3a?|gc?s|az|abfss?|s?ftps?|ssh|smb|(?:web)?hdfs):/(?=[^/])))  # as a path shows it
     (?P<user>[^\s/?\#"'<>]*@                                             # user:password@
       |[^\s/?\#@:"'<>]*:(?!\d{1,5}(?:[/?\#\s"'<>:,;)\]]|$))\S*@)?  # a password with the signs /, ? or # in it
     (?P<place>[^\s?\#"'<>]*)
@@ -27,7 +28,7 @@ WEB = ("http://", "https://")
 
 def without_credentials(text: str) -> str:
     """``text``, in which every URL has lost its user, password, query and fragment."""
-    return _URL.sub(r"\g<scheme>\g<place>", text) if "://" in text else text
+    return _URL.sub(r"\g<scheme>\g<place>", text) if ":/" in text else text
 
 
 def with_references(text: str) -> str:

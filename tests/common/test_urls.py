@@ -23,6 +23,8 @@ SHOWN = {
     "https://user:secret@host/a/b": "https://host/a/b",
     "https://user:secret@host:8443/a": "https://host:8443/a",
     "https://secret@host": "https://host",
+    str(Path("https://user:secret@host/a?sig=secret")): "https:/host/a",
+    str(Path("s3://key:se/cret@bucket/a")): "s3:/bucket/a",
     "s3://key:se/cr?et#x@bucket/folder": "s3://bucket/folder",
     "s3://key:sec@ret@bucket/folder": "s3://bucket/folder",
     "HTTPS://User:Secret@Host/x": "HTTPS://Host/x",
@@ -47,6 +49,7 @@ KEPT = [
     "http://127.0.0.1:81/shards/manifest.json: no such file",
     "s3://bucket/a b/c",
     "file:///data/x",
+    "/a:/b@c?d, site:/data@x",
     "://",
 ]
 
