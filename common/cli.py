@@ -6,8 +6,10 @@ Always: an unknown key is an error that names the nearest known one; no tracebac
 
 import copy
 import dataclasses
+import os
 import re
 import signal
+import stat
 import sys
 import traceback
 import typing
@@ -41,8 +43,11 @@ def run_command(
     output went away, else what ``main`` returned. ``--debug`` anywhere in the arguments lets the traceback through;
     ``quiet`` is for all ranks but one. ``training`` is for what outlives the machine's moods: output that is lost does
     not change its status, and an error of the machine stays an accident, after which the launcher tries again.
+
+    Whatever the umask was, no file or folder that is made from here on can be written by everyone.
     """
     sys.excepthook = _print_shown  # what ends the program goes through the interpreter, not through here
+    os.umask(os.umask(0) | stat.S_IWOTH)  # what everyone may write to, another user can plant links in
     debug = "--debug" in arguments
     rest = [argument for argument in arguments if argument != "--debug"]
     with patient_output(lambda error: training or not is_broken_pipe(error), is_data=not training) as output:

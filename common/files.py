@@ -1,16 +1,17 @@
 """Files that are whole or absent: written under a temporary name, flushed to the disk, then renamed.
 
 In: text, bytes or JSON and a path. Out: the file. Always: a reader of ``path`` sees the old content or the
-new, never a part, whatever is killed when.
+new, never a part, whatever is killed when; no link that another user may have put there is written through.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from common.errors import InputError
 
@@ -21,9 +22,9 @@ TEMPORARY_SUFFIX = ".partial"
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary neighbour of ``path`` for writing; it takes ``path``'s name when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # a name that nobody can foresee, and that is not there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -56,6 +57,15 @@ def read_json(path: Path, what: str) -> Any:
         raise InputError(f"{path}: no such {what}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a readable {what}: {error}") from None
+
+
+def open_itself(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
+    """Opens the file of this name, never another one to which a link of this name leads.
+
+    Raises:
+        OSError: as ``open`` does; ELOOP for a link.
+    """
+    return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def flush_file(path: Path) -> None:

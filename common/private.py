@@ -1,14 +1,18 @@
 """Folders that other users of the machine can neither plant nor change.
 
 In: a path and the setting that names it. Out: a descriptor of the folder, or an InputError of one line.
-Always: every link on the way belongs to this user or to root; below a folder that everyone may write to, so does every
-folder; a private one is this user's, closed to all others and no link. What lies in a folder is reached by its
-descriptor: nobody can put another folder in its place in between.
+Always: below a folder that everyone may write to, every folder and link on the way belongs to this user or to root;
+a private folder is this user's, closed to all others and no link, and every link on the way to it, wherever, is this
+user's or root's. What lies in a folder is reached by its descriptor: nobody can put another in its place in between.
+
+A folder that only has to be trusted may also be one that a colleague opened to a group of this user's, the primary
+group aside, which often holds everybody; and who "this user" is, the file system says: some give all files to one user.
 """
 
 import contextlib
 import os
 import pwd
+import secrets
 import stat
 from pathlib import Path
 
@@ -62,16 +66,35 @@ def open_inside(parent: int, name: str, path: Path, setting: str) -> int:
     return _checked_private(os.open(name, FOLDER, dir_fd=parent), path, setting)
 
 
-def check_trusted(path: Path, setting: str) -> None:
+def check_trusted(path: Path, setting: str, *, with_content: bool = False) -> None:
     """Refuses ``path``, a folder to write to, where another user could have planted it or a link on the way.
 
     What is not there yet is no fault.
 
+    Args:
+        with_content: the folder's files are written to as well, so nothing of another user may lie in it.
+
     Raises:
-        InputError: names the folder or link, and whose it is.
+        InputError: names the folder, link or file, and whose it is.
     """
     with contextlib.suppress(_NotThere):
-        os.close(_walk(path, setting, make=False, follow_last=True))
+        folder = _walk(path, setting, make=False, follow_last=True)
+        try:
+            if with_content and os.fstat(folder).st_mode & stat.S_IWOTH:
+                _check_content(folder, path, setting)
+        finally:
+            os.close(folder)
+
+
+def _check_content(folder: int, path: Path, setting: str) -> None:
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not _is_trusted(status, folder):
+                raise InputError(
+                    f"{setting}: {path / name} belongs to {owner_name(status.st_uid)}; remove it, and close the folder "
+                    f"to others (chmod o-w)"
+                )
 
 
 class _NotThere(Exception):
@@ -96,18 +119,21 @@ def _walk(path: Path, setting: str, *, make: bool, follow_last: bool) -> int:
                     raise InputError(f"{setting}: {path}: its links lead in a circle")
                 if not ahead and not follow_last:
                     raise InputError(f"{setting}: {where / name} is a link; name the folder itself")
-                _check_owner(status, where / name, setting)
+                if exposed or make:
+                    _check_owner(status, current, where / name, setting, strict=make)
                 ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
                 if target.is_absolute():
                     os.close(current)
                     current, where, exposed = os.open("/", PLACE), Path("/"), False
                 continue
-            os.close(current)
-            current, where = found, where / name
-            if not stat.S_ISDIR(status.st_mode):
-                raise InputError(f"{setting}: {where} is no folder; name another one")
-            if exposed:
-                _check_owner(status, where, setting)
+            parent, current, where = current, found, where / name
+            try:
+                if not stat.S_ISDIR(status.st_mode):
+                    raise InputError(f"{setting}: {where} is no folder; name another one")
+                if exposed:
+                    _check_owner(status, parent, where, setting, strict=make)
+            finally:
+                os.close(parent)
         return os.open(".", FOLDER, dir_fd=current)
     except OSError as error:
         raise InputError(
@@ -129,12 +155,40 @@ def _enter(parent: int, name: str, path: Path, *, make: bool) -> int:
         return os.open(name, PLACE, dir_fd=parent)
 
 
-def _check_owner(status: os.stat_result, path: Path, setting: str) -> None:
-    if status.st_uid not in (0, os.geteuid()):
+def _check_owner(status: os.stat_result, parent: int, path: Path, setting: str, *, strict: bool) -> None:
+    if status.st_uid not in (0, os.geteuid()) and (strict or not _is_trusted(status, parent)):
         raise InputError(
             f"{setting}: {path} belongs to {owner_name(status.st_uid)}, who may have put it there for you to write "
             "through; name a folder of your own"
         )
+
+
+def _is_trusted(status: os.stat_result, parent: int) -> bool:
+    """Whether what lies in the folder ``parent`` belongs to this user or root, or is for a group of this user's."""
+    if status.st_uid in (0, os.geteuid()):
+        return True
+    is_for_group = bool(status.st_mode & stat.S_IWGRP) and not status.st_mode & stat.S_IWOTH
+    if is_for_group and status.st_gid in os.getgroups() and status.st_gid != os.getegid():
+        return True
+    return status.st_uid == _own_number(parent)
+
+
+def _own_number(folder: int) -> int:
+    """The user to whom the file system gives a file that this user makes in ``folder``.
+
+    Root is somebody else on a server that squashes root, and where a mount names one user everybody is that user.
+    """
+    name = f".{secrets.token_hex(8)}"
+    try:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError:
+        return os.geteuid()
+    try:
+        return os.fstat(file).st_uid
+    finally:
+        os.close(file)
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
 
 
 def _checked_private(descriptor: int, path: Path, setting: str) -> int:

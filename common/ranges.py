@@ -6,6 +6,7 @@ Always: the message names the setting, its value and the bound that it misses; N
 
 import operator
 import os
+import unicodedata
 from typing import Any
 
 from common.errors import InputError
@@ -65,6 +66,27 @@ def _check_value(
         ]
         if missed:
             raise InputError(f"{name}: must be {' and '.join(missed)}, is {item}")
+
+
+def check_place(section: Any, where: str, *names: str) -> None:
+    """Raises InputError if one of these paths, which are written to, has a line break or another control character.
+
+    It would break the lines of messages, records and scripts in which the path stands.
+    """
+    for name in names:
+        for letter in getattr(section, name) or "":
+            if unicodedata.category(letter) in ("Cc", "Zl", "Zp"):
+                raise InputError(
+                    f"{where}{name}: has the character {letter!r}; name a place without control characters"
+                )
+
+
+def check_name(section: Any, where: str, name: str) -> None:
+    """Raises InputError unless all characters of this name can be seen when it is printed."""
+    text: str = getattr(section, name)
+    unseen = next((letter for letter in text if not letter.isprintable()), None)
+    if unseen is not None:
+        raise InputError(f"{where}{name}: has the character {unseen!r}; use letters, digits, blanks and -._")
 
 
 def check_filled(section: Any, where: str, *names: str) -> None:

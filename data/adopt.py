@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.files import write_atomically
-from common.ranges import MOST_WORKERS, check_filled, check_range
+from common.private import check_trusted
+from common.ranges import MOST_WORKERS, check_filled, check_place, check_range
 from data.assemble import entropy
 from data.manifest import (
     MANIFEST_FILE,
@@ -54,6 +55,7 @@ class AdoptConfig:
     def __post_init__(self) -> None:
         check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
         check_filled(self, "--", "output", "tokenizer", "eod_token")
+        check_place(self, "--", "output")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def adopt(config: AdoptConfig) -> Manifest:
     if not config.input:
         raise InputError("--input: names no file")
     output = Path(config.output)
+    check_trusted(output, "--output")
     if (output / MANIFEST_FILE).exists():
         raise InputError(f"--output {output}: holds token shards already; choose another folder")
     tokenizer = named_tokenizer(config.tokenizer, config.eod_token)

@@ -22,7 +22,8 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import read_json, sha256_of_json, write_json
-from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
+from common.private import check_trusted
+from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
 from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
 from data.corpus import OnDamage, Reading, Unit, counts_in_words, find_units, read_documents
@@ -75,6 +76,7 @@ class PrepareConfig:
         check_range(self, "--", "vocab_size", low=1, high=2**24)
         check_range(self, "--", "seed", low=0, high=LARGEST_SEED)
         check_filled(self, "--", "output", "tokenizer", "eod_token", "text_field")
+        check_place(self, "--", "output")
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         InputError: no text, an unknown tokenizer, or an output folder that holds something else.
     """
     output = Path(config.output)
+    check_trusted(output, "--output")
     passed_over: Counter[str] = Counter()
     units = find_units(config.input, passed_over, output)
     request = _request(config, units)

@@ -55,9 +55,11 @@ def main(arguments: list[str]) -> int:
 def check(config: RunConfig, processes: int) -> None:
     """Refuses what the training would refuse, before there are processes."""
     from pretrain.checks import check_run
+    from pretrain.runfolder import check_own_folder
     from pretrain.topology import plan_topology
 
     check_run(config, plan_topology(config.parallel, processes))
+    check_own_folder(config)
 
 
 def check_files(config: RunConfig) -> None:

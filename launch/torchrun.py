@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import open_itself
 from common.flags import FlagParser
 from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
@@ -127,7 +128,13 @@ def copied_output(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     originals = os.dup(1), os.dup(2)
-    copier = subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE, start_new_session=True)
+    with open_itself(path, "ab") as log:
+        copier = subprocess.Popen(
+            ["tee", "-a", f"/proc/self/fd/{log.fileno()}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=[log.fileno()],
+        )
     assert copier.stdin is not None
     for stream in (1, 2):
         os.dup2(copier.stdin.fileno(), stream)

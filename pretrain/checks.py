@@ -15,6 +15,7 @@ from pretrain.topology import Topology
 
 def check_run(config: RunConfig, topology: Topology) -> None:
     """Raises InputError for a combination that cannot work."""
+    check_run_name(config)
     check_split(
         config.model,
         tensor_size=topology.tensor_size,
@@ -29,6 +30,18 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     deepspeed_config(config, topology)
     if config.evaluation.command is not None:
         check_command(config.evaluation.command, config.run_folder)
+
+
+def check_run_name(config: RunConfig) -> None:
+    """Refuses a name that leads to another folder than one below runs/, or that commands take for a flag.
+
+    Not where a config is built: runs of earlier versions, which had such names, can still be read.
+    """
+    name = config.name
+    if config.run_dir is None and ("/" in name or name in (".", "..")):
+        raise InputError(f"name: {name!r} is a path; give the run a plain name, and its folder with run_dir")
+    if name.startswith("-"):
+        raise InputError(f"name: {name!r} begins like a flag; begin with a letter or a digit")
 
 
 def _check_stage_sequences(config: RunConfig, topology: Topology) -> None:

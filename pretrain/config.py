@@ -16,6 +16,8 @@ from common.ranges import (
     MOST_STEPS,
     MOST_TOKENS,
     check_filled,
+    check_name,
+    check_place,
     check_range,
 )
 from data.batch import BatchSchedule
@@ -151,6 +153,7 @@ class CheckpointConfig:
         check_range(self, "checkpoint.", "every", "keep", "keep_every", low=0, high=MOST_STEPS)
         check_range(self, "checkpoint.", "keep_tokens", low=0, high=MOST_TOKENS)
         check_filled(self, "checkpoint.", "staging", "remote", "branch_from")
+        check_place(self, "checkpoint.", "staging", "remote")
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ class MetricsConfig:
     def __post_init__(self) -> None:
         check_range(self, "metrics.", "every", low=0, high=MOST_STEPS)
         check_filled(self, "metrics.", "wandb_project")
+        check_name(self, "metrics.", "wandb_project")
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_range(self, "", "seed", low=0, high=LARGEST_SEED)
         check_filled(self, "", "name", "run_dir")
+        check_name(self, "", "name")
+        check_place(self, "", "run_dir")
 
     @property
     def run_folder(self) -> Path:

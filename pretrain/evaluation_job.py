@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import open_itself
 from pretrain.evaluation_command import SHELL, VARIABLES, check_command, shell_code
 
 OF_A_RANK = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
@@ -32,7 +33,7 @@ class EvaluationJob:
         try:
             check_command(self.command, self.run_folder)
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
+            with open_itself(log, "ab") as output:
                 subprocess.Popen(
                     [SHELL, "-c", shell_code(self.command)],
                     stdin=subprocess.DEVNULL,

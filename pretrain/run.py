@@ -31,7 +31,7 @@ from pretrain.restore import restore
 from pretrain.run_data import open_data
 from pretrain.run_id import share_run_id
 from pretrain.run_lock import RunLock
-from pretrain.runfolder import announce, open_logs, open_sinks, record_start, save_config
+from pretrain.runfolder import announce, check_own_folder, open_logs, open_sinks, record_start, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
 from pretrain.trainer import Trainer
 
@@ -50,6 +50,7 @@ def pretrain(config: RunConfig, stop: StopSignal | None = None, check_nodes: Nod
         How it ended: finished, stopped, rolled back or gave up.
     """
     topology = topology_from_environment(config.parallel)
+    check_own_folder(config)
     attempt = current_attempt(config.run_folder)
     with RunLock(config.run_folder, is_main=topology.is_main) as lock:
         lock.take(make=False)  # before anything of a run that is there is written, its record of this start included

@@ -14,7 +14,8 @@ from typing import Any
 
 from common.cli import to_yaml
 from common.errors import InputError
-from common.files import write_atomically
+from common.files import open_itself, write_atomically
+from common.private import check_trusted
 from common.urls import references_in_values, values_with_references, values_without_credentials, without_credentials
 from pretrain.config import RunConfig
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
@@ -23,14 +24,25 @@ from pretrain.topology import Topology
 CONFIG_FILE = "config.yaml"
 
 
+def check_own_folder(config: RunConfig) -> None:
+    """Refuses a run folder in which another user could have planted something that this start would write through.
+
+    Raises:
+        InputError: names it, and whose it is.
+    """
+    for part in ("", "logs", "attempts", "checkpoints", "starts", "wandb"):
+        check_trusted(config.run_folder / part, "run_dir", with_content=True)
+
+
 def open_logs(run_folder: Path, topology: Topology) -> None:
     """Sends every library's log records to logs/rank_R.log; warnings and errors of rank 0 go to the console, too."""
     folder = run_folder / "logs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / f"rank_{topology.rank}.log")
+        log = open_itself(folder / f"rank_{topology.rank}.log", "a")
     except OSError as error:
         raise InputError(f"run_dir: {run_folder} cannot be written: {error}") from None
+    handler = logging.StreamHandler(log)
     handler.setFormatter(_Shown("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     root = logging.getLogger()

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.files import atomic_file, write_atomically
+from common.files import atomic_file, open_itself, write_atomically
 from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
 
@@ -69,7 +69,7 @@ class MetricsFile:
         """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
         kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("ab", buffering=0)
+        self._file = open_itself(path, "ab", buffering=0)
         self._waiting = b""
 
     def write(self, metrics: Mapping[str, Any]) -> None:

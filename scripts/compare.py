@@ -15,6 +15,7 @@ from common.cli import run_command
 from common.errors import InputError
 from common.files import atomic_file
 from common.flags import FlagParser
+from common.private import check_trusted
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 
@@ -83,6 +84,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.tolerance >= 0:
         raise InputError(f"--tolerance: must be 0 or more, is {options.tolerance}")
+    check_trusted(options.output.absolute().parent, "--output")
     comparisons = compare(options.runs[0], options.runs[1], options.tolerance)
     print("\n".join(line for comparison in comparisons for line in comparison.describe()))
     draw(comparisons, options.output)

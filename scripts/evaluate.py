@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from common.cli import parse_config, run_command
+from common.private import check_trusted
 from scripts.evaluation.result import TaskResult, save_results
 from scripts.evaluation.settings import EvaluateConfig
 
@@ -23,6 +24,8 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
     from scripts.evaluation.tasks import find_task
     from scripts.hub.provenance import read_provenance
 
+    if settings.output:
+        check_trusted(Path(settings.output).absolute().parent, "--output")
     names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
     runs = {name: find_task(name, settings) for name in names}
     subject = load_subject(

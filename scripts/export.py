@@ -15,7 +15,8 @@ from typing import Any, Literal
 from common.cli import parse_config, run_command
 from common.errors import InputError, named
 from common.files import TEMPORARY_SUFFIX, sha256_of_json
-from common.ranges import MOST_STEPS, check_filled, check_range
+from common.private import check_trusted
+from common.ranges import MOST_STEPS, check_filled, check_place, check_range
 
 SHARD_UNIT = 10**6
 
@@ -43,6 +44,7 @@ class ExportConfig:
         check_range(self, "--", "shard_megabytes", low=1, high=10**9)
         check_range(self, "--", "step", low=0, high=MOST_STEPS)
         check_filled(self, "--", "run", "output", "tokenizer")
+        check_place(self, "--", "output")
 
 
 def export(settings: ExportConfig) -> None:
@@ -62,6 +64,7 @@ def export(settings: ExportConfig) -> None:
     from scripts.hub.weights import write_weights
 
     output = Path(settings.output)
+    check_trusted(output, "--output")
     reader = CheckpointReader(find_checkpoint(Path(settings.run), settings.step))
     config = reader.config
     tokenizer = load_tokenizer(Path(settings.tokenizer or config.data.train[0].path))

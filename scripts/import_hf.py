@@ -13,7 +13,8 @@ from pathlib import Path
 from common.cli import parse_config, run_command, to_yaml
 from common.errors import InputError
 from common.files import write_atomically
-from common.ranges import check_filled
+from common.private import check_trusted
+from common.ranges import check_filled, check_place
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         check_filled(self, "--", "model", "output")
+        check_place(self, "--", "output")
 
 
 def import_folder(settings: ImportConfig) -> Path:
@@ -47,6 +49,7 @@ def import_folder(settings: ImportConfig) -> Path:
     from scripts.hub.layout import parameter_shapes
 
     output, folder = Path(settings.output), Path(settings.model)
+    check_trusted(output, "--output")
     if output.exists():
         raise InputError(f"--output {output}: is there already; choose another run folder")
     foreign = open_foreign(folder)

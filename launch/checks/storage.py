@@ -3,15 +3,16 @@
 In: a RunConfig and the ranks. Out: Findings; each problem names the node.
 """
 
-import os
 import shutil
 import time
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch.distributed as dist
 
 from common.errors import InputError
+from common.files import open_itself
 from data.stream import open_stream
 from launch.checks.finding import Finding, Level
 from launch.checks.ranks import Ranks
@@ -52,13 +53,11 @@ def check_space(config: RunConfig) -> Finding:
 
 def writing_problem(folder: Path) -> str | None:
     """Why this process cannot write into ``folder``, or into the nearest folder above it that exists; or None."""
-    probe = _existing(folder) / f".probe_{os.getpid()}"
     try:
-        probe.write_text("")
-        probe.unlink()
+        with NamedTemporaryFile(dir=_existing(folder), prefix=".probe_"):
+            return None
     except OSError as error:
         return f"{folder} cannot be written: {error.strerror}"
-    return None
 
 
 def data_problem(config: RunConfig) -> str | None:
@@ -80,7 +79,7 @@ def _sharing_problem(folder: Path, ranks: Ranks) -> str | None:
     if ranks.speaks_for_node:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            mine.write_text("")
+            open_itself(mine, "w").close()
         except OSError as error:
             problem = f"{folder} cannot be written: {error.strerror}"
     _barrier(ranks)

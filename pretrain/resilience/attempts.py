@@ -94,7 +94,7 @@ class Attempt:
         """Rank 0 has finished ``step`` steps; costs one small write."""
         if self._progress is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._progress = os.open(self.folder / "progress", os.O_WRONLY | os.O_CREAT, 0o644)
+            self._progress = os.open(self.folder / "progress", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         os.pwrite(self._progress, f"{step:>15}\n".encode(), 0)
 
     def end(self, outcome: Outcome, reason: str, step: int | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from common.files import write_atomically
+from common.files import open_itself, write_atomically
 from data.stream import TokenStream
 from pretrain.config import RunConfig
 from pretrain.engine import Engine, StepResult
@@ -164,7 +164,7 @@ class Supervisor:
             "grad_norm": _json_number(result.grad_norm),
             "samples": samples_of(self._stream, [step], self._config.batch.schedule),
         }
-        with self._skipped_file.open("a") as file:
+        with open_itself(self._skipped_file, "a") as file:
             file.write(json.dumps(line) + "\n")
         print(f"step {step + 1} skipped: {reason}", flush=True)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common.files import write_json
+from common.files import open_itself, write_json
 from pretrain.resilience.attempts import HUNG_STATUS
 from pretrain.resilience.hang import hang_report
 
@@ -46,7 +46,7 @@ class Watchdog:
         self._stopped = threading.Event()
         if seconds > 0:
             folder.mkdir(parents=True, exist_ok=True)
-            self._stacks = (folder / f"rank_{rank:05d}.stacks").open("w")
+            self._stacks = open_itself(folder / f"rank_{rank:05d}.stacks", "w")
             self._arm_backstop()
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import InputError
-from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, MOST_TOKENS, check_filled, check_range
+from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, MOST_TOKENS, check_filled, check_place, check_range
 from data.ar_hits import FREQUENT_SHARE
 
 
@@ -207,3 +207,4 @@ class EvaluateConfig:
         check_range(self, "--", "batch_tokens", low=1, high=MOST_TOKENS)
         check_range(self, "--", "seed", low=0, high=2**32 - 1)
         check_filled(self, "--", "data", "text_field", "output")
+        check_place(self, "--", "output")

@@ -1,5 +1,7 @@
 """The command line: dataclasses become flags, and every mistake is one line that names what would be right."""
 
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,3 +128,15 @@ def test_bad_input_ends_with_status_2_and_one_line(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
     with pytest.raises(InputError):
         run_command(main, ["--debug"])
+
+
+def test_nothing_that_is_made_can_be_written_by_everyone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        run_command(lambda arguments: (tmp_path / "made").mkdir(), [])
+        assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o775
+        os.umask(0o077)
+        run_command(lambda arguments: (tmp_path / "closed").mkdir(), [])
+        assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o700
+    finally:
+        os.umask(before)

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.files import TEMPORARY_SUFFIX, atomic_file, read_json, sha256_of_json, write_atomically, write_json
+from common.files import (
+    TEMPORARY_SUFFIX,
+    atomic_file,
+    open_itself,
+    read_json,
+    sha256_of_json,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_leftover(tmp_path: Path) -> None:
@@ -31,3 +39,27 @@ def test_missing_and_torn_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "torn").write_text('{"a": ')
     with pytest.raises(InputError, match="torn: not a readable manifest"):
         read_json(tmp_path / "torn", "manifest")
+
+
+def test_no_link_is_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "f"
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="Too many levels"), open_itself(path, "a"):
+        pass
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    monkeypatch.setattr("secrets.token_hex", lambda size: "foreseen")
+    (tmp_path / f"g.foreseen{TEMPORARY_SUFFIX}").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "g", "new")
+    assert victim.read_text() == "precious"
+
+
+def test_the_temporary_name_cannot_be_foreseen(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(20):
+        with atomic_file(tmp_path / "f"):
+            seen |= {path.name for path in tmp_path.glob(f"*{TEMPORARY_SUFFIX}")}
+    assert len(seen) == 20

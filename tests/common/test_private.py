@@ -141,3 +141,56 @@ def test_a_place_to_write_is_refused_only_where_a_stranger_could_have_planted_it
     check_trusted(place / "not there yet", "run_dir")
     with pytest.raises(InputError, match=r"^run_dir: .*/cache belongs to"):
         check_trusted(place / "cache/runs/a", "run_dir")
+
+
+def test_a_colleagues_folder_is_a_place_for_the_group_that_it_was_opened_to(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_stranger(lambda: plant_folder_above(place))
+    team, everybody = 4242, 4243
+    monkeypatch.setattr(os, "getgroups", lambda: [team, everybody])
+    monkeypatch.setattr(os, "getegid", lambda: everybody)
+    for group, mode, accepted in (
+        (team, 0o2775, True),
+        (team, 0o755, False),
+        (team, 0o777, False),
+        (everybody, 0o775, False),
+        (7, 0o775, False),
+    ):
+        os.chown(place / "cache", -1, group)
+        (place / "cache").chmod(mode)
+        if accepted:
+            check_trusted(place / "cache/runs/a", "run_dir")
+        else:
+            with pytest.raises(InputError, match="cache belongs to"):
+                check_trusted(place / "cache/runs/a", "run_dir")
+        with pytest.raises(InputError, match="cache belongs to"):
+            opened(place / "cache/mine")
+
+
+def test_who_this_user_is_the_file_system_says(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that squashes root, a mount that names one user: what this process makes is another number's."""
+    as_stranger(lambda: plant_folder_above(place))
+    fstat = os.fstat
+
+    def squashed(file: int) -> os.stat_result:
+        status = fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            return status
+        return os.stat_result((*status[:4], STRANGER, *status[5:]))
+
+    monkeypatch.setattr(os, "fstat", squashed)
+    check_trusted(place / "cache/runs/a", "run_dir")
+    assert [entry.name for entry in place.iterdir()] == ["cache"]
+    with pytest.raises(InputError, match="cache belongs to"):
+        opened(place / "cache/mine")
+
+
+def test_a_folder_that_everyone_may_write_to_holds_nothing_of_a_stranger(place: Path) -> None:
+    check_trusted(place, "run_dir", with_content=True)
+    (place / "metrics.jsonl").write_text("")
+    check_trusted(place, "run_dir", with_content=True)
+    as_stranger(lambda: (place / "loss.png").symlink_to("/etc/passwd"))
+    check_trusted(place, "run_dir")
+    with pytest.raises(InputError, match=r"^run_dir: .*/loss.png belongs to .*chmod o-w"):
+        check_trusted(place, "run_dir", with_content=True)
