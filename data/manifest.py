@@ -27,6 +27,8 @@ from common.typed import check_section, shortened, shown
 from data.tokenizer import LARGEST_VOCABULARY
 
 MANIFEST_FILE = "manifest.json"
+SPLITS = ("train", "validation")
+"""the folders of token shards that a preparation writes"""
 FORMAT_VERSION = 1
 PAGE_BYTES = 1 << 16
 LARGEST_PAGE = 1 << 30

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from common.files import atomic_file, read_json, sha256_of_json, write_json
 from data.corpus import SKIPPED, OnDamage, Reading, Unit, read_documents
+from data.manifest import SPLITS
 from data.permute import make_key, mix
 from data.tokenizer import Tokenizer
 from data.workers import Report
 
 RUN_TOKENS = 1 << 26
-SPLITS = ("train", "validation")
 INDEX_RECORD = np.dtype(
     [("order", "<u8"), ("high", "<u8"), ("low", "<u8"), ("start", "<u8"), ("tokens", "<u4"), ("bytes", "<u4")]
 )

@@ -28,8 +28,8 @@ from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
 from data.corpus import OnDamage, Reading, Unit, counts_in_words, find_units, read_documents
 from data.damage import shown
-from data.manifest import Manifest, write_manifest
-from data.parts import SPLITS, Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
+from data.manifest import SPLITS, Manifest, write_manifest
+from data.parts import Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
 from data.tokenizer import INFO_FILE, Tokenizer, describe, load_tokenizer, named_tokenizer
 from data.workers import Report, Workers
 

@@ -7,16 +7,13 @@ control code.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
 from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, check_filled, check_range
 from data.config import CacheConfig
-from data.manifest import MANIFEST_FILE
-from data.parts import SPLITS
-from data.source import TokenSource, open_source, tokenizer_of
+from data.source import TokenSource, folders_of, open_source, tokenizer_of
 from data.tokenizer import Tokenizer
 
 BORDER = "-------- end of document --------"
@@ -46,7 +43,7 @@ def show(config: ShowConfig) -> Iterator[str]:
     Raises:
         InputError: no token shards there, damaged ones, or a tokenizer that is not theirs.
     """
-    for folder in _folders(config.folder):
+    for folder in folders_of(config.folder):
         source = open_source(folder, config.cache)
         tokenizer = tokenizer_of(source)
         manifest = source.manifest
@@ -67,16 +64,6 @@ def printable(text: str) -> str:
         letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
         for letter in text
     )
-
-
-def _folders(folder: str) -> list[str]:
-    splits = [f"{folder.rstrip('/')}/{split}" for split in SPLITS]
-    if "://" in folder or (Path(folder) / MANIFEST_FILE).exists():
-        return [folder]
-    found = [split for split in splits if (Path(split) / MANIFEST_FILE).exists()]
-    if not found:
-        raise InputError(f"{folder}: holds no token shards (no {MANIFEST_FILE}, here or in train/ and validation/)")
-    return found
 
 
 def _places(tokens: int, config: ShowConfig) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.urls import without_credentials
 from data.config import CacheConfig
-from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
+from data.manifest import MANIFEST_FILE, SPLITS, Manifest, parse_manifest
 from data.shards import TokenReader
 from data.storage import LocalStorage, Storage
 from data.tokenizer import (
@@ -41,12 +41,28 @@ class TokenSource:
         return without_credentials(self.path)
 
 
+def folders_of(path: str) -> list[str]:
+    """``path``, or, where it is the folder that a preparation wrote, the folders of token shards in it.
+
+    Raises:
+        InputError: a folder without any.
+    """
+    if "://" in path or (Path(path) / MANIFEST_FILE).exists():
+        return [path]
+    found = _splits_in(path)
+    if not found:
+        raise InputError(f"{path}: holds no token shards (no {MANIFEST_FILE}, here or in {'/ and '.join(SPLITS)}/)")
+    return found
+
+
 def open_source(path: str, cache: CacheConfig) -> TokenSource:
     """Opens ``path``.
 
     Raises:
         InputError: no manifest there, or one that is not readable.
     """
+    if "://" not in path and not (Path(path) / MANIFEST_FILE).exists() and (found := _splits_in(path)):
+        raise InputError(f"{path}: token shards lie in the folders in it; name one, such as {found[0]}")
     storage = _storage(path, cache)
     manifest = parse_manifest(storage.content(MANIFEST_FILE), f"{path}/{MANIFEST_FILE}")
     dataset_id = manifest.dataset_id()
@@ -70,6 +86,11 @@ def tokenizer_of(source: TokenSource) -> Tokenizer:
     if not tokenizer.answers_to(source.manifest.tokenizer["fingerprint"]):
         raise InputError(f"{source.path}: the tokenizer in the folder is not the one that made the tokens")
     return tokenizer
+
+
+def _splits_in(path: str) -> list[str]:
+    splits = [f"{path.rstrip('/')}/{split}" for split in SPLITS]
+    return [split for split in splits if (Path(split) / MANIFEST_FILE).exists()]
 
 
 def _storage(path: str, cache: CacheConfig) -> Storage:

@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.ranges import MOST_WORKERS, check_range
 from data.config import CacheConfig
 from data.shards import Damage
-from data.source import TokenSource, open_source, tokenizer_of
+from data.source import TokenSource, folders_of, open_source, tokenizer_of
 from data.workers import Report, Workers
 
 CHUNK_PAGES = 16
@@ -24,7 +24,7 @@ class VerifyConfig:
     """Which shards."""
 
     input: list[str]
-    """folders or URLs with a manifest.json"""
+    """folders or URLs of token shards, or folders with train/ and validation/ that `prepare` wrote"""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """processes"""
     json: bool = False
@@ -33,6 +33,8 @@ class VerifyConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "--", "workers", low=1, high=MOST_WORKERS)
+        if not self.input or not all(entry.strip() for entry in self.input):
+            raise InputError("--input: name folders or URLs of token shards; an empty name is none")
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,21 @@ class Verdict:
 
 
 def verify(config: VerifyConfig) -> list[Verdict]:
-    """Reads everything. Raises InputError only where there is no readable manifest."""
+    """Reads everything.
+
+    Raises:
+        InputError: there is no readable manifest; it is found before anything else is read.
+    """
+    sources = [open_source(path, config.cache) for entry in config.input for path in folders_of(entry)]
     with Workers(config.workers) as workers:
-        return [_verify_folder(path, config.cache, workers) for path in config.input]
+        return [_verify_source(source, config.cache, workers) for source in sources]
 
 
-def _verify_folder(path: str, cache: CacheConfig, workers: Workers) -> Verdict:
-    source = open_source(path, cache)
+def _verify_source(source: TokenSource, cache: CacheConfig, workers: Workers) -> Verdict:
     manifest = source.manifest
     problems = _tokenizer_problems(source)
     size = manifest.tokens * manifest.item_bytes
-    tasks = [(path, cache, index) for index in range(len(manifest.shards))]
+    tasks = [(source.path, cache, index) for index in range(len(manifest.shards))]
     results = workers.run(f"verifying {source.name}", size, verify_shard, tasks)
     for problem, _ in results:
         problems += [problem] if problem else []

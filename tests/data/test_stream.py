@@ -179,3 +179,8 @@ def test_bad_settings_are_refused_by_name(folder: str) -> None:
     ):
         with pytest.raises(InputError, match=message):
             open_stream(DataConfig(**({"train": [SourceConfig(folder)]} | settings)), 1)
+
+
+def test_the_folder_around_the_shards_says_where_they_are(prepared: Path) -> None:
+    with pytest.raises(InputError, match=rf"data\.train: {prepared}: .* name one, such as {prepared}/train"):
+        open_stream(DataConfig(train=[SourceConfig(str(prepared))]), 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import InputError
 from data.manifest import PAGE_BYTES
 from data.small_bpe import train_small_bpe
 from data.verify import VerifyConfig, print_verdicts, verify
@@ -34,6 +35,22 @@ def test_whole_shards_are_whole(folder: Path) -> None:
     (verdict,) = verify(VerifyConfig([str(folder)], workers=1))
     assert verdict.is_whole
     assert (verdict.shards, verdict.bytes) == (4, 2 * sum(SIZES))
+
+
+def test_a_preparation_is_verified_by_its_name_alone(prepared: Path) -> None:
+    verdicts = verify(VerifyConfig([str(prepared)], workers=1))
+    assert [(verdict.path, verdict.is_whole) for verdict in verdicts] == [
+        (f"{prepared}/train", True),
+        (f"{prepared}/validation", True),
+    ]
+
+
+def test_a_folder_without_shards_is_found_before_anything_is_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="none: holds no token shards"):
+        verify(VerifyConfig([str(folder), str(tmp_path / "none")], workers=1))
+    assert capsys.readouterr().err == ""  # no progress
 
 
 def test_all_damage_is_found_by_one_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
