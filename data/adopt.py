@@ -88,7 +88,7 @@ def adopt(config: AdoptConfig) -> Manifest:
     if not config.input:
         raise InputError("--input: names no file")
     output = Path(config.output)
-    check_trusted(output, "--output")
+    check_trusted(output, "--output", with_content=True)
     if (output / MANIFEST_FILE).exists():
         raise InputError(f"--output {output}: holds token shards already; choose another folder")
     tokenizer = named_tokenizer(config.tokenizer, config.eod_token)

@@ -86,7 +86,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         InputError: no text, an unknown tokenizer, or an output folder that holds something else.
     """
     output = Path(config.output)
-    check_trusted(output, "--output")
+    for part in ("", WORK_FOLDER, *SPLITS):
+        check_trusted(output / part, "--output", with_content=True)
     passed_over: Counter[str] = Counter()
     units = find_units(config.input, passed_over, output)
     request = _request(config, units)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError, nearest
 from common.files import read_json, write_atomically, write_json
+from common.library_caches import private_encodings
 from data import tokenizer_json
 
 INFO_FILE = "tokenizer_info.json"
@@ -279,7 +280,8 @@ def _tokenizer_of_file(path: Path, eod_token: str | None) -> Tokenizer:
 
 def _tiktoken_encoding(name: str, eod_token: str | None) -> Tokenizer:
     try:
-        encoding = tiktoken.get_encoding(name)
+        with private_encodings():
+            encoding = tiktoken.get_encoding(name)
     except Exception as error:
         raise InputError(
             f"--tokenizer {name}: cannot be fetched ({_first_words(error)}); {_where_to_put(name)}"

@@ -14,7 +14,7 @@ from data.adopt import AdoptConfig, adopt
 from data.prepare import PrepareConfig, prepare
 from launch.checks.storage import writing_problem
 from launch.local import check
-from pretrain.config import RunConfig
+from pretrain.config import CheckpointConfig, RunConfig
 from pretrain.run import pretrain
 from scripts import compare, report
 from scripts.evaluate import evaluate
@@ -126,6 +126,27 @@ def test_a_strangers_folder_takes_no_output(place: Path, command: str, is_link: 
     with pytest.raises(InputError, match=r"^--output: .*/output belongs to"):
         outputs(planted)[command]()
     assert planted.is_symlink() or not list(planted.iterdir())
+
+
+def test_copies_of_checkpoints_go_to_no_folder_of_a_stranger(place: Path, tmp_path: Path, victim: Path) -> None:
+    as_stranger(lambda: (place / "copies").mkdir())
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    as_stranger(lambda: (place / "open/step_00000002").symlink_to(victim / "step_00000002"))
+    for remote, said in (("copies", "copies belongs to"), ("open", "step_00000002 belongs to")):
+        for prefix in ("", "file://"):
+            checkpoint = CheckpointConfig(remote=f"{prefix}{place / remote}")
+            with pytest.raises(InputError, match=rf"^checkpoint\.remote: .*{said}"):
+                pretrain(RunConfig(run_dir=str(tmp_path / "run"), checkpoint=checkpoint))
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "work"])
+def test_a_corpus_folder_that_is_open_to_all_holds_no_links_of_a_stranger(place: Path, name: str, victim: Path) -> None:
+    (place / "corpus").mkdir()
+    (place / "corpus").chmod(0o777)
+    as_stranger(lambda: (place / "corpus" / name).symlink_to(victim))
+    with pytest.raises(InputError, match=rf"^--output: .*/corpus/{name} belongs to"):
+        prepare(PrepareConfig(["stdlib"], str(place / "corpus")))
 
 
 def test_looking_whether_a_folder_can_be_written_harms_nothing_there(place: Path, victim: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.library_caches import keep_compiled_code_private
 from scripts.hub.config_files import CODE_FILES
 
 OWN_TYPE = "shared_diff"
@@ -24,6 +25,7 @@ def load_model(name: str | Path, trust_remote_code: bool, **options: Any) -> Any
     Without ``trust_remote_code`` a differential model is built by this installation's own code, and any other by
     transformers' code alone.
     """
+    keep_compiled_code_private()
     from transformers import AutoModelForCausalLM
 
     safe = {"attn_implementation": ATTENTION, "use_safetensors": True}
