@@ -35,6 +35,7 @@ from data.workers import Report, Workers
 
 CHUNK_BYTES = 64 * PAGE_BYTES
 _MEGATRON_TYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float32", 7: "float64", 8: "uint16"}
+_NUMPY_VERSIONS = {(1, 0), (2, 0), (3, 0)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ def adopt(config: AdoptConfig) -> Manifest:
         raise InputError(f"--output {output}: holds token shards already; choose another folder")
     tokenizer = named_tokenizer(config.tokenizer, config.eod_token)
     files = [describe_file(Path(name)) for name in config.input]
-    for file in files[1:]:
+    seen: set[Path] = set()
+    for file in files:
+        place = file.path.resolve()
+        if place in seen:
+            raise InputError(f"--input {file.path}: named twice; its tokens would count double")
+        seen.add(place)
         if file.dtype != files[0].dtype:
             raise InputError(
                 f"{file.path}: {file.dtype}, but {files[0].path} is {files[0].dtype}: adopt them into two folders"
@@ -127,7 +133,7 @@ def adopt(config: AdoptConfig) -> Manifest:
 def describe_file(path: Path) -> FlatFile:
     """Reads what the file, or its neighbour, says about its layout, and compares it with the file's size."""
     if not path.is_file():
-        raise InputError(f"--input {path}: no such file")
+        raise InputError(f"--input {path}: {'not a file' if path.exists() else 'no such file'}")
     if path.suffix == ".bin":
         file = _megatron(path)
     elif path.suffix == ".npy":
@@ -151,10 +157,11 @@ def _megatron(path: Path) -> FlatFile:
     try:
         with index.open("rb") as file:
             magic, version, code, sequences, _ = struct.unpack("<9sQBQQ", file.read(34))
-            lengths = np.fromfile(file, "<i4", sequences)
+            there = min(sequences, index.stat().st_size // 4)  # a spoiled number asks for more than any memory
+            lengths = np.fromfile(file, "<i4", there)
     except (OSError, struct.error) as error:
         raise InputError(f"{index}: needed beside {path.name}, not readable: {error}") from None
-    if magic != b"MMIDIDX\x00\x00" or version != 1 or len(lengths) != sequences:
+    if magic != b"MMIDIDX\x00\x00" or version != 1 or len(lengths) != sequences or (lengths < 0).any():
         raise InputError(f"{index}: not a whole Megatron index of version 1")
     return FlatFile(path, _MEGATRON_TYPES.get(code, f"code {code}"), 0, int(lengths.sum(dtype=np.int64)))
 
@@ -163,11 +170,17 @@ def _numpy(path: Path) -> FlatFile:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
+            if version not in _NUMPY_VERSIONS:
+                raise InputError(f"{path}: .npy format {version[0]}.{version[1]}; read are 1.0, 2.0 and 3.0")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             header_bytes = file.tell()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a .npy file: {error}") from None
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}") from None
+    except Exception as error:  # numpy gives the header to Python's own parser, which has many ways to refuse
+        raise InputError(f"{path}: not a .npy file: {str(error)[:200]}") from None
     if len(shape) != 1 or dtype.byteorder == ">":
         raise InputError(f"{path}: shape {shape}, type {dtype.str}; expected one dimension of little-endian integers")
     return FlatFile(path, dtype.name, header_bytes, shape[0])

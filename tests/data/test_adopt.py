@@ -86,6 +86,16 @@ def test_damage_to_an_adopted_file_is_found(tokens: np.ndarray, tokenizer: str, 
         open_source(str(tmp_path / "out"), CacheConfig()).reader.read(0, 10)
 
 
+def test_a_file_named_twice_is_refused(tokens: np.ndarray, tokenizer: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", tokens.astype("<u2"))
+    (tmp_path / "b.npy").symlink_to(tmp_path / "a.npy")
+    for again in ("a.npy", "./a.npy", "b.npy"):
+        with pytest.raises(InputError, match=r"named twice"):
+            adopt(
+                AdoptConfig([f"{tmp_path}/a.npy", f"{tmp_path}/{again}"], str(tmp_path / "out"), tokenizer, workers=1)
+            )
+
+
 def test_what_is_not_what_it_says_is_refused(tokens: np.ndarray, tokenizer: str, tmp_path: Path) -> None:
     eod_id = load_tokenizer(Path(tokenizer)).eod_id
     short = tokens.astype("<u2")
