@@ -28,6 +28,7 @@ SAID_BY_THE_SCRIPT = {
 NEVER = {
     "ntasks": "each node has one task, which starts its ranks",
     "ntasks-per-node": "each node has one task, which starts its ranks",
+    "ntasks-per-gpu": "each node has one task, which starts its ranks",
     "array": "the jobs of an array would all train in one run folder",
     "wrap": "it replaces the script",
     "requeue": "the script says it",
@@ -37,6 +38,9 @@ NEVER = {
     "test-only": "it belongs to the command line",
     "export-file": "it belongs to the command line",
     "wait": "it belongs to the command line",
+    "help": "it submits nothing",
+    "usage": "it submits nothing",
+    "version": "it submits nothing",
 }
 SHORT = {
     "p": "partition",
@@ -51,6 +55,8 @@ SHORT = {
     "n": "ntasks",
     "a": "array",
     "W": "wait",
+    "h": "help",
+    "V": "version",
 }
 
 

@@ -7,6 +7,7 @@ Always: a wrong config, partition or number of nodes is one line and status 2 be
 import argparse
 import dataclasses
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from common.errors import InputError, nearest
 from common.files import write_atomically
 from common.flags import FlagParser
 from common.output import say
+from common.typed import shortened
 from common.urls import references_in_values
 from launch.local import check
 from launch.slurm.container import check_container
@@ -154,7 +156,11 @@ def submit(script: Path) -> str:
     """
     environment = outside_of_jobs(os.environ, script.read_text())
     _ask("sbatch", "--test-only", str(script), environment=environment)
-    return _ask("sbatch", "--parsable", str(script), environment=environment).strip().partition(";")[0]
+    said = _ask("sbatch", "--parsable", str(script), environment=environment)
+    number = said.strip().rpartition("\n")[2].partition(";")[0]
+    if not re.fullmatch(r"[0-9]+", number):
+        raise InputError(f"sbatch: named no job; it said: {shortened(said)}")
+    return number
 
 
 def _ask(*command: str, environment: Mapping[str, str] | None = None) -> str:

@@ -116,6 +116,15 @@ def test_a_signal_reaches_the_ranks_as_usr1_and_the_job_is_requeued(
     assert record.end["reason"] == f"{named}: before training had begun"
 
 
+def test_a_signal_just_before_a_step_begins_is_passed_on_to_it(tmp_path: Path) -> None:
+    """The shell sends it to itself, between srun's start and the line after it."""
+    debug = """trap '[ "$BASH_COMMAND" != "step=\\$!" ] || kill -USR1 $$' DEBUG"""
+    slurm = FakeSlurm(tmp_path, TRAIN_UNTIL_TOLD.format(end="kill $$"), site=Site(setup=[debug]))
+    assert slurm.start().wait(30) == 0
+    assert slurm.calls[-1] == "requeue 12"
+    assert read_attempts(slurm.run)[0].end["reason"] == "SIGUSR1: before training had begun"
+
+
 def test_a_cancelled_job_is_not_requeued(tmp_path: Path) -> None:
     slurm = FakeSlurm(tmp_path, TRAIN_UNTIL_TOLD.format(end="kill $$"), state="COMPLETING")
     job = slurm.start()

@@ -45,6 +45,8 @@ def test_an_entry_is_one_option_whatever_its_value_holds(entry: str, line: str) 
         ("--cpus-per-task=8", "is set by site.cpus_per_task"),
         ("-p main", "is set by site.partition"),
         ("--export=ALL", "is set by site.pass_environment"),
+        ("--ntasks-per-gpu=1", "each node has one task"),
+        ("-V", "it submits nothing"),
         ("--no-requeue", "the script requeues itself"),
     ],
 )

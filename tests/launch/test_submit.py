@@ -19,7 +19,7 @@ SBATCH = """
 echo "$@" >>"$RECORD/sbatch"
 case "$1" in
   --test-only) [ ! -e "$RECORD/refuse" ] || { cat "$RECORD/refuse" >&2; exit 1; } ;;
-  *) env >"$RECORD/environment"; echo '17;cluster' ;;
+  *) env >"$RECORD/environment"; cat "$RECORD/said" 2>/dev/null || echo '17;cluster' ;;
 esac
 """
 
@@ -104,6 +104,15 @@ def test_what_slurm_refuses_is_told_in_slurms_words(slurm: Path, capsys: pytest.
     assert launch(slurm, "--nodes=2") == 2
     assert capsys.readouterr().err == ("error: sbatch --test-only: sbatch: error: Invalid account allocation failure\n")
     assert "--parsable" not in (slurm / "sbatch").read_text()
+
+
+def test_a_job_that_has_no_number_is_none(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (slurm / "said").write_text("welcome to the cluster\n18;north\n")
+    assert launch(slurm, "--nodes=2") == 0
+    assert capsys.readouterr().out.startswith("job 18: ")
+    (slurm / "said").write_text("Usage: sbatch ...\n")
+    assert launch(slurm, "--nodes=2") == 2
+    assert "sbatch: named no job; it said: " in capsys.readouterr().err
 
 
 def test_without_slurm_it_says_so(
