@@ -29,8 +29,9 @@ from data.manifest import (
     documents_file,
     write_manifest,
 )
+from data.output_lock import only_writer
 from data.shards import DOCUMENT_RECORD, page_checksums
-from data.tokenizer import describe, named_tokenizer
+from data.tokenizer import Tokenizer, describe, named_tokenizer
 from data.workers import Report, Workers
 
 CHUNK_BYTES = 64 * PAGE_BYTES
@@ -108,6 +109,15 @@ def adopt(config: AdoptConfig) -> Manifest:
     with Workers(config.workers) as workers:
         tasks = [(file, tokenizer.vocab_size, tokenizer.eod_id) for file in files]
         scans: list[Scan] = workers.run("reading", sum(file.tokens * item for file in files), scan_file, tasks)
+    with only_writer(output):
+        if (output / MANIFEST_FILE).exists():
+            raise InputError(f"--output {output}: holds token shards by now; choose another folder")
+        return _write(config, output, tokenizer, files, scans)
+
+
+def _write(
+    config: AdoptConfig, output: Path, tokenizer: Tokenizer, files: list[FlatFile], scans: list[Scan]
+) -> Manifest:
     shards = [
         _write_sidecars(output, index, file, scan) for index, (file, scan) in enumerate(zip(files, scans, strict=True))
     ]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import InputError
 from common.files import atomic_file, read_json, sha256_of_json, write_json
 from data.corpus import SKIPPED, OnDamage, Reading, Unit, read_documents
 from data.manifest import SPLITS
@@ -27,6 +28,7 @@ from data.tokenizer import Tokenizer
 from data.workers import Report
 
 RUN_TOKENS = 1 << 26
+PART_FILES = ("tokens", "index")
 INDEX_RECORD = np.dtype(
     [("order", "<u8"), ("high", "<u8"), ("low", "<u8"), ("start", "<u8"), ("tokens", "<u4"), ("bytes", "<u4")]
 )
@@ -100,15 +102,22 @@ def part_id(unit: Unit, settings: PartSettings, tokenizer: Tokenizer) -> str:
 
 
 def find_part(folder: Path, identity: str, on_damage: OnDamage) -> Part | None:
-    """The finished part, or None where there is none yet: one that skipped files serves only who skips them, too."""
+    """The finished part, or None where there is none yet, or none that is whole.
+
+    One that skipped files serves only who skips them, too.
+    """
     commit = folder / f"{identity}.json"
     if not commit.exists():
         return None
-    values = read_json(commit, "part")
-    if on_damage == "refuse" and any(reason.startswith(SKIPPED) for reason in values["counts"]):
+    try:
+        values = read_json(commit, "part")
+        runs = [Run(**run) for run in values["runs"]]
+        part = Part(folder, identity, runs, values["tokens"], Counter(values["counts"]))
+        is_whole = all((folder / f"{identity}.{kind}").stat().st_size == values["bytes"][kind] for kind in PART_FILES)
+    except (InputError, FileNotFoundError, KeyError, TypeError, AttributeError):
         return None
-    runs = [Run(**run) for run in values["runs"]]
-    return Part(folder, identity, runs, values["tokens"], Counter(values["counts"]))
+    skipped = any(reason.startswith(SKIPPED) for reason in part.counts)
+    return part if is_whole and not (skipped and on_damage == "refuse") else None
 
 
 def write_part(
@@ -132,7 +141,8 @@ def write_part(
                 tokens[split] += int(records["tokens"].sum())
                 first += len(records)
                 start += int(records["tokens"].sum())
-    values = {"runs": [vars(run) for run in runs], "tokens": tokens, "counts": dict(counts)}
+    sizes = {kind: (folder / f"{identity}.{kind}").stat().st_size for kind in PART_FILES}
+    values = {"runs": [vars(run) for run in runs], "tokens": tokens, "counts": dict(counts), "bytes": sizes}
     write_json(folder / f"{identity}.json", values)
     return Part(folder, identity, runs, tokens, counts)
 

@@ -28,13 +28,15 @@ from data import small_bpe
 from data.assemble import Assembled, assemble_shard, entropy, plan_shards
 from data.corpus import OnDamage, Reading, Unit, counts_in_words, find_units, read_documents
 from data.damage import shown
-from data.manifest import SPLITS, Manifest, write_manifest
+from data.manifest import MANIFEST_FILE, SPLITS, Manifest, write_manifest
+from data.output_lock import only_writer
 from data.parts import Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
 from data.tokenizer import INFO_FILE, Tokenizer, describe, load_tokenizer, named_tokenizer
 from data.workers import Report, Workers
 
 TRAINING_TEXT_BYTES = 48 << 20
 WORK_FOLDER = "work"
+SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,13 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     passed_over: Counter[str] = Counter()
     units = find_units(config.input, passed_over, output)
     request = _request(config, units)
-    summary_file = output / "summary.json"
-    if summary_file.exists():
-        summary = read_json(summary_file, "summary of a preparation")
-        if summary["request"] != request:
-            raise InputError(f"--output {output}: holds shards of other input or settings; choose another folder")
-        print(f"{output} is finished already", file=sys.stderr)
-        return dict(summary)
+    if (summary := _finished(output, request)) is not None:
+        return summary
     work = output / WORK_FOLDER
-    with _no_empty_folders(work, output), Workers(config.workers) as workers:
-        work.mkdir(parents=True, exist_ok=True)
+    with _no_empty_folders(work, output), only_writer(output), Workers(config.workers) as workers:
+        if (summary := _finished(output, request)) is not None:  # by the writer before us
+            return summary
+        work.mkdir(exist_ok=True)
         tokenizer = _tokenizer(config, units, work)
         settings = PartSettings(config.text_field, _token_type(tokenizer), config.seed, config.validation)
         parts = _tokenize(workers, units, settings, config.on_damage, tokenizer, work)
@@ -112,12 +111,31 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
             what = "all documents fell into validation" if held_out else "no document with text"
             raise InputError(f"--input {where}: {what}; found: {counts_in_words(counts) or 'no documents'}")
         splits = {split: _assemble(workers, parts, split, tokenizer, settings, config) for split in SPLITS}
-    counts["copies of another document"] = sum(values.pop("duplicates") for values in splits.values())
-    inputs = [shown(entry) for entry in config.input]
-    summary = {"request": request, "input": inputs, "counts": dict(counts), "splits": splits}
-    write_json(summary_file, summary)
-    if not config.keep_parts:
-        shutil.rmtree(work)
+        counts["copies of another document"] = sum(values.pop("duplicates") for values in splits.values())
+        inputs = [shown(entry) for entry in config.input]
+        summary = {"request": request, "input": inputs, "counts": dict(counts), "splits": splits}
+        write_json(output / SUMMARY_FILE, summary)
+        if not config.keep_parts:
+            shutil.rmtree(work)
+    return summary
+
+
+def _finished(output: Path, request: str) -> dict[str, Any] | None:
+    """The summary of what was finished before in ``output``; None: nothing was.
+
+    Raises:
+        InputError: it was made of something else, or is no longer all there.
+    """
+    if not (output / SUMMARY_FILE).exists():
+        return None
+    summary = read_json(output / SUMMARY_FILE, "summary of a preparation")
+    if not isinstance(summary, dict) or summary.get("request") != request:
+        raise InputError(f"--output {output}: holds shards of other input or settings; choose another folder")
+    missing = [split for split in SPLITS if not (output / split / MANIFEST_FILE).exists()]
+    if missing or not {"input", "counts", "splits"} <= summary.keys():
+        what = f"{' and '.join(missing)} missing" if missing else "its summary is not whole"
+        raise InputError(f"--output {output}: was finished, but {what}; remove {output / SUMMARY_FILE} to do it again")
+    print(f"{output} is finished already", file=sys.stderr)
     return summary
 
 

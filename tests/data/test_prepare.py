@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,35 @@ def test_strange_documents_are_kept_or_counted(tmp_path: Path) -> None:
         "no text in 'text'": 1,
         "copies of another document": 0,
     }
+
+
+@pytest.mark.parametrize("kind", ["tokens", "index", "json"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"runs": [{}], "counts": 5}'])
+def test_a_part_that_is_not_whole_is_made_again(
+    kind: str, content: bytes | None, corpus_files: list[str], prepared: Path, tmp_path: Path
+) -> None:
+    work = settings(corpus_files[:1], tmp_path / "out", keep_parts=True, tokenizer=str(prepared / "train"))
+    first = prepare(work)
+    (tmp_path / "out" / "summary.json").unlink()
+    (part,) = (tmp_path / "out" / "work").glob(f"[0-9a-f]*.{kind}")
+    if content is None:
+        part.unlink()
+    else:
+        part.write_bytes(content)
+    assert prepare(work) == first
+
+
+def test_what_was_finished_and_is_no_longer_there_is_said(corpus_files: list[str], tmp_path: Path) -> None:
+    work = settings(corpus_files[:1], tmp_path / "out")
+    first = prepare(work)
+    shutil.rmtree(tmp_path / "out" / "validation")
+    with pytest.raises(InputError, match=r"out: was finished, but validation missing; remove .*summary\.json"):
+        prepare(work)
+    (tmp_path / "out" / "summary.json").write_text("[]")
+    with pytest.raises(InputError, match=r"out: holds shards of other input or settings"):
+        prepare(work)
+    (tmp_path / "out" / "summary.json").unlink()
+    assert prepare(work) == first
 
 
 def test_input_without_text_leaves_nothing_behind(tmp_path: Path) -> None:
