@@ -12,7 +12,18 @@ OF_A_JOB = ("SLURM_", "SLURMD_", "_SLURM_", "SPANK_")
 """sbatch passes all of these on, whatever --export says, and srun in the job would obey them"""
 NEVER = {"SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_INPUT"}
 """they make another job of it"""
-OTHER_NAMES = {"time": "TIMELIMIT"}
+OTHER_NAMES = {
+    "time": "TIMELIMIT",
+    "mem": "MEM_PER_NODE",
+    "C": "CONSTRAINT",
+    "G": "GPUS",
+    "k": "NO_KILL",
+    "L": "LICENSES",
+    "m": "DISTRIBUTION",
+    "M": "CLUSTERS",
+    "O": "OVERCOMMIT",
+    "S": "CORE_SPEC",
+}
 """sbatch's variables that are not called like their options"""
 
 
@@ -22,7 +33,7 @@ def outside_of_jobs(environment: Mapping[str, str], script: str) -> dict[str, st
     For sbatch a variable wins over an `#SBATCH` line; a site's defaults, such as SBATCH_ACCOUNT, stay where the
     script says nothing.
     """
-    said = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
+    said = re.findall(r"^#SBATCH --?([a-zA-Z-]+)", script, re.MULTILINE)
     dropped = NEVER | {f"SBATCH_{OTHER_NAMES.get(name, name.replace('-', '_').upper())}" for name in said}
     return {
         name: value

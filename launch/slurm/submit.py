@@ -133,19 +133,21 @@ def check_cluster(site: Site, nodes: int) -> None:
         raise InputError("slurm: there is no sbatch on this machine; run this on the cluster's login node")
     sizes: dict[str, int] = {}
     default = None
-    for line in _ask("sinfo", "--noheader", "--format=%P %D").splitlines():
+    for line in _ask("sinfo", "--all", "--noheader", "--format=%P %D").splitlines():
         name, count = line.split()
         default = name.rstrip("*") if name.endswith("*") else default
         sizes[name.rstrip("*")] = sizes.get(name.rstrip("*"), 0) + int(count)
     partition = site.partition or default
     if partition is None:
         raise InputError("site: partition is not set and the cluster has no default; there are " + ", ".join(sizes))
-    if partition not in sizes:
-        raise InputError(
-            f"site: partition '{partition}' does not exist{nearest(partition, sizes)}; there are {', '.join(sizes)}"
-        )
-    if nodes > sizes[partition]:
-        raise InputError(f"--nodes: is {nodes}, but partition {partition} has {sizes[partition]} nodes")
+    for name in partition.split(","):  # Slurm takes the first that fits
+        if name not in sizes:
+            raise InputError(
+                f"site: partition '{name}' does not exist{nearest(name, sizes)}; there are {', '.join(sizes)}"
+            )
+    largest = max(sizes[name] for name in partition.split(","))
+    if nodes > largest:
+        raise InputError(f"--nodes: is {nodes}, but partition {partition} has {largest} nodes")
 
 
 def submit(script: Path) -> str:

@@ -75,6 +75,8 @@ def test_a_dry_run_prints_the_script_and_touches_nothing(slurm: Path, capsys: py
             ["--nodes=2", "--site.partition=bigg"],
             "partition 'bigg' does not exist; did you mean 'big'?; there are main, big",
         ),
+        (["--nodes=2", "--site.partition=big,man"], "partition 'man' does not exist; did you mean 'main'?"),
+        (["--nodes=50", "--site.partition=main,big"], "--nodes: is 50, but partition main,big has 40 nodes"),
         (["--nodes=4"], "--nodes: is 4, but partition main has 3 nodes"),
         (["--nodes=0"], "--nodes: must be at least 1, is 0"),
         (["--nodes=2", "--tries=0"], "--tries: must be at least 1"),
@@ -166,10 +168,11 @@ def test_ranks_that_will_share_cores_are_named(
 def test_a_job_submitted_within_another_one_is_not_ruled_by_it(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaks = ["SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "_SLURM_SPANK_OPTION_pyxis_container_image"]
     overrides = ["SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_EXPORT", "SBATCH_ARRAY_INX", "SBATCH_GRES"]
+    overrides += ["SBATCH_CONSTRAINT", "SBATCH_MEM_PER_NODE"]
     kept = ["SLURM_CONF", "SBATCH_ACCOUNT"]
     for name in [*leaks, *overrides, *kept]:
         monkeypatch.setenv(name, "1")
-    options = ["--site.partition=main", "--site.time_limit=60", "--site.options=[--gres=gpu:8]"]
+    options = ["--site.partition=main", "--site.time_limit=60", "--site.options=[--gres=gpu:8, -C a100, --mem=5G]"]
     assert launch(slurm, "--nodes=2", *options) == 0
     seen = {line.partition("=")[0] for line in (slurm / "environment").read_text().splitlines()}
     assert not seen & {*leaks, *overrides}
