@@ -74,7 +74,7 @@ def check_place(section: Any, where: str, *names: str) -> None:
     It would break the lines of messages, records and scripts in which the path stands.
     """
     for name in names:
-        for letter in getattr(section, name) or "":
+        for letter in str(getattr(section, name) or ""):
             if unicodedata.category(letter) in ("Cc", "Zl", "Zp"):
                 raise InputError(
                     f"{where}{name}: has the character {letter!r}; name a place without control characters"

@@ -8,7 +8,7 @@ starts again at once.
 
 import argparse
 import os
-import time
+import secrets
 
 from common.cli import parse_config
 from common.errors import InputError
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     if processes > cores:
         say(f"WARNING: --nproc: {processes} processes will share {cores} core{'s' if cores > 1 else ''}")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
-    job = f"local {os.getpid()} {time.time():.0f}"
+    job = f"local {secrets.token_hex(8)}"
     while True:
         attempt = next_attempt(config.run_folder)
         attempt.launch(job=job, nodes=[os.uname().nodename])

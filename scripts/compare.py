@@ -16,6 +16,7 @@ from common.errors import InputError
 from common.files import atomic_file
 from common.flags import FlagParser
 from common.private import check_trusted
+from common.ranges import check_place
 from pretrain.sinks import LOSS_FILE, read_metrics
 
 
@@ -84,6 +85,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.tolerance >= 0:
         raise InputError(f"--tolerance: must be 0 or more, is {options.tolerance}")
+    check_place(options, "--", "output")
     check_trusted(options.output.absolute().parent, "--output")
     comparisons = compare(options.runs[0], options.runs[1], options.tolerance)
     print("\n".join(line for comparison in comparisons for line in comparison.describe()))

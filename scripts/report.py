@@ -11,6 +11,7 @@ from common.cli import run_command
 from common.files import write_atomically
 from common.flags import FlagParser
 from common.private import check_trusted
+from common.ranges import check_place
 
 
 def main(arguments: list[str]) -> None:
@@ -19,6 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, as in runs/NAME")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     options = parser.parse_args(arguments)
+    check_place(options, "--", "output")
     check_trusted(options.output.absolute().parent, "--output")
 
     from scripts.reporting.page import report_page

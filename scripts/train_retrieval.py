@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
-from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_range
+from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         check_filled(self, "--", "training", "corpora", "output")
+        check_place(self, "--", "corpora", "output")
         check_range(self, "--", "seeds", low=0, high=LARGEST_SEED)
         check_range(self, "--", "processes", low=1, high=MOST_WORKERS)
         check_range(self, "--", "tokens_per_stage", low=1, high=MOST_TOKENS)

@@ -4,13 +4,15 @@ In: what a rank or the launcher knows. Out: `runs/NAME/attempts/0003/`, one smal
 `launch.json` and `node_HOST.json` by the launcher, `start.json`, `progress` and `end.json` by rank 0,
 `rank_00005.error.json`, `rank_00005.hang.json` and `rank_00005.stacks` by the ranks.
 Always: every file has one writer and is whole or absent, so nodes never mix on a shared file system. The attempt's
-number comes from the launcher; attempt 0 stands for starts without one.
+number comes from the launcher, and no two launchers get the same; attempt 0 stands for starts without one. Which came
+first is counted, not told by clocks, which differ between nodes and can be set back.
 """
 
 import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -61,6 +63,12 @@ class AttemptRecord:
         return Outcome(self.end["outcome"]) if self.end else None
 
     @property
+    def place(self) -> int:
+        """Its place in the order of all starts."""
+        place = (self.launch or self.start).get("place")
+        return place if isinstance(place, int) else self.number
+
+    @property
     def last_step(self) -> int:
         """Steps that the run had taken when the attempt ended."""
         return self.step if self.step is not None else int(self.start.get("step", 0))
@@ -81,13 +89,14 @@ class Attempt:
 
     def launch(self, **facts: Any) -> None:
         """The launcher starts it."""
-        self._write("launch.json", time=time.time(), **facts)
+        self._write("launch.json", time=time.time(), place=self._next_place(), **facts)
 
     def start(self, step: int, **facts: Any) -> None:
         """Rank 0 goes on from ``step``."""
         if self.number == 0:  # reused by every start without a launcher
             for old in ("end.json", "progress"):
                 (self.folder / old).unlink(missing_ok=True)
+            facts["place"] = self._next_place()
         self._write("start.json", time=time.time(), step=step, **facts)
 
     def progress(self, step: int) -> None:
@@ -109,6 +118,9 @@ class Attempt:
     def node_failed(self, host: str, failures: list[dict[str, Any]]) -> None:
         """The launcher of ``host`` saw these ranks die."""
         self._write(f"node_{host}.json", time=time.time(), host=host, failures=failures)
+
+    def _next_place(self) -> int:
+        return max((record.place for record in read_attempts(self.folder.parent.parent)), default=0) + 1
 
     def _write(self, name: str, **content: Any) -> None:
         write_json(self.folder / name, values_without_credentials(content))
@@ -139,8 +151,13 @@ def current_attempt(run_folder: Path) -> Attempt:
 
 
 def next_attempt(run_folder: Path) -> Attempt:
-    """A new attempt, numbered after all there are."""
-    return Attempt(run_folder, max((record.number for record in read_attempts(run_folder)), default=0) + 1)
+    """A new attempt, numbered after all there are; its folder is made, and nobody else gets the number."""
+    while True:
+        attempt = Attempt(run_folder, max((record.number for record in read_attempts(run_folder)), default=0) + 1)
+        attempt.folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another launcher was quicker
+            attempt.folder.mkdir()
+            return attempt
 
 
 def attempt_folder(run_folder: Path, number: int) -> Path:
@@ -150,9 +167,8 @@ def attempt_folder(run_folder: Path, number: int) -> Path:
 
 def read_attempts(run_folder: Path) -> list[AttemptRecord]:
     """All attempts of a run, oldest first; safe while the run goes on."""
-    folders = [path for path in (run_folder / "attempts").glob("*") if path.name.isdigit()]
-    records = [read_attempt(path) for path in folders]
-    return sorted(records, key=lambda record: (record.start or record.launch).get("time", 0.0))
+    folders = [path for path in (run_folder / "attempts").glob("*") if re.fullmatch("[0-9]+", path.name)]
+    return sorted(map(read_attempt, folders), key=lambda record: (record.place, record.number))
 
 
 def read_attempt(folder: Path) -> AttemptRecord:

@@ -33,6 +33,18 @@ def refusal(world_size: int, parallel: dict[str, object], **sections: object) ->
     return str(error.value)
 
 
+@pytest.mark.parametrize("name", ["..", ".", "../other", "a/b", "/etc", "a/../../b"])
+def test_a_name_that_leads_to_another_folder_is_refused_unless_the_folder_is_said(name: str) -> None:
+    said = refusal(1, {}, name=name)
+    assert said == f"name: {name!r} is a path; give the run a plain name, and its folder with run_dir"
+    check(1, {}, name=name, run_dir="runs/a")
+
+
+def test_a_name_that_commands_take_for_a_flag_is_refused() -> None:
+    for place in (None, "runs/a"):
+        assert refusal(1, {}, name="-rf", run_dir=place).startswith("name: '-rf' begins like a flag")
+
+
 @pytest.mark.parametrize(
     ("world_size", "parallel"),
     [

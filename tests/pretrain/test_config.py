@@ -48,12 +48,29 @@ def test_no_number_is_without_bounds(section: Any, name: str, kind: type) -> Non
         ({"seed": -1}, "seed: must be at least 0, is -1"),
         ({"seed": 2**63}, "'seed' is a number of 19 digits; no setting is so large"),
         ({"name": ""}, "name: is empty; name something, or leave it out"),
+        ({"name": " \t"}, "name: is empty; name something, or leave it out"),
+        ({"name": "a" * 300}, "name: a name of 300 bytes; file systems take at most 255"),
+        ({"name": "é" * 128}, "name: a name of 256 bytes; file systems take at most 255"),
+        ({"name": "a\nb"}, "name: has the character '\\n'; use letters, digits, blanks and -._"),
+        ({"name": "a\x1b[2Jb"}, "name: has the character '\\x1b'"),
+        ({"name": "a\u202eb"}, "name: has the character '\\u202e'"),
+        ({"name": "a\0b"}, "'name' contains a NUL character"),
+        ({"run_dir": "runs/a\nb"}, "run_dir: has the character '\\n'; name a place without control characters"),
+        ({"run_dir": "runs/" + "a" * 300}, "run_dir: a name of 300 bytes"),
+        ({"checkpoint": {"staging": "/local\r"}}, "checkpoint.staging: has the character '\\r'"),
+        ({"checkpoint": {"remote": "s3://a/\u2028"}}, "checkpoint.remote: has the character '\\u2028'"),
+        ({"metrics": {"wandb_project": "a\nb"}}, "metrics.wandb_project: has the character '\\n'"),
     ],
 )
 def test_a_value_without_meaning_is_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         config_from_values(RunConfig, values, "here")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a", "Größe 3, zweiter Versuch", "日本語", "a.b_c-d+e=1", "..a", "a" * 255])
+def test_a_name_may_have_any_character_that_can_be_seen(name: str) -> None:
+    assert RunConfig(name=name, run_dir=f"/data/{name}").name == name
 
 
 def test_entries_of_lists_have_bounds_too() -> None:

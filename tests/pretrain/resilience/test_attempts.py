@@ -1,5 +1,7 @@
 """What an attempt leaves behind can be read at any moment, and by whoever starts next."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,42 @@ def test_bad_input_without_a_launcher_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError), recorded_failures(Attempt(tmp_path, 0), rank=0):
         raise InputError("data.train: no such folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_starts_stand_in_the_order_in_which_they_were_made_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([500.0, 400.0, 1e9, 0.0, 300.0, 200.0, 100.0])
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    next_attempt(tmp_path).launch(job="a")
+    Attempt(tmp_path, 0).start(7)
+    next_attempt(tmp_path).launch(job="b")
+    assert [record.number for record in read_attempts(tmp_path)] == [1, 0, 2]
+    Attempt(tmp_path, 0).start(9)
+    assert [record.number for record in read_attempts(tmp_path)] == [1, 2, 0]
+    for file in tmp_path.rglob("*.json"):
+        os.utime(file, (0, 0))
+    next_attempt(tmp_path).launch(job="c")
+    assert [record.number for record in read_attempts(tmp_path)] == [1, 2, 0, 3]
+
+
+def test_records_of_earlier_versions_stand_by_their_numbers(tmp_path: Path) -> None:
+    for number, seconds in ((1, 30.0), (2, 20.0), (10, 10.0)):
+        folder = tmp_path / "attempts" / f"{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / "launch.json").write_text(f'{{"time": {seconds}, "job": "1"}}')
+    next_attempt(tmp_path).launch(job="2")
+    assert [record.number for record in read_attempts(tmp_path)] == [1, 2, 10, 11]
+
+
+def test_launchers_at_the_same_moment_get_numbers_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = [attempt.number for attempt in pool.map(next_attempt, [tmp_path] * 40)]
+    assert sorted(numbers) == list(range(1, 41))
+
+
+def test_what_is_no_number_is_no_attempt(tmp_path: Path) -> None:
+    for name in ("²", "٣", "x", "1.old"):
+        (tmp_path / "attempts" / name).mkdir(parents=True)
+    assert read_attempts(tmp_path) == []
+    assert next_attempt(tmp_path).number == 1
