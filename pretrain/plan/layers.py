@@ -4,12 +4,14 @@ In: a RunConfig and a Topology. Out: the layers of the rank's stage and their pa
 from the model's own layer code, constructed on the meta device; the built shards have these sizes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
 
+from model.config import ModelConfig
 from model.layers import LayerDefinition, build_layers
 from model.parallel import ParameterInfo, Sharding, Unsharded, describe, info_of
 from pretrain.config import RunConfig
@@ -55,16 +57,24 @@ def stage_layers(
     """The layers of the rank's stage, from ``layers`` or from ``planned_layers``."""
     if layers is None:
         layers = planned_layers(config, PlannedSharding(topology.tensor_size, topology.sequence_parallel))
-    cuts = split_into_stages(layers, topology.pipeline_size)
+    cuts = _cuts(config.model, config.data.sequence_length, topology.pipeline_size)
     return list(layers[cuts[topology.stage] : cuts[topology.stage + 1]])
 
 
 def stage_parameters(config: RunConfig, topology: Topology) -> list[ParameterInfo]:
-    """The parameters of the rank's stage in the order of their layers; a tied weight once, or as this stage's copy."""
+    """The parameters of the rank's stage in the order of their layers; a tied weight once, or as this stage's copy.
+
+    One block is built and stands for all, which differ by their number alone.
+    """
     found: dict[str, ParameterInfo] = {}
+    block: list[ParameterInfo] = []
     for layer in stage_layers(config, topology):
-        for parameter in layer.build().parameters():
-            info = info_of(parameter)
+        if not layer.name.startswith("blocks."):
+            infos = _infos(layer)
+        else:
+            block = block or [replace(info, name=info.name.removeprefix(layer.name)) for info in _infos(layer)]
+            infos = [replace(info, name=layer.name + info.name) for info in block]
+        for info in infos:
             found.setdefault(info.name, info)
     return list(found.values())
 
@@ -73,6 +83,17 @@ def elements_per_rank(info: ParameterInfo, tensor_size: int) -> int:
     """Elements of one parameter on one tensor-parallel rank."""
     whole = math.prod(info.full_shape)
     return whole if info.shard_dim is None else whole // tensor_size
+
+
+def _infos(layer: LayerDefinition) -> list[ParameterInfo]:
+    return [info_of(parameter) for parameter in layer.build().parameters()]
+
+
+@functools.lru_cache(maxsize=16)
+def _cuts(model: ModelConfig, sequence_length: int, stages: int) -> list[int]:
+    """Where all ranks cut, asked for by each of them many times: with hundreds of stages it takes a while."""
+    layers = build_layers(model, Unsharded(), seed=0, device="meta", sequence_length=sequence_length)
+    return split_into_stages(layers, stages)
 
 
 def _split(module: nn.Module, dim: int) -> nn.Module:

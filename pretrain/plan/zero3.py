@@ -10,6 +10,7 @@ A weight is thus gathered for each micro-batch once, where everything fits, up t
 recomputation.
 """
 
+import functools
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,11 +80,13 @@ def micro_batch_traffic(
     return Zero3Traffic(gathered, coordinator.largest_live)
 
 
-def module_visits(model: ModelConfig, recomputes_blocks: bool) -> list[Visit]:
+@functools.lru_cache(maxsize=8)
+def module_visits(model: ModelConfig, recomputes_blocks: bool) -> tuple[Visit, ...]:
     """The modules in the order in which a forward and a backward pass enter and leave them.
 
     Autograd runs what was recorded last first, so the backward pass is the forward pass in reverse. Modules that read
-    tokens get no gradient and are never left.
+    tokens get no gradient and are never left. Known once per model: a pass takes seconds, and a plan asks again for
+    each of its figures.
     """
     language_model = LanguageModel(build_layers(model, Unsharded(), seed=0, device="meta"))
     forward: list[Visit] = []
@@ -101,7 +104,7 @@ def module_visits(model: ModelConfig, recomputes_blocks: bool) -> list[Visit]:
     backward = [replace(visit, begins=not visit.begins) for visit in reversed(forward)]
     if recomputes_blocks:
         backward = _with_recomputation(backward, blocks)
-    return forward + [visit for visit in backward if visit.begins or visit.module not in without_gradient]
+    return (*forward, *(visit for visit in backward if visit.begins or visit.module not in without_gradient))
 
 
 def _with_recomputation(backward: list[Visit], blocks: set[int]) -> list[Visit]:

@@ -1,5 +1,6 @@
 """A plan puts the formulas together: sizes of all kinds, the most loaded rank, two kinds side by side, and advice."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -117,3 +118,12 @@ def test_the_report_begins_with_the_answers() -> None:
 def test_one_process_exchanges_nothing_and_says_so() -> None:
     alone = report(plan(replace(CONFIG, parallel=ParallelConfig()), 1))
     assert alone[-1] == "one process: nothing to communicate"
+
+
+@pytest.mark.parametrize(("layers", "parallel"), [(1024, ParallelConfig()), (256, ParallelConfig(pipeline=32))])
+def test_a_plan_of_many_layers_takes_no_time(layers: int, parallel: ParallelConfig) -> None:
+    config = RunConfig(model=replace(CONFIG.model, num_layers=layers), parallel=parallel)
+    began = time.process_time()
+    found = plan(config, parallel.pipeline)
+    assert time.process_time() - began < 4
+    assert found.chosen.total == sum(parameter_counts(config.model).values())
