@@ -87,6 +87,8 @@ class TiktokenTokenizer:
             digest.update(len(token).to_bytes(4, "little") + token + rank.to_bytes(4, "little"))
         self.fingerprint = digest.hexdigest()
         _check_vocabulary(self.name, self.vocab_size)
+        if len({*self.ranks.values(), *self.special_tokens.values()}) < len(self.ranks) + len(self.special_tokens):
+            raise InputError(f"tokenizer {self.name}: two of its entries have one id")  # tiktoken would print a panic
         self._encoding = tiktoken.Encoding(
             self.name, pat_str=self.pattern, mergeable_ranks=self.ranks, special_tokens=self.special_tokens
         )

@@ -12,10 +12,9 @@ import numpy as np
 
 from common.errors import InputError, nearest
 from common.ranges import MOST_PROCESSES, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_range
-from data.manifest import documents_file
+from data.document_index import document_records
 from data.run_order import RunOrder
 from data.search import find_text
-from data.shards import DOCUMENT_RECORD
 from data.source import TokenSource
 from data.stream import TokenStream, open_stream
 
@@ -110,8 +109,7 @@ def _document_span(name: str, source: TokenSource) -> tuple[int, int]:
     """The tokens of a document, its EOD included."""
     before = first_token = 0
     for index, shard in enumerate(source.manifest.shards):
-        content = source.storage.read(documents_file(index), 0, shard.documents * DOCUMENT_RECORD.itemsize)
-        records = np.frombuffer(content, DOCUMENT_RECORD)
+        records = document_records(source, index)
         place = _place_among(records, name, before)
         if place is not None:
             last = int(records["start"][place + 1]) if place + 1 < len(records) else shard.tokens

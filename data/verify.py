@@ -9,9 +9,14 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.errors import InputError
 from common.ranges import MOST_WORKERS, check_range
 from data.config import CacheConfig
+from data.document_index import check_documents
+from data.manifest import documents_file
 from data.shards import Damage
 from data.source import TokenSource, folders_of, open_source, tokenizer_of
 from data.workers import Report, Workers
@@ -76,28 +81,45 @@ def _verify_source(source: TokenSource, cache: CacheConfig, workers: Workers) ->
     size = manifest.tokens * manifest.item_bytes
     tasks = [(source.path, cache, index) for index in range(len(manifest.shards))]
     results = workers.run(f"verifying {source.name}", size, verify_shard, tasks)
-    for problem, _ in results:
-        problems += [problem] if problem else []
+    problems += [problem for found, _ in results for problem in found]
     damages = [damage for _, found in results for damage in found]
     return Verdict(source.name, source.id, len(manifest.shards), size, problems, damages)
 
 
-def verify_shard(path: str, cache: CacheConfig, index: int, report: Report) -> tuple[str | None, list[Damage]]:
-    """What is wrong with a whole shard, or else its damaged pages."""
+def verify_shard(path: str, cache: CacheConfig, index: int, report: Report) -> tuple[list[str], list[Damage]]:
+    """What is wrong with the files of a shard, and its damaged pages."""
     source = open_source(path, cache)
     manifest, shard = source.manifest, source.manifest.shards[index]
     size = shard.tokens * manifest.item_bytes
+    problems: list[str] = []
     damages: list[Damage] = []
+    starts = np.empty(0, np.int64)
+    try:
+        starts = check_documents(source, index)
+    except InputError as error:
+        problems.append(str(error))
     try:
         source.reader.check_files([index])
         for begin in range(0, size, CHUNK_PAGES * manifest.page_bytes):
             length = min(CHUNK_PAGES * manifest.page_bytes, size - begin)
             content = source.storage.read_origin(shard.file, shard.header_bytes + begin, length)
-            damages += source.reader.damages(index, begin, content)
+            found = source.reader.damages(index, begin, content)
+            damages += found
+            tokens = np.frombuffer(content, np.dtype(manifest.dtype).newbyteorder("<"))
+            if not found and not _end_before(starts, tokens, begin // manifest.item_bytes, manifest.eod_id):
+                name = f"{source.storage.location}/{documents_file(index)}"
+                problems.append(f"{name}: damaged: a document begins where none ends")
+                starts = starts[:0]
             report(length, length // manifest.item_bytes)
     except InputError as error:
-        return str(error), damages
-    return None, damages
+        problems.append(str(error))
+    return problems, damages
+
+
+def _end_before(starts: NDArray[np.int64], tokens: NDArray[np.integer], first: int, eod_id: int) -> bool:
+    """Whether an end of document stands before each of ``starts``, as far as ``tokens``, from ``first`` on, reach."""
+    low, high = np.searchsorted(starts, [first, first + len(tokens)], side="right")
+    return bool(np.all(tokens[starts[low:high] - 1 - first] == eod_id))
 
 
 def _tokenizer_problems(source: TokenSource) -> list[str]:

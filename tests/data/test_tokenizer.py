@@ -112,6 +112,19 @@ def test_a_changed_tokenizer_is_refused(small: TiktokenTokenizer, tmp_path: Path
         load_tokenizer(tmp_path)
 
 
+def test_two_entries_of_one_id_are_refused_before_tiktoken_panics(
+    small: TiktokenTokenizer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.save(tmp_path)
+    file = tmp_path / "tokenizer.tiktoken"
+    whole = file.read_bytes().splitlines()
+    for again in (b"0", b"%d" % small.eod_id):
+        file.write_bytes(b"\n".join([*whole[:-1], whole[-1].split()[0] + b" " + again]))
+        with pytest.raises(InputError, match="two of its entries have one id"):
+            load_tokenizer(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_changed_or_missing_files_are_refused(small: TiktokenTokenizer, tokenizer_json: Path, tmp_path: Path) -> None:
     small.save(tmp_path / "small")
     ranks = tmp_path / "small" / "tokenizer.tiktoken"

@@ -1,6 +1,7 @@
 """`trace`: from a token, a document or a text to the steps that see it, checked against the stream itself."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def test_a_document_is_found_by_number_and_by_digest(prepared: Path) -> None:
     text = tokenizer.decode(tokens[:-1].tolist())
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     assert traced(prepared, document=digest)[1] == by_number
+
+
+def test_a_spoiled_list_of_documents_is_no_answer(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "copy")
+    file = tmp_path / "copy" / "train" / "00000.documents"
+    whole = file.read_bytes()
+    for content in (whole[: 24 * 9], whole[24:] + whole[:24], whole[:24] * (len(whole) // 24)):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"00000\.documents: "):
+            traced(tmp_path / "copy", document="20")
 
 
 def test_a_text_is_found_where_it_stands(prepared: Path) -> None:

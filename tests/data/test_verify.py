@@ -53,6 +53,23 @@ def test_a_folder_without_shards_is_found_before_anything_is_read(
     assert capsys.readouterr().err == ""  # no progress
 
 
+def test_a_spoiled_list_of_documents_is_found(folder: Path) -> None:
+    file = folder / "00001.documents"
+    whole = file.read_bytes()
+    assert len(whole) > 100 * 24
+    moved = bytearray(whole)
+    moved[24 * 50] ^= 1  # the 50th document begins one token further, or one before
+    for content in (whole[:-24], whole[:100], b"", whole + b"x", whole[24:] + whole[:24], whole[:24] * 9, bytes(moved)):
+        file.write_bytes(content)
+        (verdict,) = verify(VerifyConfig([str(folder)], workers=1))
+        assert len(verdict.problems) == 1
+        assert verdict.problems[0].startswith(f"{file}: ")
+    file.unlink()
+    assert verify(VerifyConfig([str(folder)], workers=1))[0].problems == [f"{file}: no such file"]
+    file.write_bytes(whole)
+    assert verify(VerifyConfig([str(folder)], workers=1))[0].is_whole
+
+
 def test_all_damage_is_found_by_one_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flip(folder / "00000.tokens", 5)
     flip(folder / "00000.tokens", 2 * SIZES[0] - 1)
