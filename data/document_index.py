@@ -13,14 +13,16 @@ from data.shards import DOCUMENT_RECORD
 from data.source import TokenSource
 
 
-def document_records(source: TokenSource, index: int) -> NDArray[np.void]:
-    """The records of shard ``index``, in the order of the documents.
+def document_records(source: TokenSource, index: int, past_copies: bool = False) -> NDArray[np.void]:
+    """The records of shard ``index``, in the order of the documents; ``past_copies``: not from any local copy.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     shard = source.manifest.shards[index]
-    content = source.storage.read(documents_file(index), 0, shard.documents * DOCUMENT_RECORD.itemsize)
+    read = source.storage.read_origin if past_copies else source.storage.read
+    size = shard.documents * DOCUMENT_RECORD.itemsize
+    content = read(documents_file(index), 0, size) if size else b""
     records = np.frombuffer(content, DOCUMENT_RECORD)
     starts = records["start"]
     follow = np.all(starts[1:] > starts[:-1]) and (not len(starts) or (starts[0] == 0 and starts[-1] < shard.tokens))
@@ -40,4 +42,4 @@ def check_documents(source: TokenSource, index: int) -> NDArray[np.int64]:
     (size,) = source.storage.sizes([documents_file(index)])
     if size != expected:
         raise InputError(f"{source.storage.location}/{documents_file(index)}: {size} bytes, expected {expected}")
-    return document_records(source, index)["start"].astype(np.int64)
+    return document_records(source, index, past_copies=True)["start"].astype(np.int64)

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from common.errors import InputError
+from data.config import CacheConfig
 from data.manifest import PAGE_BYTES
 from data.small_bpe import train_small_bpe
 from data.verify import VerifyConfig, print_verdicts, verify
@@ -68,6 +70,21 @@ def test_a_spoiled_list_of_documents_is_found(folder: Path) -> None:
     assert verify(VerifyConfig([str(folder)], workers=1))[0].problems == [f"{file}: no such file"]
     file.write_bytes(whole)
     assert verify(VerifyConfig([str(folder)], workers=1))[0].is_whole
+
+
+def test_a_store_is_verified_without_any_cache(folder: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(f"{folder}/", "/verified/", recursive=True)
+    (tmp_path / "taken").write_text("a file, no folder")
+    cache = CacheConfig(folder=str(tmp_path / "taken"))
+    assert verify(VerifyConfig(["memory://verified"], workers=1, cache=cache))[0].is_whole
+    store.pipe("/verified/00002.documents", b"short")
+    (verdict,) = verify(VerifyConfig(["memory://verified"], workers=1, cache=cache))
+    assert verdict.problems == [f"memory://verified/00002.documents: 5 bytes, expected {_documents_bytes(folder, 2)}"]
+
+
+def _documents_bytes(folder: Path, shard: int) -> int:
+    return (folder / f"{shard:05d}.documents").stat().st_size
 
 
 def test_all_damage_is_found_by_one_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
