@@ -45,17 +45,20 @@ def keep_run_id(run_folder: Path) -> str:
         InputError: the file holds something else, or cannot be written.
     """
     file, here = run_folder / ID_FILE, run_folder.resolve()
+    run_id = secrets.token_hex(8)
     if file.exists():
         kept, origin = read_run_id(run_folder)
-        if origin == here or not _is_another_folder_of(kept, origin, here):
+        if _is_same_folder(origin, here):
             return kept
-        print(f"{run_folder}: a copy of {origin}; it is a run of its own from here on", flush=True)
-    drawn = secrets.token_hex(8)
+        if _holds(origin, kept):
+            print(f"{run_folder}: a copy of {origin}; it is a run of its own from here on", flush=True)
+        else:
+            run_id = kept  # moved here; a later copy is one of this place
     try:
-        write_json(file, {"id": drawn, "folder": str(here)})
+        write_json(file, {"id": run_id, "folder": str(here)})
     except OSError as error:
         raise InputError(f"run_dir: {file} cannot be written: {error.strerror}") from None
-    return drawn
+    return run_id
 
 
 def read_run_id(run_folder: Path) -> tuple[str, Path]:
@@ -72,8 +75,15 @@ def read_run_id(run_folder: Path) -> tuple[str, Path]:
     return run_id, Path(folder)
 
 
-def _is_another_folder_of(run_id: str, origin: Path, here: Path) -> bool:
-    """Whether ``origin`` is still there as a run of this id, and is not just another path to ``here``."""
+def _is_same_folder(origin: Path, here: Path) -> bool:
+    """Whether the two are one, be it by two paths."""
     with contextlib.suppress(OSError, ValueError):
-        return not origin.samefile(here) and read_run_id(origin) == (run_id, origin)
+        return origin == here or origin.samefile(here)
+    return False
+
+
+def _holds(origin: Path, run_id: str) -> bool:
+    """Whether ``origin`` is still there as the run of this id."""
+    with contextlib.suppress(InputError, OSError, ValueError):
+        return read_run_id(origin) == (run_id, origin)
     return False

@@ -36,6 +36,16 @@ def test_a_moved_folder_keeps_it_and_a_copy_gets_its_own(tmp_path: Path, capsys:
     assert keep_run_id(tmp_path / "link") == keep_run_id(tmp_path / "b")
 
 
+def test_a_copy_of_a_moved_folder_gets_its_own_too(tmp_path: Path) -> None:
+    first = keep_run_id(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert keep_run_id(tmp_path / "moved") == first
+    shutil.copytree(tmp_path / "moved", tmp_path / "copy")
+    keep_run_id(tmp_path / "a")  # another run where the first one was
+    assert keep_run_id(tmp_path / "copy") != first
+    assert keep_run_id(tmp_path / "moved") == first
+
+
 @pytest.mark.parametrize(
     "content",
     [
