@@ -9,6 +9,11 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import InputError
 
 WHOLE_FILE = "hhqqi4x"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -36,6 +41,40 @@ def is_locked(file: int) -> bool | None:
             return None
         raise
     return bool(struct.unpack(WHOLE_FILE, answer)[0] != fcntl.F_UNLCK)
+
+
+@contextmanager
+def only_holder(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock of the file ``path``, which is made and goes again; where there are no locks, nothing is held.
+
+    Raises:
+        InputError: another process holds it; ``refusal`` is the line.
+    """
+    file = _locked(path, refusal)
+    try:
+        yield
+    finally:
+        if _is_at(file, path):
+            path.unlink()
+        os.close(file)
+
+
+def _locked(path: Path, refusal: str) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if try_lock(file) is False:
+            os.close(file)
+            raise InputError(refusal)
+        if _is_at(file, path):
+            return file
+        os.close(file)  # the one before took it away between our opening and our lock
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _request() -> bytes:

@@ -31,8 +31,8 @@ STEPS = 6
 def main(arguments: list[str]) -> int:
     """Prints the table on rank 0."""
     parser = FlagParser(prog="scripts/bench_checkpoint.py", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("build/bench_checkpoint"), help="on the disk to measure")
-    folder: Path = parser.parse_args(arguments).folder
+    parser.add_argument("--folder", type=Path, default=Path("build"), help="on the disk to measure")
+    folder: Path = parser.parse_args(arguments).folder / "bench_checkpoint"  # of its own: it is emptied
     choose_accelerator()
     from pretrain.topology import connect, disconnect, topology_from_environment
 

@@ -5,7 +5,6 @@ Always: the folder appears only after its logits were compared with the trainer'
 and one shard of weights is in memory.
 """
 
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from common.cli import parse_config, run_command
 from common.errors import InputError, named
-from common.files import TEMPORARY_SUFFIX, sha256_of_json
+from common.files import sha256_of_json
 from common.private import check_trusted
 from common.ranges import MOST_STEPS, check_filled, check_place, check_range
 
@@ -62,6 +61,7 @@ def export(settings: ExportConfig) -> None:
     from scripts.hub.places import write_places
     from scripts.hub.provenance import FORMAT, describe_export, write_provenance
     from scripts.hub.weights import write_weights
+    from scripts.hub.whole_folder import whole_folder
 
     output = Path(settings.output)
     check_trusted(output, "--output")
@@ -90,10 +90,7 @@ def export(settings: ExportConfig) -> None:
     parameters = sum(tensor.numel for tensor in tensors)
     lengths = [stage.sequence_length or 0 for stage in config.data.stages]
     max_length = max([config.data.sequence_length, *lengths])
-    temporary = output.with_name(output.name + TEMPORARY_SUFFIX)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(output) as temporary:
         write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
         write_tokenizer(temporary, tokenizer, max_length)
         with named(f"--run {settings.run}: step {reader.step}"):
@@ -106,11 +103,7 @@ def export(settings: ExportConfig) -> None:
         difference.check(dtype, settings.run)
         facts = kept | {"parameters": parameters, "logits_difference": difference.largest}
         write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
-        shutil.rmtree(output, ignore_errors=True)
-        temporary.rename(output)
-        write_places(output, kept["checkpoint"], config)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_places(output, kept["checkpoint"], config)
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
 
 

@@ -57,6 +57,10 @@ def import_folder(settings: ImportConfig) -> Path:
     config = dataclasses.replace(base, name=output.name, run_dir=str(output), model=foreign.config)
     shapes = parameter_shapes(config.model)
     try:
+        output.mkdir(parents=True)
+    except FileExistsError:  # another import was quicker
+        raise InputError(f"--output {output}: is there already; choose another run folder") from None
+    try:
         checkpoint = write_checkpoint(
             output / "checkpoints", config, shapes, foreign.read, {"imported_from": str(folder)}
         )

@@ -14,6 +14,7 @@ from common.errors import InputError
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export, find_checkpoint
+from scripts.hub import foreign
 from scripts.hub.check import folder_logits
 from scripts.import_hf import ImportConfig, import_folder
 from tests.scripts.conftest import KINDS
@@ -91,6 +92,22 @@ def test_logits_that_differ_leave_no_checkpoint(
     with pytest.raises(InputError, match="differ"):
         import_folder(ImportConfig(str(stock_llama), str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_import_that_was_quicker_keeps_its_folder(
+    stock_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, open_it = tmp_path / "run", foreign.open_foreign
+
+    def meanwhile(folder: Path) -> object:
+        output.mkdir()
+        (output / "checkpoint").write_text("theirs")
+        return open_it(folder)
+
+    monkeypatch.setattr(foreign, "open_foreign", meanwhile)
+    with pytest.raises(InputError, match=f"--output {output}: is there already"):
+        import_folder(ImportConfig(str(stock_llama), str(output)))
+    assert (output / "checkpoint").read_text() == "theirs"
 
 
 def test_an_output_that_exists_and_folders_that_are_none_are_named(stock_llama: Path, tmp_path: Path) -> None:
