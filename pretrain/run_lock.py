@@ -5,7 +5,8 @@ Always: the right ends with its process, however that ends; the file says who ho
 
 How: rank 0 holds the kernel's lock on `run.lock`. Some file systems keep such locks to one node, and a server may keep
 the lock of a node that has crashed. So the holder also writes a number that grows: where the lock and the beat of
-another node disagree, the beat is believed. A holder that finds another one's name in the file ends itself.
+another node disagree, the beat is believed. A holder that finds another one's name in the file ends itself. The file is
+closed to other users: who can read it can lock it, too.
 """
 
 import contextlib
@@ -34,6 +35,9 @@ FORGOTTEN_SECONDS = 3600.0
 """a record that was not written for so long is nobody's, whatever the clocks of two nodes say"""
 WIDTH = 400
 REPLACED_STATUS = 1
+MODE = 0o660
+"""colleagues of the group may go on with a run"""
+BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 Record = dict[str, Any]
@@ -74,8 +78,11 @@ class RunLock:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = self._acquire()
+            with contextlib.suppress(OSError):  # a colleague's, or one of an earlier version
+                os.fchmod(self._file, os.fstat(self._file).st_mode & MODE)
             self._record = {
                 "host": socket.gethostname(),
+                "boot": _boot(),
                 "process": os.getpid(),
                 "since": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "token": secrets.token_hex(8),
@@ -90,7 +97,7 @@ class RunLock:
         """The open lock file, ours."""
         began, told = time.monotonic(), False
         while True:
-            file = os.open(self._path, FLAGS | os.O_CREAT, 0o644)
+            file = os.open(self._path, FLAGS | os.O_CREAT, MODE)
             granted = try_lock(file)
             holder = _read(file)
             dead = granted is not False and not _lives(self._folder, file, holder, granted)
@@ -116,7 +123,7 @@ class RunLock:
     def _replace(self) -> int:
         """A new lock file of ours, in the place of one whose holder is gone or that somebody has removed."""
         temporary = self._path.with_name(f"{LOCK_FILE}.{secrets.token_hex(8)}")
-        file = os.open(temporary, FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+        file = os.open(temporary, FLAGS | os.O_CREAT | os.O_EXCL, MODE)
         try_lock(file)
         temporary.replace(self._path)
         return file
@@ -201,7 +208,16 @@ def _lives(run_folder: Path, file: int, holder: Record, granted: bool | None) ->
 
 
 def _is_here(holder: Record) -> bool:
-    return holder.get("host") in (None, socket.gethostname())
+    """Whether its kernel is this one; names of hosts are not enough: containers of two machines may have one."""
+    return holder.get("host") in (None, socket.gethostname()) and holder.get("boot") in (None, _boot())
+
+
+def _boot() -> str | None:
+    """What the kernel drew when it started; None where it does not say."""
+    try:
+        return BOOT_FILE.read_text().strip()
+    except OSError:
+        return None
 
 
 def _beats(run_folder: Path, holder: Record) -> bool:

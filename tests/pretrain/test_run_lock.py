@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.file_lock import is_locked, try_lock
 from pretrain import run_lock
 from pretrain.run_lock import LOCK_FILE, RunLock, read_holder, refuse_if_held
+from tests.other_user import as_stranger, shared_place
 
 HOLDER = """
 import sys, time
@@ -150,6 +151,34 @@ def test_a_beat_from_another_node_counts_where_the_kernel_knows_of_no_lock(
         as_host(monkeypatch, here)
         with pytest.raises(InputError, match=r"is in use by process .* on node-a"):
             take(tmp_path)
+
+
+def test_two_machines_of_one_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of containers; on a file system that keeps locks to one node."""
+    monkeypatch.setattr(run_lock, "try_lock", lambda file: True)
+    with RunLock(tmp_path, is_main=True) as lock:
+        lock.take()
+        monkeypatch.setattr(run_lock, "BOOT_FILE", tmp_path / "boot_id")
+        (tmp_path / "boot_id").write_text("another kernel\n")
+        with pytest.raises(InputError, match="is in use by"):
+            take(tmp_path)
+
+
+@pytest.mark.parametrize("left_by", ["nobody", "an earlier version"])
+def test_another_user_cannot_lock_the_run_out(tmp_path: Path, left_by: str) -> None:
+    """A lock for reading, which needs no right to write, would keep the holder of the folder from starting."""
+    with shared_place(0o755) as run:
+        if left_by == "an earlier version":
+            (run / LOCK_FILE).touch(0o644)
+        with RunLock(run, is_main=True) as lock:
+            lock.take()
+            assert not (run / LOCK_FILE).stat().st_mode & 0o007
+
+            def lock_it() -> None:
+                with pytest.raises(PermissionError):
+                    (run / LOCK_FILE).open("rb")
+
+            as_stranger(lock_it)
 
 
 def leave_record(folder: Path, host: str) -> None:
