@@ -30,10 +30,9 @@ def column_of(stream: BinaryIO, kind: Kind, file: str, text_field: str, flag: st
     if kind == "parquet":
         table = pq.ParquetFile(stream, page_checksum_verification=True)
         schema = table.schema_arrow
-        place = _text_column(schema, file, text_field, flag)
-        batches = table.iter_batches(BATCH_ROWS, columns=[schema.names[place]], use_threads=False)
-        for batch in batches:
-            yield from _values(batch.column(0))
+        _text_column(schema, file, text_field, flag)
+        for batch in table.iter_batches(BATCH_ROWS, columns=[text_field], use_threads=False):
+            yield from _values(batch.column(text_field))  # a name with a dot brings what is nested under it, too
         return
     head = stream.read(len(STREAM_MARK))
     stream.seek(0)

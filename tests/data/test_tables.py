@@ -35,6 +35,13 @@ def test_tables_of_every_shape(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
+def test_a_dot_in_a_name_is_no_way_into_another_column(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{kind}"
+    WRITERS[kind](pa.table({"a": [{"text": "inner"}] * 3, "a.text": ["outer"] * 3}), file)
+    assert read_all(file, field="a.text") == (["outer"] * 3, {})
+
+
+@pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize(
     ("table", "message"),
     [
