@@ -16,6 +16,12 @@ from pretrain.evaluation_command import SHELL, VARIABLES, check_command, shell_c
 
 OF_A_RANK = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 """what torchrun tells its ranks: the command is none of them"""
+OF_A_STEP = (
+    *("SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_MEM_PER_", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK"),
+    *("SLURM_STEP", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+    *("SLURM_GTIDS", "SLURM_DISTRIBUTION", "SLURM_LABELIO", "SLURM_KILL_BAD_EXIT"),
+)
+"""what srun tells the training's tasks: a job that the command submits would take it for its own, cores and all"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class EvaluationJob:
     def start(self, checkpoint: Path, step: int) -> None:
         """Starts the command for one checkpoint and returns at once."""
         values = {"{run}": _word(self.run_folder), "{checkpoint}": _word(checkpoint), "{step}": str(step)}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK + OF_A_STEP)}
         log = self.run_folder / "logs" / f"evaluation_{step:08d}.log"
         try:
             check_command(self.command, self.run_folder)

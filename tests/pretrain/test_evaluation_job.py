@@ -54,6 +54,18 @@ def test_the_command_is_no_rank_of_the_training(tmp_path: Path, monkeypatch: pyt
     assert "MASTER_ADDR" not in seen
 
 
+def test_a_job_that_the_command_submits_is_not_bound_to_the_cores_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ["SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_MEM_PER_NODE", "SLURM_STEP_ID", "SLURM_PROCID"]
+    for name in [*step, "SLURM_JOB_ID", "SLURM_CONF"]:
+        monkeypatch.setenv(name, "3")
+    EvaluationJob("env; echo $PRETRAIN_STEP > {run}/done", tmp_path).start(tmp_path / "c", 3)
+    wait_for(tmp_path / "done")
+    lines = (tmp_path / "logs/evaluation_00000003.log").read_text().splitlines()
+    assert {line for line in lines if line.startswith("SLURM")} == {"SLURM_JOB_ID=3", "SLURM_CONF=3"}
+
+
 def test_a_job_that_cannot_start_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     EvaluationJob("echo {step}", tmp_path).start(tmp_path, 3)
