@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, nearest
+from data.damage import damage_named
 
 SEPARATOR = "\n==\n"
 
@@ -78,17 +79,29 @@ def load_split(name: str, split: str, folder: str | None) -> list[Example]:
         path = Path(folder) / f"{name}_{split}.jsonl"
         if not path.exists():
             raise InputError(f"in_context.folder: {path} is missing; each line is an object with text and label")
-        return list(_read_lines(path))
+        examples = list(_read_lines(path))
+        if not examples:
+            raise InputError(f"in_context.folder: {path} holds no example")
+        return examples
     return list(_download(DATA_SETS[name], split))
 
 
 def _read_lines(path: Path) -> Iterator[Example]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            values = json.loads(line)
-            yield Example(" ".join(values["text"].split()), values["label"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}, line {number}: expected an object with text and label") from None
+    with damage_named(str(path)), path.open("rb") as lines:  # a line ends at a newline alone, as JSON lines do
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _example(line, f"{path}, line {number}")
+
+
+def _example(line: bytes, where: str) -> Example:
+    try:
+        values = json.loads(line)
+        text, label = " ".join(values["text"].split()), values["label"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{where}: expected an object with text and label") from None
+    if not isinstance(label, str) or not label.strip() or not text:
+        raise InputError(f"{where}: text and label must be words, are {values['text']!r:.60} and {label!r:.60}")
+    return Example(text, label)
 
 
 def _download(data_set: DataSet, split: str) -> Iterator[Example]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
+from data.plain import decode
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -106,9 +107,11 @@ def haystack(path: str | None, draw: random.Random) -> Iterator[str]:
         yield from sentences(draw)
     assert path is not None
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"haystack {path}: not readable: {error}") from None
+        text = decode(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"haystack {path}: not readable: {error.strerror}") from None
+    if text is None:
+        raise InputError(f"haystack {path}: not text in UTF-8")
     pieces = re.findall(r"[^.]*[^.\s][^.]*\.", text)
     if not pieces:
         raise InputError(f"haystack {path}: holds no sentence that ends with a full stop")

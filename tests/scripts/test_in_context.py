@@ -157,3 +157,29 @@ def test_missing_and_torn_files_are_named(tmp_path: Path) -> None:
         load_split("trec", "test", str(tmp_path))
     with pytest.raises(InputError, match="did you mean 'trec'"):
         load_split("trek", "test", str(tmp_path))
+
+
+def test_lines_of_examples_are_read_as_json_lines_are(tmp_path: Path) -> None:
+    file = tmp_path / "trec_test.jsonl"
+    file.write_text('{"text": "a\u2028b", "label": "x"}\r\n\n{"text": "c", "label": "y z"}', encoding="utf-8")
+    assert load_split("trec", "test", str(tmp_path)) == [Example("a b", "x"), Example("c", "y z")]
+    good = b'{"text": "a", "label": "b"}\n'
+    for content, message in (
+        (b'{"text": "a", "label": 5}', "line 2: text and label must be words, are 'a' and 5"),
+        (b'{"text": "a", "label": null}', "line 2: text and label must be words"),
+        (b'{"text": " ", "label": "b"}', "line 2: text and label must be words"),
+        (b'{"text": ["a"], "label": "b"}', "line 2: expected an object with text and label"),
+        (b"[" * 100_000, "line 2: expected an object"),
+        (b'{"text": "\xff", "label": "b"}', "line 2: expected an object"),
+        (b"\0", "line 2: expected an object"),
+    ):
+        file.write_bytes(good + content)
+        with pytest.raises(InputError, match=message):
+            load_split("trec", "test", str(tmp_path))
+    file.write_bytes(b"\n")
+    with pytest.raises(InputError, match=r"trec_test\.jsonl holds no example"):
+        load_split("trec", "test", str(tmp_path))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match=r"trec_test\.jsonl: damaged, or not what its name says: Is a directory"):
+        load_split("trec", "test", str(tmp_path))

@@ -70,6 +70,13 @@ def test_a_length_without_room_is_an_error(subject: Subject) -> None:
         build_prompt(subject, sentences(draw), 200, 0.5, (8, 1), draw)
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG. Not. Text.", b"A sentence.\0 Another.", "Wide.".encode("utf-16")])
+def test_a_haystack_that_is_no_text_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"haystack .*a\.txt: not text in UTF-8"):
+        next(haystack(str(tmp_path / "a.txt"), random.Random(0)))
+
+
 def test_a_haystack_of_ones_own_is_used_and_starts_anywhere(tmp_path: Path) -> None:
     text = tmp_path / "essay.txt"
     text.write_text("One thing. Another thing. A third.")
