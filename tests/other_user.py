@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 
 STRANGER = 65534
+THIRD = 65533
 
 
-def as_stranger(act: Callable[[], object]) -> None:
-    """Calls ``act`` as the second user, in a process of its own; skips the test where there cannot be one."""
+def as_stranger(act: Callable[[], object], user: int = STRANGER) -> None:
+    """Calls ``act`` as the second user, or a third, in a process of its own; skips the test where that cannot be."""
     if os.geteuid() != 0:
         pytest.skip("only root can become a second user")
     child = os.fork()
     if child == 0:
         try:
             os.setgroups([])
-            os.setgid(STRANGER)
-            os.setuid(STRANGER)
+            os.setgid(user)
+            os.setuid(user)
             act()
         except BaseException:
             traceback.print_exc()

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from common.private import check_trusted, open_inside, open_private, user_cache_folder
-from tests.other_user import STRANGER, as_stranger, shared_place
+from tests.other_user import STRANGER, THIRD, as_stranger, shared_place
 
 SETTING = "data.cache.folder"
 
@@ -194,3 +194,25 @@ def test_a_folder_that_everyone_may_write_to_holds_nothing_of_a_stranger(place: 
     check_trusted(place, "run_dir")
     with pytest.raises(InputError, match=r"^run_dir: .*/loss.png belongs to .*chmod o-w"):
         check_trusted(place, "run_dir", with_content=True)
+
+
+def test_the_first_user_need_not_be_root(place: Path) -> None:
+    as_stranger(lambda: plant_folder_above(place))
+    (place / "roots").mkdir(mode=0o711)  # nobody else may list it
+    (place / "roots/theirs").mkdir()
+    os.chown(place / "roots/theirs", THIRD, THIRD)
+
+    def first_user() -> None:
+        for mine in ("mine/a", "roots/theirs/a"):
+            opened(place / mine)
+            check_trusted(place / mine, "run_dir", with_content=True)
+        for path in ("cache", "cache/a"):
+            with pytest.raises(InputError, match="cache belongs to"):
+                opened(place / path)
+            with pytest.raises(InputError, match="cache belongs to"):
+                check_trusted(place / path, "run_dir")
+        with pytest.raises(InputError, match=r"cannot be made or opened: .*: Permission denied"):
+            opened(place / "roots/a")
+
+    as_stranger(first_user, THIRD)
+    assert list((place / "cache").iterdir()) == []
