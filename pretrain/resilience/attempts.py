@@ -91,6 +91,17 @@ class Attempt:
         """The launcher starts it."""
         self._write("launch.json", time=time.time(), place=self._next_place(), **facts)
 
+    def withdraw(self) -> bool:
+        """The launcher takes its word back, where nobody else has written any; whether it did.
+
+        A start that is refused before it begins has not been one of the run's.
+        """
+        if [path.name for path in self.folder.iterdir()] != ["launch.json"]:
+            return False
+        (self.folder / "launch.json").unlink()
+        self.folder.rmdir()
+        return True
+
     def start(self, step: int, **facts: Any) -> None:
         """Rank 0 goes on from ``step``."""
         if self.number == 0:  # reused by every start without a launcher

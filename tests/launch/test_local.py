@@ -14,7 +14,7 @@ from common.cli import to_yaml
 from launch import local
 from launch.local import STOPPED_STATUS, threads_per_process
 from pretrain.config import TrainConfig
-from pretrain.resilience.attempts import read_attempts
+from pretrain.resilience.attempts import next_attempt, read_attempts
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
@@ -146,3 +146,15 @@ def test_more_processes_than_cores_are_named(
     monkeypatch.setattr(local, "run_node", lambda *arguments: 2)
     assert local.main(["--nproc=2", f"--config={config}"]) == 2
     assert "WARNING: --nproc: 2 processes will share 1 core\n" in capsys.readouterr().err
+
+
+def test_a_start_that_another_one_beat_leaves_the_runs_record_alone(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked and seen nobody; the ranks of one find the lock taken."""
+    first = next_attempt(tmp_path / "run")
+    first.launch(job="first")
+    first.start(0)
+    monkeypatch.setattr(local, "run_node", lambda *arguments: 2)
+    assert local.main([f"--config={config}"]) == 2
+    assert [record.number for record in read_attempts(tmp_path / "run")] == [1]

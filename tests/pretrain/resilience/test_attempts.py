@@ -96,6 +96,17 @@ def test_starts_stand_in_the_order_in_which_they_were_made_whatever_the_clocks_s
     assert [record.number for record in read_attempts(tmp_path)] == [1, 2, 0, 3]
 
 
+def test_a_start_that_was_refused_before_it_began_is_none(tmp_path: Path) -> None:
+    begun = next_attempt(tmp_path)
+    begun.launch(job="a")
+    begun.start(0)
+    refused = next_attempt(tmp_path)
+    refused.launch(job="b")
+    assert refused.withdraw()
+    assert not begun.withdraw()
+    assert [record.number for record in read_attempts(tmp_path)] == [1]
+
+
 def test_records_of_earlier_versions_stand_by_their_numbers(tmp_path: Path) -> None:
     for number, seconds in ((1, 30.0), (2, 20.0), (10, 10.0)):
         folder = tmp_path / "attempts" / f"{number:04d}"
