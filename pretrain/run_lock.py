@@ -31,8 +31,6 @@ WATCH_SECONDS = 2.5 * BEAT_SECONDS
 """whoever does not beat for so long is gone, where the kernel does not say otherwise"""
 PATIENCE_SECONDS = 150.0
 """the same where it does: most servers give up the locks of a crashed node after 90 seconds"""
-FORGOTTEN_SECONDS = 3600.0
-"""a record that was not written for so long is nobody's, whatever the clocks of two nodes say"""
 WIDTH = 400
 REPLACED_STATUS = 1
 MODE = 0o660
@@ -100,7 +98,7 @@ class RunLock:
             file = os.open(self._path, FLAGS | os.O_CREAT, MODE)
             granted = try_lock(file)
             holder = _read(file)
-            dead = granted is not False and not _lives(self._folder, file, holder, granted)
+            dead = granted is not False and not _lives(self._folder, holder, granted)
             if dead and _is_at(file, self._path):  # the holder before may just have removed it
                 return file
             os.close(file)
@@ -198,11 +196,12 @@ def in_use(run_folder: Path, holder: Record) -> str:
     )
 
 
-def _lives(run_folder: Path, file: int, holder: Record, granted: bool | None) -> bool:
-    """Whether the holder on record is alive; that the kernel knows of no lock counts on this node only."""
+def _lives(run_folder: Path, holder: Record, granted: bool | None) -> bool:
+    """Whether the holder on record is alive; that the kernel knows of no lock counts on this node only.
+
+    No clock is asked: those of two nodes, or of a node and its server, may be hours apart.
+    """
     if not holder or (granted and _is_here(holder)):
-        return False
-    if abs(time.time() - os.fstat(file).st_mtime) > FORGOTTEN_SECONDS:
         return False
     return _beats(run_folder, holder)
 

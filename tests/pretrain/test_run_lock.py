@@ -191,11 +191,26 @@ def test_a_start_on_another_node_after_a_crash_goes_on_once_nothing_beats(tmp_pa
     began = time.monotonic()
     take(tmp_path)
     assert time.monotonic() - began >= 0.5
-    leave_record(tmp_path, "node-a")
-    os.utime(tmp_path / LOCK_FILE, (0, 0))
-    began = time.monotonic()
-    take(tmp_path)
-    assert time.monotonic() - began < 0.4
+
+
+@pytest.mark.parametrize("seconds", [0, 2**32])
+def test_no_clock_ends_a_run_that_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """As on a server whose clock is years off."""
+    here = os.uname().nodename
+    write = os.fsync
+
+    def elsewhen(file: int) -> None:
+        write(file)
+        os.utime(tmp_path / LOCK_FILE, (seconds, seconds))
+
+    monkeypatch.setattr(os, "fsync", elsewhen)
+    monkeypatch.setattr(run_lock, "try_lock", lambda file: True)
+    as_host(monkeypatch, "node-a")
+    with RunLock(tmp_path, is_main=True) as lock:
+        lock.take()
+        as_host(monkeypatch, here)
+        with pytest.raises(InputError, match="is in use by"):
+            take(tmp_path)
 
 
 def test_a_lock_that_a_server_keeps_for_a_crashed_node_is_taken_over(
