@@ -36,6 +36,14 @@ def check_section(section: type, values: Any, where: str, key: str = "") -> None
         check_value(hints[name], value, where, path)
 
 
+def check_complete(section: type, values: Mapping[str, Any], where: str) -> None:
+    """Raises InputError unless every setting of the dataclass ``section`` that has no default is among ``values``."""
+    for entry in dataclasses.fields(section):
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and entry.name not in values:
+            raise InputError(f"{where}: '{entry.name}' is missing")
+
+
 def check_value(hint: Any, value: Any, where: str, key: str) -> None:
     """Raises InputError unless ``value`` is of the type ``hint``; ``key`` names it."""
     if any(_fits(alternative, value) for alternative in alternatives_of(hint)):

@@ -109,6 +109,7 @@ class TokenStream:
             "skip": [list(entry) for entry in self.skip.ranges],
             "shuffle_window": self._config.shuffle_window,
             "stages": self._describe_stages(),
+            "tokenizer": self.tokenizer["fingerprint"],
         }
 
     def check_state(self, state: dict[str, Any]) -> None:

@@ -15,11 +15,14 @@ from typing import Any
 from common.errors import InputError
 from common.flags import FlagParser
 from common.strict_yaml import read_yaml
+from common.typed import LARGEST_INTEGER
 from pretrain.checkpoint.layout import MANIFEST, list_steps
 from pretrain.resilience.attempts import SKIPPED_FILE, AttemptRecord, read_attempts
-from pretrain.sinks import LOSS_FILE, read_metrics
+from pretrain.sinks import LOSS_FILE
+from pretrain.step_lines import read_steps
 
 SHOWN_ATTEMPTS = 10
+LONGEST_SECONDS = 86400.0 * 365 * 1000
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def read_status(run_folder: Path, now: float | None = None) -> Status:
     if not run_folder.is_dir():
         raise InputError(f"{run_folder}: no such run folder")
     attempts = read_attempts(run_folder)
-    lines = read_metrics(run_folder / LOSS_FILE)
+    lines = read_steps(run_folder / LOSS_FILE)
     training = [line for line in lines if "loss" in line]
     validation = [line for line in lines if line.get("validation_loss") is not None]
     if not attempts and not training:
@@ -85,7 +88,7 @@ def read_status(run_folder: Path, now: float | None = None) -> Status:
         seconds_left=None if steps is None or seconds is None else max(0, steps - step) * seconds,
         seconds_since_sign_of_life=silence,
         checkpoint=int(checkpoints[-1].name.removeprefix("step_")) if checkpoints else None,
-        skipped_steps=len(read_metrics(run_folder / SKIPPED_FILE)),
+        skipped_steps=len(read_steps(run_folder / SKIPPED_FILE)),
         attempts=[_summary(attempt) for attempt in attempts],
     )
 
@@ -102,9 +105,9 @@ def describe(status: Status) -> str:
     if status.tokens_per_second is not None:
         lines.append(f"  speed        {status.tokens_per_second:,.0f} tokens/s")
     if status.seconds_left:
-        lines.append(f"  time left    {timedelta(seconds=round(status.seconds_left))}")
+        lines.append(f"  time left    {_duration(status.seconds_left)}")
     if status.seconds_since_sign_of_life is not None:
-        lines.append(f"  last sign    {timedelta(seconds=round(status.seconds_since_sign_of_life))} ago")
+        lines.append(f"  last sign    {_duration(status.seconds_since_sign_of_life)} ago")
     lines.append(f"  checkpoint   {'none yet' if status.checkpoint is None else f'step {status.checkpoint}'}")
     if status.skipped_steps:
         lines.append(f"  skipped      {status.skipped_steps} steps, see {SKIPPED_FILE}")
@@ -149,6 +152,11 @@ def _silence(run_folder: Path, attempts: list[AttemptRecord], now: float) -> flo
 
 def _planned_steps(run_folder: Path) -> int | None:
     try:
-        return int(read_yaml(run_folder / "config.yaml", "the run's config.yaml")["train"]["steps"])
+        steps = read_yaml(run_folder / "config.yaml", "the run's config.yaml")["train"]["steps"]
     except (KeyError, TypeError, ValueError):
         return None
+    return steps if type(steps) is int and 0 < steps <= LARGEST_INTEGER else None
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(min(seconds, LONGEST_SECONDS))))

@@ -46,11 +46,16 @@ class HeldOut:
         return {
             "step": step,
             "validation_loss": loss,
-            "validation_bits_per_byte": loss / math.log(2) / self._samples.bytes_per_token,
+            "validation_bits_per_byte": self._bits_per_byte(loss),
             "validation_perplexity": math.exp(min(loss, 700.0)),
             "validation_samples": self._num_samples,
             **self._split(loss, found),
         }
+
+    def _bits_per_byte(self, loss: float) -> float | None:
+        """None where the bytes of the text are not known, as in an adopted corpus."""
+        bytes_per_token = self._samples.bytes_per_token
+        return loss / math.log(2) / bytes_per_token if bytes_per_token else None
 
     def _marked(self, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
         return micro_batches if self._marks is None else [self._marks.mark(batch) for batch in micro_batches]

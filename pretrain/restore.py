@@ -6,6 +6,7 @@ Always: all ranks restore the same; what does not belong to this run is refused 
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ import torch
 from common.errors import InputError
 from data.stream import TokenStream
 from pretrain.checkpoint.branch import branch
+from pretrain.checkpoint.layout import KINDS
 from pretrain.checkpoint.reader import CheckpointReader
-from pretrain.checkpoint.remote import fetch_first
 from pretrain.checkpoint.resume import load, newest_whole
+from pretrain.checkpoint.saved_state import check_resumable, is_imported
 from pretrain.checks import check_batch
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
@@ -37,20 +39,38 @@ class Start:
     """steps taken so far"""
 
 
-def restore(config: RunConfig, topology: Topology, engine: Engine, stream: TokenStream, guard: SpikeGuard) -> Start:
-    """Fills ``engine`` and ``guard``; tells what is another setting than before."""
+def find_checkpoint(config: RunConfig, topology: Topology) -> CheckpointReader | None:
+    """The checkpoint that the run goes on from, every byte checked; None for a run that has none yet.
+
+    Raises:
+        InputError: there are checkpoints, and none of them can be gone on from.
+    """
+    return newest_whole(config.run_folder / "checkpoints", topology, check_resumable)
+
+
+def restore(
+    config: RunConfig,
+    topology: Topology,
+    engine: Engine,
+    stream: TokenStream,
+    guard: SpikeGuard,
+    reader: CheckpointReader | None,
+) -> Start:
+    """Fills ``engine`` and ``guard`` from ``reader``; tells what is another setting than before."""
     seed_everything(config.seed)
-    fetch_first(config, topology)
-    reader = newest_whole(config.run_folder / "checkpoints", topology)
     if reader is None:
         stream.check_stage_starts(config.batch.schedule, 0, config.train.steps)
         state = TrainerState()
         if config.checkpoint.branch_from is not None:
-            taken, state.applied_steps = branch(config, engine, topology)
+            taken, state.applied_steps = branch(config, engine, topology, stream.tokenizer)
             announce(topology, taken)
         return Start(config, state, 0)
     before = reader.config
     check_same_model(before, config, str(reader.folder))
+    if is_imported(reader):
+        load(engine, reader, 0, kinds=KINDS[:1])
+        announce(topology, f"beginning with the weights in {reader.folder}")
+        return Start(config, TrainerState(), 0)
     saved = reader.manifest.state
     stream.check_state(saved["data"])
     resumed = with_past(before, config, reader.step)
@@ -58,12 +78,19 @@ def restore(config: RunConfig, topology: Topology, engine: Engine, stream: Token
     check_batch(resumed, topology, reader.step)  # fewer steps may lie behind than the newest folder's name said
     stream.check_stage_starts(resumed.batch.schedule, reader.step, resumed.train.steps)
     load(engine, reader, reader.applied_steps)
-    guard.restore(saved["spikes"])
+    _restore_guard(guard, saved["spikes"], reader)
     torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(saved["random"]["torch"])), dtype=torch.uint8))
     for line in describe_changes(before, config, reader.step):
         announce(topology, line)
     state = TrainerState(**{**saved["trainer"], "applied_steps": reader.applied_steps})
     return Start(resumed, state, reader.step)
+
+
+def _restore_guard(guard: SpikeGuard, saved: dict[str, Any], reader: CheckpointReader) -> None:
+    try:
+        guard.restore(saved)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{reader.folder}: the state of the spike rule cannot be read: {error!r}") from None
 
 
 def _check_position(config: RunConfig, reader: CheckpointReader) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from common.urls import values_without_credentials
 from model.counts import training_flops_per_token
 from pretrain.build import build_model
-from pretrain.checkpoint.resume import newest_step
+from pretrain.checkpoint.remote_start import join_remote
 from pretrain.checkpoint.retention import remove_leftovers
 from pretrain.checkpoint.staging import open_staging
 from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
@@ -27,9 +27,8 @@ from pretrain.resilience.signals import StopSignal
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.resilience.supervisor import Supervisor, announce_end
 from pretrain.resilience.watchdog import Watchdog
-from pretrain.restore import restore
+from pretrain.restore import find_checkpoint, restore
 from pretrain.run_data import open_data
-from pretrain.run_id import share_run_id
 from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, check_own_folder, open_logs, open_sinks, record_start, save_config
 from pretrain.topology import Topology, connect, disconnect, topology_from_environment
@@ -70,10 +69,6 @@ def _pretrain(
     stream, validation = open_data(config, check_files=topology.local_rank == 0)
     marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
     held_out = HeldOut(validation, config, topology, marks) if validation is not None else None
-    checkpoints = config.run_folder / "checkpoints"
-    if newest_step(checkpoints) >= config.train.steps:
-        announce_end(attempt, topology, config)
-        return Outcome.FINISHED
     lock.take()
     open_logs(config.run_folder, topology)
     settings = config.resilience
@@ -83,13 +78,17 @@ def _pretrain(
         if check_nodes is not None:
             check_nodes(config, topology)
             watchdog.beat(0)
-        run_id = share_run_id(config.run_folder, topology)
+        run_id = join_remote(config, topology)
+        reader = find_checkpoint(config, topology)
+        if reader is not None and reader.step >= config.train.steps:
+            announce_end(attempt, topology, config)
+            return Outcome.FINISHED
         staging = open_staging(config, run_id)
         layers, sharding = build_model(config, topology)
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
-        start = restore(config, topology, engine, stream, guard)
-        config = start.config
+        start = restore(config, topology, engine, stream, guard, reader)
+        config, checkpoints = start.config, start.config.run_folder / "checkpoints"
         values = values_without_credentials(dataclasses.asdict(config))
         if topology.is_main:
             save_config(config)
@@ -114,7 +113,7 @@ def _pretrain(
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
             meter=StepMeter(topology.world_size, flops_per_token),
-            writer=CheckpointWriter(checkpoints, topology, writer_settings(config, staging, tokens_at)),
+            writer=CheckpointWriter(checkpoints, topology, writer_settings(config, run_id, staging, tokens_at)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
             state=start.state,

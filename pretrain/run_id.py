@@ -1,6 +1,6 @@
 """Who a run is: a number drawn once and kept in its folder.
 
-In: the run folder, on rank 0, which holds its lock. Out: the id, equal on all ranks. Always: two runs never have the
+In: the run folder, on rank 0, which holds its lock. Out: the id. Always: two runs never have the
 same one, whatever their names; a run that goes on, or whose folder was moved, keeps its own; a copy gets another.
 """
 
@@ -9,33 +9,11 @@ import re
 import secrets
 from pathlib import Path
 
-import torch.distributed as dist
-
 from common.errors import InputError
 from common.files import read_json, write_json
-from pretrain.topology import Topology
 
 ID_FILE = "run_id.json"
 PATTERN = r"[0-9a-f]{16}"
-
-
-def share_run_id(run_folder: Path, topology: Topology) -> str:
-    """The run's id, told by rank 0 to the others; a collective call.
-
-    Raises:
-        InputError: the file in the folder holds something else; equal on every rank.
-    """
-    told: list[str | InputError] = [""]
-    if topology.is_main:
-        try:
-            told = [keep_run_id(run_folder)]
-        except InputError as error:
-            told = [error]
-    if topology.world_size > 1:
-        dist.broadcast_object_list(told, src=0)
-    if isinstance(told[0], InputError):
-        raise told[0]
-    return told[0]
 
 
 def keep_run_id(run_folder: Path) -> str:

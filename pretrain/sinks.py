@@ -13,9 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.errors import InputError
 from common.files import atomic_file, open_itself, write_atomically
 from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
+from pretrain.step_lines import read_steps
 
 LOSS_FILE = "metrics.jsonl"
 PLOT_FILE = "loss.png"
@@ -40,10 +42,11 @@ class Console:
     def write(self, metrics: Mapping[str, Any]) -> None:
         step = f"step {metrics['step']:>{len(str(self._total_steps))}}/{self._total_steps}"
         if "validation_loss" in metrics:
+            bits = metrics["validation_bits_per_byte"]
             print(
                 f"{step}  validation loss {metrics['validation_loss']:.4f}  "
-                f"{metrics['validation_bits_per_byte']:.4f} bits/byte  "
-                f"perplexity {metrics['validation_perplexity']:.1f}",
+                + (f"{bits:.4f} bits/byte  " if bits is not None else "")
+                + f"perplexity {metrics['validation_perplexity']:.1f}",
                 flush=True,
             )
             return
@@ -67,7 +70,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, resumed_at: int) -> None:
         """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
-        kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
+        kept = [line for line in read_steps(path) if line["step"] <= resumed_at]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open_itself(path, "ab", buffering=0)
         self._waiting = b""
@@ -109,9 +112,9 @@ class LossPlot:
 
     def close(self) -> None:
         try:
-            draw_losses(read_metrics(self._metrics), self._picture, self._title)
-        except OSError as error:
-            print(f"WARNING: {self._picture}: not drawn: {error.strerror}", flush=True)
+            draw_losses(read_steps(self._metrics), self._picture, self._title)
+        except (InputError, OSError) as error:
+            print(f"WARNING: {self._picture}: not drawn: {error}", flush=True)
 
 
 class WeightsAndBiases:
@@ -170,23 +173,12 @@ def _shown_arguments() -> Iterator[None]:
         sys.argv = arguments
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that a kill tore is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
-
-
 def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, title: str) -> None:
     """Draws training and validation loss over tokens into a PNG file."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    training = [line for line in lines if line.get("loss") is not None]
+    training = [line for line in lines if line.get("loss") is not None and line.get("tokens") is not None]
     tokens_at = {line["step"]: line["tokens"] for line in training}
     validation = [line for line in lines if line.get("validation_loss") is not None and line["step"] in tokens_at]
     figure = Figure(figsize=(8, 4.5), layout="constrained")

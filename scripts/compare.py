@@ -17,7 +17,8 @@ from common.files import atomic_file
 from common.flags import FlagParser
 from common.private import check_trusted
 from common.ranges import check_place
-from pretrain.sinks import LOSS_FILE, read_metrics
+from pretrain.sinks import LOSS_FILE
+from pretrain.step_lines import read_steps
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _series(run: Path, key: str) -> Series:
     path = run / LOSS_FILE
     if not path.exists():
         raise InputError(f"{run}: no run there ({LOSS_FILE} is missing)")
-    values = {line["step"]: line[key] for line in read_metrics(path) if key in line}
+    values = {line["step"]: line[key] for line in read_steps(path) if key in line}
     return Series(run.name, {step: math.nan if value is None else value for step, value in values.items()})
 
 

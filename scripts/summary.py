@@ -10,9 +10,10 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.flags import FlagParser
 from data.stream import open_validation
-from pretrain.checkpoint.layout import POINTER
+from pretrain.checkpoint.layout import list_steps
 from pretrain.config import RunConfig
-from pretrain.sinks import LOSS_FILE, PLOT_FILE, read_metrics
+from pretrain.sinks import LOSS_FILE, PLOT_FILE
+from pretrain.step_lines import read_steps
 
 
 def main(arguments: list[str]) -> int:
@@ -34,25 +35,26 @@ def summary(run: Path, export: Path | None) -> list[str]:
     if not (run / "config.yaml").exists():
         raise InputError(f"--run {run}: no run there (config.yaml is missing)")
     config = parse_config(RunConfig, ["--config", str(run / "config.yaml")], "python scripts/summary.py")
-    evaluations = [line for line in read_metrics(run / LOSS_FILE) if "validation_loss" in line]
+    evaluations = [line for line in read_steps(run / LOSS_FILE) if line.get("validation_loss") is not None]
     if not evaluations:
         raise InputError(f"--run {run}: metrics.jsonl holds no evaluation yet")
     last = evaluations[-1]
+    bits = last.get("validation_bits_per_byte")
     validation = open_validation(config.data)
     lines = [
         "",
         f"{config.name}: {config.model.attention}, step {last['step']} of {config.train.steps}",
         f"  validation loss   {last['validation_loss']:.4f} nats per token "
-        f"({last['validation_bits_per_byte']:.3f} bits per byte)",
+        + ("" if bits is None else f"({bits:.3f} bits per byte)"),
     ]
     if validation is not None:
         entropy = validation.unigram_entropy()
         lines.append(f"  unigram entropy   {entropy:.4f} nats per token of the same text: the loss without any context")
-    pointer = run / "checkpoints" / POINTER
+    checkpoints = list_steps(run / "checkpoints")
     lines += [
         f"  loss curve        {run / PLOT_FILE}",
         f"  metrics           {run / LOSS_FILE}",
-        f"  checkpoint        {pointer.parent / pointer.read_text().strip() if pointer.exists() else 'none yet'}",
+        f"  checkpoint        {checkpoints[-1] if checkpoints else 'none yet'}",
     ]
     return [*lines, f"  exported model    {export}"] if export is not None else lines
 

@@ -4,26 +4,32 @@ In: `checkpoint.branch_from` and a fresh engine. Out: its weights, and its Adam 
 Always: only for a run folder without checkpoints; what cannot fit is refused by name.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import InputError, named
+from pretrain.checkpoint.agreement import told_by_main
 from pretrain.checkpoint.conversion import converted
 from pretrain.checkpoint.layout import KINDS, MANIFEST
 from pretrain.checkpoint.reader import CheckpointReader
-from pretrain.checkpoint.resume import load, newest_whole
+from pretrain.checkpoint.resume import load, newest_whole, whole
 from pretrain.config import RunConfig
 from pretrain.engine import Engine
 from pretrain.topology import Topology
 
 
-def branch(config: RunConfig, engine: Engine, topology: Topology) -> tuple[str, int]:
+def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Mapping[str, str]) -> tuple[str, int]:
     """Loads the branch's origin; returns what was taken, in words, and how many updates the moments come from.
 
+    Args:
+        tokenizer: of the data to come.
+
     Raises:
-        InputError: no checkpoint there, a damaged one, or a model that cannot follow.
+        InputError: no checkpoint there, a damaged one, one of another tokenizer, or a model that cannot follow.
     """
     assert config.checkpoint.branch_from is not None
     reader = open_origin(Path(config.checkpoint.branch_from), topology)
+    _check_tokenizer(reader, tokenizer)
     source = converted(reader, config.model)
     moments = config.checkpoint.branch_moments and source is reader and reader.step > 0
     applied_steps = reader.applied_steps if moments else 0
@@ -35,11 +41,21 @@ def branch(config: RunConfig, engine: Engine, topology: Topology) -> tuple[str, 
 
 def open_origin(path: Path, topology: Topology) -> CheckpointReader:
     """The checkpoint at ``path``, or the newest whole one of the run at ``path``; every byte checked."""
-    if (path / MANIFEST).exists():
-        reader = CheckpointReader(path)
-        reader.verify(part=topology.rank, parts=topology.world_size)
-        return reader
-    newest = newest_whole(path / "checkpoints", topology)
+    with named("checkpoint.branch_from"):
+        if told_by_main(topology, lambda: (path / MANIFEST).exists()):
+            return whole(path, topology)
+        newest = newest_whole(path / "checkpoints", topology)
     if newest is None:
         raise InputError(f"checkpoint.branch_from: {path} is neither a checkpoint nor a run folder with one")
     return newest
+
+
+def _check_tokenizer(reader: CheckpointReader, tokenizer: Mapping[str, str]) -> None:
+    """Ids of another tokenizer mean other texts. Imported and older checkpoints do not say what theirs was."""
+    theirs = reader.manifest.state.get("data", {}).get("tokenizer")
+    if theirs is not None and theirs != tokenizer["fingerprint"]:
+        raise InputError(
+            f"checkpoint.branch_from: {reader.folder} was trained on tokens of another tokenizer ({theirs[:12]}) than "
+            f"data.train has ({tokenizer.get('name')}, {tokenizer['fingerprint'][:12]}); prepare the text with the "
+            "tokenizer of the origin"
+        )

@@ -10,6 +10,7 @@ has a digest of itself.
 """
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import xxhash
 
 from common.errors import InputError
-from common.files import read_json, sha256_of_json, write_json
+from common.files import sha256_of_json, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -102,10 +103,20 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def list_steps(checkpoints: Path) -> list[Path]:
-    """The folders of whole checkpoints, oldest first."""
-    if not checkpoints.is_dir():
+    """The folders of checkpoints, oldest first.
+
+    Raises:
+        InputError: the folder is there and cannot be read, so nobody knows what it holds.
+    """
+    try:
+        found = [Path(entry.path) for entry in os.scandir(checkpoints) if is_step_name(entry.name) and entry.is_dir()]
+    except FileNotFoundError:
+        if checkpoints.is_symlink():
+            raise InputError(f"{checkpoints}: a link to a place that is not there (not mounted?)") from None
         return []
-    return sorted((p for p in checkpoints.glob("step_*") if p.is_dir() and is_step_name(p.name)), key=step_of)
+    except OSError as error:
+        raise InputError(f"{checkpoints}: cannot be read, so its checkpoints are not known: {error.strerror}") from None
+    return sorted(found, key=step_of)
 
 
 def is_step_name(name: str) -> bool:
@@ -124,24 +135,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     body["fragments"] = [list(dataclasses.astuple(fragment)) for fragment in manifest.fragments]
     body["format"] = FORMAT
     write_json(folder / MANIFEST, {"digest": sha256_of_json(body), "body": body})
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Reads a manifest.
-
-    Raises:
-        InputError: missing, damaged, or of another format.
-    """
-    path = folder / MANIFEST
-    document = read_json(path, "checkpoint manifest")
-    body = document.get("body") if isinstance(document, dict) else None
-    if not isinstance(body, dict) or document.get("digest") != sha256_of_json(body):
-        raise InputError(f"{path}: damaged: its digest does not match its content")
-    if body.pop("format") != FORMAT:
-        raise InputError(f"{path}: written in another checkpoint format; this version reads format {FORMAT}")
-    body["tensors"] = {
-        name: TensorLayout(tuple(tensor["shape"]), tensor["shard_dim"], tensor["tensor_size"])
-        for name, tensor in body["tensors"].items()
-    }
-    body["fragments"] = tuple(Fragment(*fragment) for fragment in body["fragments"])
-    return Manifest(**body)

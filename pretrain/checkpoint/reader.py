@@ -1,7 +1,7 @@
 """Reads a checkpoint for any topology, or parameter by parameter for export.
 
 In: a checkpoint folder. Out: ranges of any tensor-parallel shard, or whole parameters, as fp32.
-Always: nothing damaged is returned; a whole parameter is the largest thing in memory.
+Always: nothing damaged and no NaN is returned; a whole parameter is the largest thing in memory.
 """
 
 import os
@@ -14,7 +14,8 @@ import torch
 
 from common.cli import config_from_values
 from common.errors import InputError
-from pretrain.checkpoint.layout import BYTES_PER_ELEMENT, Fragment, Kind, TensorLayout, checksum, read_manifest
+from pretrain.checkpoint.layout import BYTES_PER_ELEMENT, Fragment, Kind, TensorLayout, checksum
+from pretrain.checkpoint.manifest_check import read_manifest
 from pretrain.config import RunConfig
 
 
@@ -126,7 +127,10 @@ class CheckpointReader:
     def _pread(self, fragment: Fragment, skip: int, target: np.ndarray) -> None:
         view = target.view(np.uint8).data
         path = self.folder / fragment.file
-        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         try:
             done = 0
             while done < len(view):
@@ -148,6 +152,13 @@ class CheckpointReader:
                 f"{self.folder / fragment.file}: damaged: {fragment.kind} of {fragment.name}, "
                 f"bytes {fragment.offset}..{fragment.offset + fragment.bytes}, does not match its checksum"
             )
+        finite = np.isfinite(values).all()
+        if not finite or (fragment.kind == "exp_avg_sq" and values.min(initial=0.0) < 0):
+            what = "values below 0" if finite else "values that are not finite"
+            raise InputError(
+                f"{self.folder / fragment.file}: {fragment.kind} of {fragment.name} holds {what}; nothing can be "
+                "trained from it"
+            )
         self._checked.add(key)
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
@@ -166,7 +177,10 @@ class CheckpointReader:
     def _check_sizes(self) -> None:
         for file, size in self.manifest.files.items():
             path = self.folder / file
-            found = path.stat().st_size if path.exists() else None
+            try:
+                found = path.stat().st_size if path.is_file() else None
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from None
             if found != size:
                 state = "is missing" if found is None else f"has {found} bytes"
                 raise InputError(f"{path}: {state}, the manifest says {size} bytes")

@@ -1,33 +1,32 @@
 """Checkpoints in a remote folder: anything that fsspec writes (s3://, gs://, hdfs://, file://).
 
-In: a folder's URL. Out: the same layout as on the local disk: `step_N/rank_R.bin`, `step_N/manifest.json`, `latest`.
-Always: a remote checkpoint exists from the moment its manifest does, and the manifest comes after every other file;
-what is fetched is checked against the manifest before it takes its name.
+In: a folder's URL and a run's id. Out: the same layout as on the local disk: `step_N/rank_R.bin`,
+`step_N/manifest.json`, `latest`, and `run_id.json`, which says whose they are. Always: a remote checkpoint exists from
+the moment its manifest does, and the manifest comes after every other file; what is fetched is checked against the
+manifest before it takes its name; nothing is written to or removed from another run's folder.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from common.errors import InputError, named
 from common.files import TEMPORARY_SUFFIX, flush_folder
 from common.remote_files import open_remote
 from common.urls import without_credentials
-from pretrain.checkpoint.layout import MANIFEST, POINTER, is_step_name, list_steps, step_folder
+from pretrain.checkpoint.layout import MANIFEST, POINTER, is_step_name, step_folder
 from pretrain.checkpoint.reader import CheckpointReader
-from pretrain.config import RunConfig
-from pretrain.topology import Topology
+from pretrain.run_id import ID_FILE
 
 COPY_BYTES = 16 << 20
 
 
 class RemoteCheckpoints:
-    """The checkpoints folder of a run at ``url``."""
+    """The checkpoints folder at ``url``; without a ``run_id`` to look into only."""
 
-    def __init__(self, url: str) -> None:
-        self.url = without_credentials(url).rstrip("/")
+    def __init__(self, url: str, run_id: str = "") -> None:
+        self.url, self._run_id = without_credentials(url).rstrip("/"), run_id
         with named("checkpoint.remote"):
             self._files, self._root = open_remote(url.rstrip("/"))
 
@@ -38,23 +37,35 @@ class RemoteCheckpoints:
             shutil.copyfileobj(source, target, COPY_BYTES)
 
     def commit(self, folder: Path) -> None:
-        """Uploads the manifest, which makes the checkpoint exist, then the pointer to it."""
+        """Uploads the manifest, which makes the checkpoint exist, then the pointer to it.
+
+        Raises:
+            InputError: the folder is another run's by now.
+        """
+        self._check_owner()
         self.put(folder / MANIFEST, folder.name)
         self._files.pipe_file(f"{self._root}/{POINTER}", f"{folder.name}\n".encode())
 
     def remove(self, step: int) -> None:
-        """Removes a checkpoint, its manifest first."""
+        """Removes a checkpoint, its manifest first. Raises InputError as ``commit`` does."""
+        self._check_owner()
         name = step_folder(Path(), step).name
         for path in (f"{self._root}/{name}/{MANIFEST}", f"{self._root}/{name}"):
             if self._files.exists(path):
                 self._files.rm(path, recursive=True)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that exist, ascending."""
-        if not self._files.exists(self._root):
+        """Steps of the checkpoints that exist, ascending. Raises InputError where nobody can tell."""
+        try:
+            # Not `exists`, which some stores answer with no when they cannot be asked.
+            names = [Path(entry).name for entry in self._files.ls(self._root, detail=False)]
+            whole = [name for name in names if is_step_name(name) and self._exists(name)]
+        except FileNotFoundError:
             return []
-        names = [Path(entry).name for entry in self._files.ls(self._root, detail=False)]
-        whole = [name for name in names if is_step_name(name) and self._exists(name)]
+        except Exception as error:  # every kind of store has errors of its own
+            raise InputError(
+                f"checkpoint.remote: {self.url} cannot be looked into, and may hold this run: {error}"
+            ) from None
         return sorted(int(name.removeprefix("step_")) for name in whole)
 
     def fetch(self, step: int, checkpoints: Path) -> Path:
@@ -73,11 +84,39 @@ class RemoteCheckpoints:
             CheckpointReader(temporary).verify()
             flush_folder(temporary)
             temporary.rename(final)
-        except (InputError, OSError) as error:
+        except Exception as error:  # every kind of store has errors of its own
             raise InputError(f"checkpoint.remote: {self.url}/{final.name} cannot be used: {error}") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return final
+
+    def owner(self) -> dict[str, str] | None:
+        """What `run_id.json` says of the run whose checkpoints these are: its id and its folder; None: nothing.
+
+        Raises:
+            InputError: it says something else, or nobody can tell.
+        """
+        try:
+            content = json.loads(self._files.cat_file(f"{self._root}/{ID_FILE}"))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # every kind of store has errors of its own
+            raise InputError(f"checkpoint.remote: {self.url}/{ID_FILE} cannot be read: {error}") from None
+        if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("id", "folder")):
+            raise InputError(f"checkpoint.remote: {self.url}/{ID_FILE} holds no run id")
+        return {"id": content["id"], "folder": content["folder"]}
+
+    def claim(self, run_folder: Path) -> None:
+        """Says that the folder is this run's from now on."""
+        content = {"id": self._run_id, "folder": str(run_folder.resolve())}
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.pipe_file(f"{self._root}/{ID_FILE}", json.dumps(content).encode())
+
+    def _check_owner(self) -> None:
+        owner = self.owner()
+        if owner is None or owner["id"] != self._run_id:
+            whose = f"belongs to the run in {owner['folder']}" if owner else f"has lost its {ID_FILE}"
+            raise InputError(f"checkpoint.remote: {self.url} {whose}")
 
     def _get(self, remote: Any, path: Path) -> None:
         with self._files.open(remote, "rb") as source, path.open("wb") as target:
@@ -85,27 +124,3 @@ class RemoteCheckpoints:
 
     def _exists(self, name: str) -> bool:
         return bool(self._files.exists(f"{self._root}/{name}/{MANIFEST}"))
-
-
-def fetch_first(config: RunConfig, topology: Topology) -> None:
-    """Gives a run folder without any checkpoint the newest remote one that is whole.
-
-    A run folder that has one goes on from that: it may have been rolled back on purpose.
-    """
-    checkpoints = config.run_folder / "checkpoints"
-    if config.checkpoint.remote is None or list_steps(checkpoints):
-        return
-    if topology.is_main:
-        _fetch_newest(RemoteCheckpoints(config.checkpoint.remote), checkpoints)
-    dist.barrier()
-
-
-def _fetch_newest(remote: RemoteCheckpoints, checkpoints: Path) -> None:
-    for step in reversed(remote.steps()):
-        try:
-            remote.fetch(step, checkpoints)
-        except InputError as error:
-            print(f"warning: {error}; passing over it", flush=True)
-            continue
-        print(f"fetched the checkpoint of step {step} from {remote.url}", flush=True)
-        return

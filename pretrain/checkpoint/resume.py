@@ -1,18 +1,19 @@
 """From a checkpoint back into a running engine, on whatever topology there is now.
 
 In: the checkpoints folder and a fresh engine. Out: the step to go on from and the trainer's state.
-Always: the newest whole checkpoint is taken; a damaged one is named and passed over; all ranks take the same.
+Always: the newest whole checkpoint is taken; a damaged one is named and passed over; all ranks take the same; where
+there are some and none is whole, that is an error and not a beginning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 
 from common.errors import InputError
-from pretrain.checkpoint.layout import KINDS, Kind, TensorLayout, list_steps
+from pretrain.checkpoint.agreement import first_problem, told_by_main
+from pretrain.checkpoint.layout import KINDS, POINTER, Kind, TensorLayout, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.state import local_fragments, publish
 from pretrain.engine import Engine
@@ -28,35 +29,67 @@ class RangeReader(Protocol):
         """See CheckpointReader."""
 
 
-def newest_step(checkpoints: Path) -> int:
-    """The step of the newest checkpoint whose manifest and file sizes are right; 0 where there is none."""
-    for folder in reversed(list_steps(checkpoints)):
-        try:
-            return CheckpointReader(folder).step
-        except InputError:
-            continue
-    return 0
+def newest_whole(
+    checkpoints: Path, topology: Topology, check: Callable[[CheckpointReader], None] = lambda _: None
+) -> CheckpointReader | None:
+    """The newest checkpoint in which every byte is right; the ranks share the reading and agree.
 
+    Args:
+        check: what else must hold; raises InputError.
 
-def newest_whole(checkpoints: Path, topology: Topology) -> CheckpointReader | None:
-    """The newest checkpoint in which every byte is right; the ranks share the reading and agree."""
-    for folder in reversed(list_steps(checkpoints)):
-        reader, problem = None, None
+    Returns:
+        None where there are no checkpoints at all.
+
+    Raises:
+        InputError: there are some, and none can be used: a run must not begin anew over them.
+    """
+    names = told_by_main(topology, lambda: _names(checkpoints))
+    problem = ""
+    for name in reversed(names):
         try:
-            reader = CheckpointReader(folder)
-            reader.verify(part=topology.rank, parts=topology.world_size)
-        except (InputError, OSError) as error:
-            problem = str(error)
-        problems: list[str | None] = [problem]
-        if topology.world_size > 1:
-            problems = [None] * topology.world_size
-            dist.all_gather_object(problems, problem)
-        found = next((text for text in problems if text), None)
-        if found is None:
-            return reader
-        if topology.is_main:
-            print(f"warning: {found}; passing over {folder.name}", flush=True)
+            return whole(checkpoints / name, topology, check)
+        except InputError as error:
+            problem = problem or str(error)
+            if topology.is_main:
+                print(f"warning: {error}; passing over {name}", flush=True)
+    if names:
+        raise InputError(
+            f"{checkpoints}: none of its {len(names)} checkpoints can be used; the newest: {problem}; put a whole copy "
+            "there, or move the folder away to begin at step 0"
+        )
     return None
+
+
+def _names(checkpoints: Path) -> list[str]:
+    """Of what is there, oldest first. Raises InputError where the newest was there and is gone with all others."""
+    names = [folder.name for folder in list_steps(checkpoints)]
+    if not names and (checkpoints / POINTER).exists():
+        raise InputError(
+            f"{checkpoints}: '{POINTER}' names a checkpoint, but there is none; put a whole copy there, or move the "
+            "folder away to begin at step 0"
+        )
+    return names
+
+
+def whole(
+    folder: Path, topology: Topology, check: Callable[[CheckpointReader], None] = lambda _: None
+) -> CheckpointReader:
+    """The checkpoint in ``folder``, every byte of it read by some rank.
+
+    Raises:
+        InputError: on every rank, what the lowest rank found that found something.
+    """
+    reader, problem = None, None
+    try:
+        reader = CheckpointReader(folder)
+        check(reader)
+        reader.verify(part=topology.rank, parts=topology.world_size)
+    except (InputError, OSError) as error:
+        problem = str(error)
+    found = first_problem(topology, problem)
+    if reader is None or found is not None:
+        raise InputError(str(found))
+    return reader
 
 
 @torch.no_grad()

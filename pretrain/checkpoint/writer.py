@@ -39,11 +39,10 @@ from pretrain.checkpoint.remote import RemoteCheckpoints
 from pretrain.checkpoint.retention import Retention, retire
 from pretrain.checkpoint.staging import staged_file
 from pretrain.checkpoint.state import LocalFragment
+from pretrain.checkpoint.upload import POLL_SECONDS, upload, wait_for_commit
 from pretrain.config import RunConfig
 from pretrain.evaluation_job import EvaluationJob
 from pretrain.topology import Topology
-
-POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,12 @@ class WriterSettings:
 
 
 def writer_settings(
-    config: RunConfig, staging: Path | None = None, tokens_at: Callable[[int], int] | None = None
+    config: RunConfig, run_id: str, staging: Path | None = None, tokens_at: Callable[[int], int] | None = None
 ) -> WriterSettings:
     """What a run's config says about saving.
 
     Args:
+        run_id: whose remote folder it is (``join_remote``).
         staging: this run's own part of `checkpoint.staging` (``open_staging``).
         tokens_at: tells the tokens of the first so many steps.
     """
@@ -85,7 +85,7 @@ def writer_settings(
         retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_at),
         asynchronous=settings.asynchronous,
         staging=staging,
-        remote=RemoteCheckpoints(settings.remote) if settings.remote else None,
+        remote=RemoteCheckpoints(settings.remote, run_id) if settings.remote else None,
         job=EvaluationJob(config.evaluation.command, config.run_folder) if config.evaluation.command else None,
     )
 
@@ -177,6 +177,10 @@ class CheckpointWriter:
             write_json(snapshot.temporary / f"rank_{rank:05d}.json", index)
             if self._topology.is_main:
                 self._commit(snapshot)
+            if self._settings.remote is not None:
+                self._upload(self._settings.remote, snapshot)
+            if self._topology.is_main:
+                self._settle(snapshot.facts.step)
         except Exception as error:
             reason = without_credentials(str(error))
             self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {reason}"
@@ -185,7 +189,7 @@ class CheckpointWriter:
                 (snapshot.temporary / f"rank_{rank:05d}.failed").touch()
 
     def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
-        """Writes this rank's part, by way of the staging folder and on to the remote one where they are set."""
+        """Writes this rank's part, by way of the staging folder where one is set."""
         staging = self._settings.staging
         if staging is None:
             index = _write_fragments(file, snapshot.fragments)
@@ -195,8 +199,6 @@ class CheckpointWriter:
                 shutil.copyfile(first, file)
                 flush_file(file)
                 _read_back(file, [Fragment(*fragment) for fragment in index["fragments"]])
-        if self._settings.remote is not None:
-            self._settings.remote.put(file, step_folder(self._checkpoints, snapshot.facts.step).name)
         return index
 
     def _commit(self, snapshot: _Snapshot) -> None:
@@ -223,13 +225,27 @@ class CheckpointWriter:
         snapshot.temporary.rename(final)
         flush_folder(self._checkpoints)
         write_atomically(self._checkpoints / POINTER, final.name + "\n")
+
+    def _upload(self, remote: RemoteCheckpoints, snapshot: _Snapshot) -> None:
+        """The copy in the remote folder; without it, the local checkpoint is whole all the same."""
+        if not wait_for_commit(snapshot.temporary, self._settings.timeout_seconds):
+            return
+        final = step_folder(self._checkpoints, snapshot.facts.step)
+        notes = snapshot.temporary.with_name(f"{snapshot.temporary.name}.uploads{TEMPORARY_SUFFIX}")
+        rank, size = self._topology.rank, self._topology.world_size
+        problem = upload(remote, final, notes, rank, size, self._settings.timeout_seconds)
+        if problem is not None:
+            print(f"WARNING: {final} is whole, but has no copy in {remote.url}: {problem}", flush=True)
+
+    def _settle(self, step: int) -> None:
+        """What follows a checkpoint: older ones go, and the user's own evaluation begins."""
         expired = retire(self._checkpoints, self._settings.retention)
         if self._settings.remote is not None:
-            self._settings.remote.commit(final)
-            for step in expired:
-                self._settings.remote.remove(step)
+            with contextlib.suppress(Exception):  # a store that is away was told of already
+                for old in expired:
+                    self._settings.remote.remove(old)
         if self._settings.job is not None:
-            self._settings.job.start(final, facts.step)
+            self._settings.job.start(step_folder(self._checkpoints, step), step)
 
     def _collect_indexes(self, temporary: Path) -> list[dict[str, Any]]:
         deadline = time.monotonic() + self._settings.timeout_seconds

@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import time
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_json
+from common.typed import LARGEST_INTEGER, check_complete, check_value
 from common.urls import values_without_credentials
 
 ATTEMPT_VARIABLE = "PRETRAIN_ATTEMPT"
@@ -178,7 +180,7 @@ def attempt_folder(run_folder: Path, number: int) -> Path:
 
 def read_attempts(run_folder: Path) -> list[AttemptRecord]:
     """All attempts of a run, oldest first; safe while the run goes on."""
-    folders = [path for path in (run_folder / "attempts").glob("*") if re.fullmatch("[0-9]+", path.name)]
+    folders = [path for path in (run_folder / "attempts").glob("*") if re.fullmatch("[0-9]{1,18}", path.name)]
     return sorted(map(read_attempt, folders), key=lambda record: (record.place, record.number))
 
 
@@ -188,13 +190,51 @@ def read_attempt(folder: Path) -> AttemptRecord:
         step = int((folder / "progress").read_text())
     except (OSError, ValueError):
         step = None
-    parts = {name: _read(folder / f"{name}.json") for name in ("launch", "start", "end")}
-    return AttemptRecord(number=int(folder.name), folder=folder, step=step, **parts)
+    return AttemptRecord(
+        number=int(folder.name),
+        folder=folder,
+        step=step if step is None or 0 <= step <= LARGEST_INTEGER else None,
+        launch=_read(folder / "launch.json", _LaunchFacts),
+        start=_read(folder / "start.json", _StartFacts),
+        end=_read(folder / "end.json", _EndFacts),
+    )
 
 
-def _read(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _LaunchFacts:
+    time: float
+    place: int
+    job: str
+    nodes: list[str]
+
+
+@dataclass(frozen=True)
+class _StartFacts:
+    time: float
+    place: int
+    step: int
+    hosts: list[str]
+
+
+@dataclass(frozen=True)
+class _EndFacts:
+    time: float
+    outcome: str
+    reason: str
+
+
+def _read(path: Path, facts: type | None = None) -> dict[str, Any]:
+    """The file's content; nothing where it is not whole, or holds ``facts`` of another kind than they are."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        if not isinstance(content, dict):
+            return {}
+        for name, hint in typing.get_type_hints(facts).items() if facts is not None else []:
+            if name in content:
+                check_value(hint, content[name], str(path), name)
+        if facts is _EndFacts:
+            check_complete(_EndFacts, content, str(path))
+            Outcome(content["outcome"])
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content

@@ -9,36 +9,62 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common.files import TEMPORARY_SUFFIX, read_json, write_json
+from common.errors import InputError
+from common.files import TEMPORARY_SUFFIX, read_json, write_atomically, write_json
+from common.typed import check_complete, check_section
 from data.batch import BatchSchedule
 from data.config import SkipConfig
 from data.stream import TokenStream
-from pretrain.checkpoint.layout import list_steps, step_of
+from pretrain.checkpoint.layout import POINTER, list_steps, step_folder, step_of
 from pretrain.config import RunConfig
 
 ROLLBACKS_FILE = "rollbacks.json"
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """One entry of the file."""
+
+    time: float
+    back_to_step: int
+    skipped_steps: list[int]
+    samples: list[list[int]]
+    """first and last of every range of global samples"""
+
+
 def with_rollbacks(config: RunConfig) -> RunConfig:
     """``config`` with the samples of earlier rollbacks on its skip list."""
     skips = [
-        SkipConfig(first, last) for rollback in read_rollbacks(config.run_folder) for first, last in rollback["samples"]
+        SkipConfig(first, last) for rollback in read_rollbacks(config.run_folder) for first, last in rollback.samples
     ]
     known = {(skip.first, skip.last) for skip in config.data.skip}
     new = [skip for skip in skips if (skip.first, skip.last) not in known]
     return dataclasses.replace(config, data=dataclasses.replace(config.data, skip=[*config.data.skip, *new]))
 
 
-def read_rollbacks(run_folder: Path) -> list[dict[str, Any]]:
-    """The rollbacks of a run so far, oldest first."""
+def read_rollbacks(run_folder: Path) -> list[Rollback]:
+    """The rollbacks of a run so far, oldest first.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     path = run_folder / ROLLBACKS_FILE
-    rollbacks: list[dict[str, Any]] = read_json(path, "list of rollbacks") if path.exists() else []
-    return rollbacks
+    entries = read_json(path, "list of rollbacks") if path.exists() else []
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: not a list of rollbacks; bring it back, or move it away to train on their samples")
+    for number, entry in enumerate(entries):
+        where = f"{path}: rollback {number}"
+        check_section(Rollback, entry, where)
+        check_complete(Rollback, entry, where)
+        ranges = entry["samples"]
+        if not entry["skipped_steps"] or any(len(pair) != 2 or not 0 <= pair[0] <= pair[1] for pair in ranges):
+            raise InputError(f"{where}: no steps, or a range of samples that is none")
+    return [Rollback(**entry) for entry in entries]
 
 
 def samples_of(stream: TokenStream, steps: Sequence[int], schedule: BatchSchedule) -> list[list[int]]:
@@ -63,6 +89,11 @@ def roll_back(run_folder: Path, steps: Sequence[int], samples: list[list[int]]) 
             doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-    entry = {"time": time.time(), "back_to_step": target, "skipped_steps": list(steps), "samples": samples}
-    write_json(run_folder / ROLLBACKS_FILE, [*read_rollbacks(run_folder), entry])
+    pointer = run_folder / "checkpoints" / POINTER
+    if target:
+        write_atomically(pointer, step_folder(pointer.parent, target).name + "\n")
+    else:
+        pointer.unlink(missing_ok=True)
+    rollbacks = [*read_rollbacks(run_folder), Rollback(time.time(), target, list(steps), samples)]
+    write_json(run_folder / ROLLBACKS_FILE, [dataclasses.asdict(rollback) for rollback in rollbacks])
     return target

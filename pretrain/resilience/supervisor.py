@@ -27,7 +27,7 @@ from pretrain.resilience.signals import StopSignal, describe_signal
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.resilience.stragglers import StragglerReport, WorkTimer
 from pretrain.resilience.watchdog import Watchdog
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from pretrain.topology import Topology, device_of
 
 STRAGGLER_EVERY = 20
@@ -76,6 +76,7 @@ class Supervisor:
         per_stage = topology.tensor_size * topology.data_size
         self._stragglers = StragglerReport(self._hosts, [rank // per_stage for rank in range(topology.world_size)])
         self._skipped_file = config.run_folder / SKIPPED_FILE
+        self._applied_any = False
 
     def starts(self, step: int) -> None:
         """Training begins at ``step``: puts that on record, and forgets what an earlier start skipped after it."""
@@ -84,7 +85,7 @@ class Supervisor:
             return
         self._attempt.start(step, hosts=self._hosts, topology=self._topology.describe())
         if self._skipped_file.exists():
-            kept = [line for line in read_metrics(self._skipped_file) if line["step"] <= step]
+            kept = [line for line in read_steps(self._skipped_file) if line["step"] <= step]
             write_atomically(self._skipped_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def batches(self, batches: Iterator[Item]) -> Iterator[Item]:
@@ -100,6 +101,7 @@ class Supervisor:
         self.alive(done)
         if self._topology.is_main:
             self._attempt.progress(done)
+        self._applied_any = self._applied_any or result.applied
         if not result.applied:
             self._record_skip(step, result)
         self.guard.took(step, result.loss, result.grad_norm, result.applied)
@@ -110,6 +112,8 @@ class Supervisor:
         too_many = self.guard.steps_to_roll_back()
         if too_many:
             return self._rollback(too_many)
+        if done == self._config.train.steps and not self._applied_any and not math.isfinite(result.loss):
+            return Ending(Outcome.GAVE_UP, f"no step of this start reached the weights, and the loss is {result.loss}")
         if received and done < self._config.train.steps:
             return Ending(Outcome.STOPPED, describe_signal(signal.Signals(received)))
         return None
@@ -147,7 +151,7 @@ class Supervisor:
 
     def _rollback(self, steps: list[int]) -> Ending:
         nearby = min(steps) - self._config.resilience.spike_window
-        before = sum(1 for done in read_rollbacks(self._config.run_folder) if min(done["skipped_steps"]) >= nearby)
+        before = sum(1 for done in read_rollbacks(self._config.run_folder) if min(done.skipped_steps) >= nearby)
         what = f"{len(steps)} steps skipped since step {min(steps) + 1}"
         if before >= self._config.resilience.max_rollbacks:
             return Ending(Outcome.GAVE_UP, f"{what}, after {before} rollbacks; see {SKIPPED_FILE} and docs/failures.md")
@@ -164,8 +168,11 @@ class Supervisor:
             "grad_norm": _json_number(result.grad_norm),
             "samples": samples_of(self._stream, [step], self._config.batch.schedule),
         }
-        with open_itself(self._skipped_file, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open_itself(self._skipped_file, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            print(f"WARNING: {self._skipped_file}: {error.strerror}; step {step + 1} is not on its list", flush=True)
         print(f"step {step + 1} skipped: {reason}", flush=True)
 
     def _report_stragglers(self) -> None:

@@ -78,12 +78,13 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
         ]
     )
     loss = mean(losses.mean(axis=1))
-    bits = 1 / math.log(2) / samples.bytes_per_token
     metrics = {
         "loss": loss,
-        "bits_per_byte": loss.map(lambda nats: nats * bits),
         "perplexity": loss.map(lambda nats: math.exp(min(nats, 700.0))),
     }
+    if samples.bytes_per_token:  # not known of an adopted corpus
+        bits = 1 / math.log(2) / samples.bytes_per_token
+        metrics["bits_per_byte"] = loss.map(lambda nats: nats * bits)
     return TaskResult(
         metrics,
         {

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.errors import InputError
 from common.files import read_json, write_atomically, write_json
+from common.typed import check_complete, check_section, shortened
 from common.urls import values_without_credentials
 from scripts.evaluation.statistics import Estimate
 
@@ -42,9 +44,39 @@ class TaskResult:
         return dict(_finite(document | ({"text": self.text} if self.text is not None else {})))
 
 
+@dataclass(frozen=True)
+class _SavedEstimate:
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+    method: str
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """The tasks of a results file, as ``TaskResult.to_json`` made them.
+
+    Raises:
+        InputError: it is not such a file.
+    """
+    document = read_json(path, "evaluation")
+    tasks = document.get("tasks") if isinstance(document, dict) else None
+    if not isinstance(tasks, dict):
+        raise InputError(f"{path}: not the results of an evaluation (no tasks)")
+    for name, task in tasks.items():
+        where = f"{path}: task '{shortened(name)}'"
+        metrics = task.get("metrics") if isinstance(task, dict) else None
+        if not isinstance(metrics, dict) or not isinstance(task.get("picture"), str | None):
+            raise InputError(f"{where}: expected metrics, and a picture's name if there is one")
+        for metric, estimate in metrics.items():
+            check_section(_SavedEstimate, estimate, f"{where}: {shortened(metric)}")
+            check_complete(_SavedEstimate, estimate, f"{where}: {shortened(metric)}")
+    return tasks
+
+
 def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, TaskResult], seed: int) -> list[Path]:
     """Writes ``path`` and the pictures beside it; returns the pictures' paths."""
-    tasks = read_json(path, "evaluation")["tasks"] if path.exists() else {}
+    tasks = read_results(path) if path.exists() else {}
     pictures = []
     for name, result in results.items():
         tasks[name] = result.to_json(seed)

@@ -20,7 +20,8 @@ from common.urls import without_credentials
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
-from pretrain.sinks import LOSS_FILE, read_metrics
+from pretrain.sinks import LOSS_FILE
+from pretrain.step_lines import read_steps
 
 PROVENANCE = "export.json"
 FORMAT = 2
@@ -219,10 +220,9 @@ def _manifest_of(place: str) -> Manifest | None:
 
 def _last_validation(run: Path, step: int) -> dict[str, Any] | None:
     """The numbers of the last evaluation up to ``step``; None where nothing was evaluated."""
-    lines = [line for line in read_metrics(run / LOSS_FILE) if isinstance(line, dict)]
-    known = [line for line in lines if _is_number(line.get("validation_loss")) and _is_number(line.get("step"))]
+    known = [line for line in read_steps(run / LOSS_FILE) if line.get("validation_loss") is not None]
     last = next((line for line in reversed(known) if line["step"] <= step), None)
-    return last and {key: last[key] if _is_number(last.get(key)) else None for key in MEASURED}
+    return last and {key: last.get(key) for key in MEASURED}
 
 
 def _versions() -> dict[str, str]:

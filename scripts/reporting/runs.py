@@ -13,12 +13,13 @@ from typing import Any
 
 from common.cli import parse_config
 from common.errors import InputError
-from common.files import read_json
 from pretrain.checkpoint.layout import list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from pretrain.runfolder import CONFIG_FILE
-from pretrain.sinks import LOSS_FILE, read_metrics
+from pretrain.sinks import LOSS_FILE
+from pretrain.step_lines import read_steps
+from scripts.evaluation.result import read_results
 
 EVALUATIONS = "evaluations"
 LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
@@ -56,7 +57,7 @@ def read_run(folder: Path) -> RunFacts:
     if not path.exists():
         raise InputError(f"{folder}: no run there ({CONFIG_FILE} is missing)")
     config = parse_config(RunConfig, ["--config", str(path)], "report")
-    lines = read_metrics(folder / LOSS_FILE)
+    lines = read_steps(folder / LOSS_FILE)
     evaluations, pictures = _read_evaluations(folder / EVALUATIONS)
     return RunFacts(
         name=config.name,
@@ -73,8 +74,9 @@ def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str
     """The tasks of all results files, later files winning."""
     evaluations: dict[str, dict[str, Any]] = {}
     pictures: dict[str, bytes] = {}
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
-        for task, values in read_json(path, "evaluation").get("tasks", {}).items():
+    files = [path for path in folder.glob("*.json") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        for task, values in read_results(path).items():
             evaluations[task] = values
             picture = path.parent / Path(values.get("picture") or task).name
             if picture.is_file():

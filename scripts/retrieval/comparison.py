@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.files import read_json, write_atomically, write_json
-from scripts.evaluation.result import render
+from common.files import write_atomically, write_json
+from scripts.evaluation.result import read_results, render
 from scripts.evaluation.statistics import Estimate, mean
 
 
 def compare(results: Mapping[str, Sequence[Path]], output: Path) -> list[str]:
     """Writes ``output``.md, .json and .png; returns the table's lines. ``results`` has a kind's files, one per seed."""
-    found = {
-        kind: [read_json(path, "evaluation")["tasks"]["needles"] for path in paths] for kind, paths in results.items()
-    }
+    found = {kind: [read_results(path)["needles"] for path in paths] for kind, paths in results.items()}
     first = next(iter(found.values()))[0]
     names = list(first["metrics"])
     table = {

@@ -12,13 +12,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from data.tokenizer import LARGEST_VOCABULARY, TiktokenTokenizer, Tokenizer, load_tokenizer, named_tokenizer
+from tests.fuzz.json_values import VALUES, changed, changes
 from tests.fuzz.rules import answer, fuzz
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
 TEXTS = st.text(max_size=60) | st.sampled_from(["<eos>", "a <eos> b", "<|endoftext|>x", " \n <eos>"])
 
 
@@ -42,24 +38,6 @@ def check(tokenizer: Tokenizer | None, text: str) -> None:
     assert all(0 <= index < tokenizer.vocab_size <= LARGEST_VOCABULARY for index in ids)
     assert tokenizer.eod_id not in ids
     assert ids == tokenizer.encode(text)
-
-
-@st.composite
-def changes(draw: Any) -> list[tuple[list[float], Any]]:
-    """Some values anywhere in a JSON document, each at a place that is drawn as the share of the way at every level."""
-    places = st.lists(st.floats(0, 0.999), min_size=1, max_size=4)
-    change: list[tuple[list[float], Any]] = draw(st.lists(st.tuples(places, VALUES), min_size=1, max_size=3))
-    return change
-
-
-def changed(document: Any, place: list[float], value: Any) -> Any:
-    if not place or not isinstance(document, dict | list) or not document:
-        return value
-    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
-    key = keys[int(place[0] * len(keys))]
-    copy: Any = document.copy()
-    copy[key] = changed(document[key], place[1:], value)
-    return copy
 
 
 @fuzz(quick=400, long=1500)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -33,7 +33,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_exports(tmp_path: Path) -> None:
     train(tmp_path / "stopped", 40)
     train(tmp_path / "stopped", 60)
     whole, stopped = (
-        [line for line in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in line]
+        [line for line in read_steps(tmp_path / name / "metrics.jsonl") if "loss" in line]
         for name in ("whole", "stopped")
     )
     assert [line["loss"] for line in stopped] == [line["loss"] for line in whole]

@@ -13,7 +13,8 @@ from common.cli import parse_config
 from data.__main__ import main as data_command
 from data.config import RampConfig, SkipConfig, StageConfig
 from data.stream import open_stream
-from pretrain.checkpoint.layout import read_manifest, step_folder
+from pretrain.checkpoint.layout import step_folder
+from pretrain.checkpoint.manifest_check import read_manifest
 from pretrain.checkpoint.retention import Retention
 from pretrain.config import (
     BatchConfig,
@@ -26,7 +27,7 @@ from pretrain.config import (
     TrainConfig,
 )
 from pretrain.resilience.spikes import SpikeGuard
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from tests.pretrain.test_run import config_for, losses, train, train_until_killed
 from tests.world import run_world
 
@@ -57,7 +58,7 @@ def test_a_changed_batch_size_sees_each_sample_once_like_a_run_planned_so(
 ) -> None:
     run_world(2, train, sized(corpus, tmp_path, 14, 8, (7, 4), (4, 12)))
     assert losses(resumed) == losses(tmp_path)
-    tokens = [line["tokens"] for line in read_metrics(resumed / "metrics.jsonl") if "tokens" in line]
+    tokens = [line["tokens"] for line in read_steps(resumed / "metrics.jsonl") if "tokens" in line]
     assert [tokens[step - 1] for step in (7, 11, 14)] == [28 * 32, 76 * 32, 100 * 32]
     manifest = read_manifest(step_folder(resumed / "checkpoints", 14))
     assert manifest.state["data"]["consumed"] == 100
@@ -186,7 +187,7 @@ def test_a_run_with_refused_steps_killed_three_times_is_the_one_never_stopped(
         return replace(whole, parallel=replace(whole.parallel, zero_stage=zero_stage))
 
     run_world(2, train_refusing_a_third, config(tmp_path / "never"))
-    lines = read_metrics(tmp_path / "never" / "metrics.jsonl")
+    lines = read_steps(tmp_path / "never" / "metrics.jsonl")
     assert sum(not line["applied"] for line in lines if "applied" in line) >= 8
     for victim, after in ((1, 11), (0, 9), (1, 8)):
         with pytest.raises(RuntimeError, match=r"died|Connection|closed"):

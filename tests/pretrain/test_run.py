@@ -29,7 +29,7 @@ from pretrain.config import (
 from pretrain.run import pretrain
 from pretrain.run_id import keep_run_id, read_run_id
 from pretrain.run_lock import LOCK_FILE
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from tests.world import run_world
 
 STEPS = 30
@@ -59,7 +59,7 @@ def config_for(corpus: Path, run_dir: Path, **sections: object) -> RunConfig:
 
 def losses(run_dir: Path) -> list[tuple[int, float]]:
     """(step, loss) of every training line; fails if a step stands twice."""
-    lines = [(line["step"], line["loss"]) for line in read_metrics(run_dir / "metrics.jsonl") if "loss" in line]
+    lines = [(line["step"], line["loss"]) for line in read_steps(run_dir / "metrics.jsonl") if "loss" in line]
     assert [step for step, _ in lines] == sorted({step for step, _ in lines})
     return lines
 
@@ -77,8 +77,8 @@ def train_until_killed(config: RunConfig, victim: int, lines: int, seconds: floa
 
 
 def _kill_self(metrics: Path, lines: int, seconds: float) -> None:
-    wanted = len(read_metrics(metrics)) + lines
-    while len(read_metrics(metrics)) < wanted:
+    wanted = len(read_steps(metrics)) + lines
+    while len(read_steps(metrics)) < wanted:
         time.sleep(0.002)
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -92,7 +92,7 @@ def never_stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_the_run_folder_holds_what_the_design_promises(never_stopped: Path, corpus: Path) -> None:
-    lines = read_metrics(never_stopped / "metrics.jsonl")
+    lines = read_steps(never_stopped / "metrics.jsonl")
     keys = {"step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second", "step_seconds"}
     assert keys | {"model_flops_utilization"} <= set(lines[0])
     assert [line["step"] for line in lines if "validation_loss" in line] == [12, 24, 30]

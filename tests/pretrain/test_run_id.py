@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from pretrain.run_id import ID_FILE, PATTERN, keep_run_id, share_run_id
-from pretrain.topology import connect, topology_from_environment
-from tests.pretrain.test_run import config_for
-from tests.world import run_world
+from pretrain.run_id import ID_FILE, PATTERN, keep_run_id
 
 
 def test_it_is_drawn_once_and_kept(tmp_path: Path) -> None:
@@ -67,21 +64,3 @@ def test_a_file_with_something_else_is_one_line_and_not_drawn_over(tmp_path: Pat
         keep_run_id(tmp_path)
     assert "\n" not in str(refusal.value)
     assert (tmp_path / ID_FILE).read_text() == content
-
-
-def shared(run_folder: Path) -> str:
-    topology = topology_from_environment(config_for(Path(), run_folder).parallel)
-    connect(topology)
-    try:
-        return share_run_id(run_folder, topology)
-    except InputError as error:
-        return str(error)
-
-
-def test_all_ranks_are_told_the_same_and_refuse_the_same(tmp_path: Path) -> None:
-    answers = run_world(2, shared, tmp_path)
-    assert answers == [keep_run_id(tmp_path)] * 2
-    (tmp_path / ID_FILE).write_text("{}")
-    answers = run_world(2, shared, tmp_path)
-    assert answers[0] == answers[1]
-    assert "holds no run id" in answers[0]

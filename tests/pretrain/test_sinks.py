@@ -9,7 +9,8 @@ import pytest
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.run_id import keep_run_id
 from pretrain.runfolder import open_sinks
-from pretrain.sinks import Console, MetricsFile, WeightsAndBiases, draw_losses, read_metrics
+from pretrain.sinks import Console, MetricsFile, WeightsAndBiases, draw_losses
+from pretrain.step_lines import read_steps
 from pretrain.topology import plan_topology
 
 TRAINING = {
@@ -37,7 +38,7 @@ def test_a_resumed_run_appends_and_never_has_two_lines_for_one_step(tmp_path: Pa
     second = MetricsFile(path, resumed_at=20)
     second.write({**TRAINING, "step": 30, "loss": float("nan")})
     second.close()
-    lines = read_metrics(path)
+    lines = read_steps(path)
     assert [line["step"] for line in lines] == [10, 20, 30]
     assert lines[-1]["loss"] is None
 
@@ -57,7 +58,7 @@ def test_lines_that_a_full_disk_refuses_come_when_there_is_room(
     )
     metrics._file = room
     metrics.close()
-    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    assert [line["step"] for line in read_steps(path)] == [1, 2]
 
 
 def test_the_console_says_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,9 @@ def train_and_save(configs: list[RunConfig]) -> list[float]:
             training.connect = lambda topology: None  # type: ignore[assignment]
         engine, feed = start_engine(config)
         run_steps(engine, feed, 0, STEPS)
-        writer = CheckpointWriter(config.run_folder / "checkpoints", engine.topology, writer_settings(config))
+        writer = CheckpointWriter(
+            config.run_folder / "checkpoints", engine.topology, writer_settings(config, run_id="")
+        )
         facts = CheckpointFacts(STEPS, asdict(config), {}, engine.topology.describe())
         assert writer.save(list(local_fragments(engine)), facts) is None
         losses.append(engine.evaluate(next(iter(feed.steps(0, 1)))).loss)

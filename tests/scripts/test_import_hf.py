@@ -17,7 +17,9 @@ from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub import foreign
 from scripts.hub.check import folder_logits
 from scripts.import_hf import ImportConfig, import_folder
+from tests.pretrain.test_run import losses, train
 from tests.scripts.conftest import KINDS
+from tests.world import run_world
 
 TOKENS = torch.randint(300, (2, 20), generator=torch.Generator().manual_seed(1))
 
@@ -115,3 +117,31 @@ def test_an_output_that_exists_and_folders_that_are_none_are_named(stock_llama: 
         import_folder(ImportConfig(str(stock_llama), str(tmp_path)))
     with pytest.raises(InputError, match="no such model configuration"):
         import_folder(ImportConfig(str(tmp_path), str(tmp_path / "run")))
+
+
+def test_an_imported_folder_can_be_trained_as_it_is(stock_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    """Weights that no run has trained on begin a run in their own folder: at step 0, with moments of their own."""
+    import_folder(ImportConfig(str(stock_llama), str(tmp_path / "run")))
+    arguments = [f"--config={tmp_path / 'run' / 'config.yaml'}", f"--data.train=[{{path: {corpus / 'train'}}}]"]
+    settings = [
+        "--train.steps=3",
+        "--data.sequence_length=32",
+        "--batch.global_size=4",
+        "--batch.micro_size=2",
+        "--schedule.warmup_steps=1",
+    ]
+    config = parse_config(RunConfig, [*arguments, *settings, "--metrics.wandb=false", "--metrics.every=1"], "test")
+    assert run_world(1, train, config) == ["finished"]
+    begun = losses(config.run_folder)
+    assert [step for step, _ in begun] == [1, 2, 3]
+    branch = dataclasses.replace(
+        config,
+        run_dir=str(tmp_path / "branch"),
+        checkpoint=dataclasses.replace(config.checkpoint, branch_from=str(tmp_path / "run/checkpoints/step_00000000")),
+    )
+    assert run_world(1, train, branch) == ["finished"]
+    assert losses(branch.run_folder) == begun
+    assert run_world(1, train, dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5))) == [
+        "finished"
+    ]
+    assert [step for step, _ in losses(config.run_folder)] == [1, 2, 3, 4, 5]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.resilience.attempts import AttemptRecord, read_attempts
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from tests.slurm.cluster import CONTROLLER, Answer, Cluster
 
 STEPS = 40
@@ -177,7 +177,7 @@ class Site:
 
 def losses(folder: Path) -> dict[int, float]:
     """The training loss of every step of a run; fails where a step stands twice."""
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+    lines = [line for line in read_steps(folder / "metrics.jsonl") if "loss" in line]
     found = {line["step"]: line["loss"] for line in lines}
     assert len(found) == len(lines), "a step stands twice in metrics.jsonl"
     return found

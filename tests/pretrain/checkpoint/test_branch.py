@@ -1,7 +1,9 @@
 """A new run from another run's checkpoint: its weights, exactly, also as another reading of the attention."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from data.config import DataConfig
 from model.config import ModelConfig
 from pretrain.checkpoint.conversion import check_convertible
 from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig, TrainConfig
+from tests.pretrain.checkpoint.edited import edit_manifest
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
@@ -95,3 +98,17 @@ def test_an_origin_that_is_none_is_named(origin: RunConfig, tmp_path: Path) -> N
     config = branch_of(origin, tmp_path / "run", at="nothing", data=DataConfig(origin.data.train, sequence_length=32))
     with pytest.raises(RuntimeError, match="neither a checkpoint nor a run folder"):
         run_world(1, train, config)
+
+
+def of_another_tokenizer(body: Any) -> Any:
+    body["state"]["data"]["tokenizer"] = "0123456789abcdef"
+    return body
+
+
+def test_an_origin_of_another_tokenizer_is_refused(origin: RunConfig, tmp_path: Path) -> None:
+    shutil.copytree(origin.run_folder / "checkpoints" / "step_00000012", tmp_path / "origin")
+    edit_manifest(tmp_path / "origin", of_another_tokenizer)
+    config = branch_of(origin, tmp_path / "run")
+    config = replace(config, checkpoint=replace(config.checkpoint, branch_from=str(tmp_path / "origin")))
+    with pytest.raises(RuntimeError, match=r"branch_from: .* another tokenizer \(0123456789ab\) than data\.train has"):
+        run_world(2, train, config)

@@ -13,6 +13,12 @@ from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, Writer
 from tests.pretrain.checkpoint.test_format import alone, fragments
 
 
+def own_remote(folder: Path) -> RemoteCheckpoints:
+    remote = RemoteCheckpoints(f"file://{folder / 'remote'}", "0123456789abcdef")
+    remote.claim(folder / "local")
+    return remote
+
+
 def save(folder: Path, remote: RemoteCheckpoints, step: int, staging: Path | None = None) -> str | None:
     settings = WriterSettings(Retention(2, 0, 0), asynchronous=False, remote=remote, staging=staging)
     writer = CheckpointWriter(folder, alone(), settings)
@@ -20,7 +26,7 @@ def save(folder: Path, remote: RemoteCheckpoints, step: int, staging: Path | Non
 
 
 def test_what_was_saved_there_is_fetched_and_only_the_newest_are_kept(tmp_path: Path) -> None:
-    remote = RemoteCheckpoints(f"file://{tmp_path / 'remote'}")
+    remote = own_remote(tmp_path)
     for step in (2, 4, 6):
         assert save(tmp_path / "local", remote, step) is None
     assert remote.steps() == [4, 6]
@@ -32,7 +38,7 @@ def test_what_was_saved_there_is_fetched_and_only_the_newest_are_kept(tmp_path: 
 
 
 def test_a_remote_checkpoint_without_manifest_does_not_exist_and_a_damaged_one_leaves_nothing(tmp_path: Path) -> None:
-    remote = RemoteCheckpoints(f"file://{tmp_path / 'remote'}")
+    remote = own_remote(tmp_path)
     save(tmp_path / "local", remote, 2)
     save(tmp_path / "local", remote, 4)
     (tmp_path / "remote" / "step_00000004" / MANIFEST).unlink()
@@ -45,7 +51,7 @@ def test_a_remote_checkpoint_without_manifest_does_not_exist_and_a_damaged_one_l
 
 
 def test_staging_is_left_empty(tmp_path: Path) -> None:
-    remote = RemoteCheckpoints(f"file://{tmp_path / 'remote'}")
+    remote = own_remote(tmp_path)
     assert save(tmp_path / "local", remote, 2, staging=tmp_path / "node") is None
     assert not list((tmp_path / "node").iterdir())
     CheckpointReader(step_folder(tmp_path / "local", 2)).verify()

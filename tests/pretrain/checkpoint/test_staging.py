@@ -31,7 +31,7 @@ def test_two_runs_of_one_name_share_no_folder(tmp_path: Path) -> None:
     assert one is not None
     assert one != other
     assert one.parent == tmp_path
-    assert writer_settings(staged(tmp_path), one).staging == one
+    assert writer_settings(staged(tmp_path), "1" * 16, one).staging == one
     assert open_staging(dataclasses.replace(staged(tmp_path), checkpoint=CheckpointConfig()), "1" * 16) is None
 
 

@@ -19,7 +19,7 @@ from pretrain.resilience.attempts import SKIPPED_FILE, Outcome
 from pretrain.resilience.rollback import read_rollbacks
 from pretrain.resilience.spikes import WARM_UP, SpikeGuard
 from pretrain.run import pretrain
-from pretrain.sinks import read_metrics
+from pretrain.step_lines import read_steps
 from tests.parallel.training import start_engine, variant
 from tests.pretrain.test_run import config_for
 from tests.world import run_world
@@ -178,12 +178,12 @@ def test_nan_and_a_poisoned_batch_leave_the_weights_alone_and_training_goes_on(c
     for outcome, touched in run_world(2, _train_poisoned, config):
         assert outcome == "finished"
         assert touched == {39: False, 44: False, 45: True}
-    skipped = read_metrics(tmp_path / "run" / SKIPPED_FILE)
+    skipped = read_steps(tmp_path / "run" / SKIPPED_FILE)
     assert [line["step"] for line in skipped] == [40, 45]
     assert "above the median" in skipped[0]["reason"]
     assert skipped[1]["reason"] == "gradient norm is inf", "DeepSpeed's word for a gradient that is not finite"
     assert [line["samples"] for line in skipped] == [[[312, 319]], [[352, 359]]]
-    losses = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "loss" in line}
+    losses = {line["step"]: line["loss"] for line in read_steps(tmp_path / "run/metrics.jsonl") if "loss" in line}
     assert losses[60] < losses[39] < losses[40]
 
 
@@ -235,10 +235,10 @@ def test_a_series_of_bad_batches_is_rolled_back_over_and_left_out(corpus: Path, 
     assert rollback["samples"] == [[bad.start, bad.stop - 1]]
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step_*"))[-1] == "step_00000040"
     assert set(run_world(2, _train_on_bad_samples, config, bad)) == {Outcome.FINISHED}
-    lines = [line for line in read_metrics(tmp_path / "run/metrics.jsonl") if "loss" in line]
+    lines = [line for line in read_steps(tmp_path / "run/metrics.jsonl") if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert all(line["applied"] for line in lines)
-    assert read_metrics(tmp_path / "run" / SKIPPED_FILE) == []
+    assert read_steps(tmp_path / "run" / SKIPPED_FILE) == []
 
 
 def test_a_stage_of_other_data_is_trained_on(corpus: Path, tmp_path: Path) -> None:
