@@ -59,8 +59,8 @@ class Subject:
         return int(self.model.config.get_text_config().vocab_size)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without any special token."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """Token ids without any special token: a text that quotes the name of one is text, as in training."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids, and for each the characters of ``text`` that it covers.
@@ -70,7 +70,7 @@ class Subject:
         """
         if not self.tokenizer.is_fast:
             raise InputError(f"--model {self.name}: this task needs a fast tokenizer, which tells characters of tokens")
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
     def decode(self, ids: Sequence[int]) -> str:

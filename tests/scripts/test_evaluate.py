@@ -144,6 +144,19 @@ def test_a_stock_llama_goes_through_the_same_command(stock_llama: Path, corpus: 
     assert by_text.metrics["bits_per_byte"].value > 0
 
 
+def test_names_of_special_tokens_in_a_text_are_text(stock_llama: Path) -> None:
+    """As in the training of this project, and as the same text is prepared."""
+    subject = load_subject(str(stock_llama), "cpu", "auto", 8192)
+    subject.tokenizer.split_special_tokens = False  # as other projects save theirs
+    end = subject.tokenizer.eos_token
+    assert subject.tokenizer.encode(end, add_special_tokens=False) == [subject.tokenizer.eos_token_id]
+    text = f"a {end} quoted {end}"
+    ids = subject.encode(text)
+    assert subject.tokenizer.eos_token_id not in ids
+    assert subject.decode(ids) == text
+    assert subject.encode_with_offsets(text)[0] == ids
+
+
 def test_text_made_of_shards_is_the_text_that_went_in(stock_llama: Path, corpus: Path) -> None:
     """Peers see the held-out text itself: their tokens, decoded, are documents of the corpus."""
     from scripts.evaluation.texts import open_held_out
