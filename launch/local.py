@@ -15,7 +15,7 @@ from common.errors import InputError
 from common.flags import FlagParser
 from common.output import say
 from launch.torchrun import NodePlan, run_node
-from launch.verdict import BAD_INPUT_STATUS, Action, close_attempt, decide
+from launch.verdict import Action, close_attempt, decide, was_refused
 from pretrain.config import RunConfig
 from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt
 from pretrain.run_lock import refuse_if_held
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         attempt.launch(job=job, nodes=[os.uname().nodename])
         os.environ[ATTEMPT_VARIABLE] = str(attempt.number)
         status = run_node(NodePlan(processes), ["pretrain", *training], config.run_folder)
-        if status == BAD_INPUT_STATUS and attempt.withdraw():  # another start was quicker: the run's record is its
+        if was_refused(config.run_folder, job, status):
             return status
         close_attempt(config.run_folder, job, status)
         decision = decide(config.run_folder, job, settings.tries)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from common.errors import InputError
 from common.files import write_atomically
 from pretrain.resilience.attempts import Attempt, AttemptRecord, Outcome, read_attempts
 from pretrain.resilience.hang import explain_hang
+from pretrain.run_lock import refuse_if_held
 
 BAD_INPUT_STATUS = 2
 LOG_FILE = Path("logs/run.log")
@@ -43,6 +45,20 @@ class Decision:
 def attempts_of(run_folder: Path, job: str) -> list[AttemptRecord]:
     """The attempts of one job, oldest first."""
     return [record for record in read_attempts(run_folder) if record.launch.get("job") == job]
+
+
+def was_refused(run_folder: Path, job: str, status: int) -> bool:
+    """Whether the ranks of the newest attempt of ``job`` found the run's lock taken by a start that was quicker.
+
+    It is no attempt then: record and log are the other one's.
+    """
+    if status != BAD_INPUT_STATUS:
+        return False
+    try:
+        refuse_if_held(run_folder)
+    except InputError:
+        return Attempt(run_folder, attempts_of(run_folder, job)[-1].number).withdraw()
+    return False
 
 
 def close_attempt(run_folder: Path, job: str, status: int, asked: str = "", lost: str = "") -> None:

@@ -27,13 +27,15 @@ CONFIG_FILE = "config.yaml"
 def check_own_folder(config: RunConfig) -> None:
     """Refuses a run folder in which another user could have planted what this start would write through.
 
-    So is the folder to which checkpoints are copied, where that is one of this machine.
+    So are the folders to which checkpoints are copied and in which they are staged, where this machine has them.
 
     Raises:
         InputError: names it, and whose it is.
     """
     for part in ("", "logs", "attempts", "checkpoints", "starts", "wandb"):
         check_trusted(config.run_folder / part, "run_dir", with_content=True)
+    if config.checkpoint.staging is not None:
+        check_trusted(Path(config.checkpoint.staging), "checkpoint.staging")
     remote = (config.checkpoint.remote or "").removeprefix("file://")
     if remote and "://" not in remote:
         check_trusted(Path(remote), "checkpoint.remote", with_content=True)

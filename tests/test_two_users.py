@@ -128,6 +128,18 @@ def test_a_strangers_folder_takes_no_output(place: Path, command: str, is_link: 
     assert planted.is_symlink() or not list(planted.iterdir())
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_staging_in_a_strangers_folder_is_refused_before_there_is_a_run_folder(
+    place: Path, tmp_path: Path, is_link: bool, victim: Path
+) -> None:
+    planted = place / "staging"
+    as_stranger(lambda: planted.symlink_to(victim) if is_link else planted.mkdir())
+    checkpoint = CheckpointConfig(staging=str(planted))
+    with pytest.raises(InputError, match=r"^checkpoint\.staging: .*/staging belongs to"):
+        pretrain(RunConfig(run_dir=str(tmp_path / "run"), checkpoint=checkpoint))
+    assert not (tmp_path / "run").exists()
+
+
 def test_copies_of_checkpoints_go_to_no_folder_of_a_stranger(place: Path, tmp_path: Path, victim: Path) -> None:
     as_stranger(lambda: (place / "copies").mkdir())
     (place / "open").mkdir()

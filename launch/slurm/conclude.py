@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from common.flags import FlagParser
-from launch.verdict import LOG_FILE, Action, close_attempt, decide, put_on_top
+from launch.verdict import LOG_FILE, Action, close_attempt, decide, put_on_top, was_refused
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--asked", default="", help="the signal that asked for a stop")
     settings = parser.parse_args(arguments)
     job = os.environ["SLURM_JOB_ID"]
+    if was_refused(settings.run, job, settings.status):
+        print(f"[launch] another start was quicker: {Action.STOP}", file=sys.stderr, flush=True)
+        print(Action.STOP)
+        return 0
     close_attempt(settings.run, job, settings.status, settings.asked)
     decision = decide(settings.run, job, settings.tries, settings.asked)
     print(f"[launch] {decision.reason}: {decision.action}", file=sys.stderr, flush=True)

@@ -13,8 +13,10 @@ import pytest
 from common.cli import to_yaml
 from launch import local
 from launch.local import STOPPED_STATUS, threads_per_process
+from pretrain import run_lock
 from pretrain.config import TrainConfig
 from pretrain.resilience.attempts import next_attempt, read_attempts
+from pretrain.run_lock import RunLock
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
@@ -155,6 +157,13 @@ def test_a_start_that_another_one_beat_leaves_the_runs_record_alone(
     first = next_attempt(tmp_path / "run")
     first.launch(job="first")
     first.start(0)
-    monkeypatch.setattr(local, "run_node", lambda *arguments: 2)
-    assert local.main([f"--config={config}"]) == 2
+    monkeypatch.setattr(run_lock, "GRACE_SECONDS", 0.1)
+    with RunLock(tmp_path / "run", is_main=True) as lock:
+
+        def refused(*arguments: object) -> int:
+            lock.take()
+            return 2
+
+        monkeypatch.setattr(local, "run_node", refused)
+        assert local.main([f"--config={config}"]) == 2
     assert [record.number for record in read_attempts(tmp_path / "run")] == [1]

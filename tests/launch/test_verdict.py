@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from launch.verdict import START_TRIES, Action, Decision, close_attempt, decide, put_on_top
+from launch.verdict import START_TRIES, Action, Decision, close_attempt, decide, put_on_top, was_refused
+from pretrain import run_lock
 from pretrain.resilience.attempts import Attempt, Outcome, next_attempt, read_attempts
+from pretrain.run_lock import RunLock
 
 JOB = "12"
 
@@ -147,3 +149,18 @@ def test_the_reason_goes_on_top_of_the_log(tmp_path: Path) -> None:
     log.write_text("step 1\n")
     put_on_top(log, "it crashed")
     assert log.read_text() == "STOPPED: it crashed\n\nstep 1\n"
+
+
+def test_a_job_whose_ranks_find_the_run_taken_leaves_no_word_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "GRACE_SECONDS", 0.1)
+    attempt(tmp_path, "11", reached=5)
+    attempt(tmp_path, JOB, began_at=None)
+    assert not was_refused(tmp_path, JOB, 2)  # nobody holds it: bad input of its own
+    with RunLock(tmp_path, is_main=True) as lock:
+        lock.take()
+        assert not was_refused(tmp_path, JOB, 1)
+        assert not was_refused(tmp_path, "11", 2)  # has begun
+        assert was_refused(tmp_path, JOB, 2)
+    assert [record.launch["job"] for record in read_attempts(tmp_path)] == ["11"]
