@@ -159,8 +159,15 @@ def recorded_failures(attempt: Attempt, rank: int) -> Iterator[None]:
 
 
 def current_attempt(run_folder: Path) -> Attempt:
-    """The attempt that this process belongs to, as the launcher's environment says."""
-    return Attempt(run_folder, int(os.environ.get(ATTEMPT_VARIABLE, "0")))
+    """The attempt that this process belongs to, as the launcher's environment says.
+
+    Raises:
+        InputError: it says something that no launcher does.
+    """
+    number = os.environ.get(ATTEMPT_VARIABLE, "0")
+    if not re.fullmatch("[0-9]{1,9}", number):
+        raise InputError(f"{ATTEMPT_VARIABLE}: is {number!r}; launchers set it to the attempt's number, you need not")
+    return Attempt(run_folder, int(number))
 
 
 def next_attempt(run_folder: Path) -> Attempt:

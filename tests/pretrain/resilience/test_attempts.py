@@ -47,6 +47,10 @@ def test_the_launcher_names_the_attempt(tmp_path: Path, monkeypatch: pytest.Monk
     assert current_attempt(tmp_path).number == 0
     monkeypatch.setenv(ATTEMPT_VARIABLE, "7")
     assert current_attempt(tmp_path).number == 7
+    for wrong in ("", "-1", "../..", "٣", "1\n"):
+        monkeypatch.setenv(ATTEMPT_VARIABLE, wrong)
+        with pytest.raises(InputError, match=f"^{ATTEMPT_VARIABLE}: is "):
+            current_attempt(tmp_path)
 
 
 def test_a_start_without_a_launcher_forgets_the_one_before(tmp_path: Path) -> None:
