@@ -127,12 +127,15 @@ def is_same_export(output: Path, kept: Mapping[str, Any]) -> bool:
     """
     from scripts.hub.provenance import read_provenance
 
-    if not output.exists():
+    if not output.exists() and not output.is_symlink():
         return False
     found = read_provenance(output) if output.is_dir() else None
     if found is None:
         raise InputError(f"--output {output}: is there already and was not made by an export; choose another folder")
-    return all(found.get(key) == value for key, value in kept.items())
+    is_same = all(found.get(key) == value for key, value in kept.items())
+    if output.is_symlink() and not is_same:
+        raise InputError(f"--output {output}: is a link; name the folder that it leads to, or remove the link")
+    return is_same
 
 
 def main(arguments: list[str]) -> None:

@@ -50,7 +50,7 @@ def import_folder(settings: ImportConfig) -> Path:
 
     output, folder = Path(settings.output), Path(settings.model)
     check_trusted(output, "--output")
-    if output.exists():
+    if output.exists() or output.is_symlink():
         raise InputError(f"--output {output}: is there already; choose another run folder")
     foreign = open_foreign(folder)
     base = RunConfig(data=DataConfig(sequence_length=foreign.max_length))

@@ -53,7 +53,7 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     length = chosen.sequence_length or (config["data"]["sequence_length"] if config else min(subject.max_length, 2048))
     wanted = chosen.samples
     if wanted is None:
-        wanted = trained["validation_samples"] if trained else 0
+        wanted = (trained or {}).get("validation_samples") or 0
     samples = open_held_out(data, subject, length, wanted, settings.text_field)
     count = min(wanted, samples.num_samples) if wanted else samples.num_samples
     within_documents = bool(config and config["data"]["document_attention"])

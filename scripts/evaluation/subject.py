@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from common.errors import InputError
 from scripts.hub.loading import (
     ATTENTION,
+    check_files,
     check_no_adapter,
     code_files,
+    first_line,
     load_folder_tokenizer,
     load_model,
     must_run_code,
@@ -185,41 +187,48 @@ def load_subject(
     try:
         tokenizer = load_folder_tokenizer(name, trust_remote_code)
         model = load_model(name, runs_code, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+        config = model.config.get_text_config()
+        vocab_size = int(config.vocab_size)
+        largest = max(tokenizer.get_vocab().values())
+        positions = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    except InputError:
+        raise
     except Exception as error:
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise InputError(
                 f"--model {name}: brings code that its model or tokenizer needs; read it, then allow it with "
                 "--trust_remote_code true"
             ) from None
-        raise InputError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"--model {name}: cannot be loaded: {first_line(error)}") from error
+    spoiled = next((name for name, value in model.named_parameters() if not bool(value.isfinite().all())), None)
+    if spoiled is not None:
+        raise InputError(f"--model {name}: {spoiled} has weights that are NaN or infinite")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval()
-    config = model.config.get_text_config()
-    vocab_size = int(config.vocab_size)
-    largest = max(tokenizer.get_vocab().values())
     if largest >= vocab_size:
         raise InputError(
             f"--model {name}: its tokenizer has ids up to {largest}, its embedding only {vocab_size} entries; "
             "the tokenizer belongs to another model"
         )
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    return Subject(name, model, tokenizer, int(positions), batch_tokens)
+    return Subject(name, model, tokenizer, positions, batch_tokens)
 
 
 def _check_folder(folder: Path) -> Mapping[str, Any]:
     """Finds what is missing or torn before a library reports it in its own words; returns the configuration."""
     from scripts.hub.fast_tokenizer import check_tokenizer
+    from scripts.hub.foreign import open_foreign
     from scripts.hub.provenance import read_provenance
     from scripts.hub.weights import open_weights
 
+    check_files(folder)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"--model {folder}: no config.json in it; is it a Hugging Face model folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {_first_line(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged: {first_line(error)}") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: damaged: holds no settings, but {config!r:.60}")
     check_no_adapter(folder)
@@ -229,11 +238,9 @@ def _check_folder(folder: Path) -> Mapping[str, Any]:
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise InputError(f"--model {folder}: holds no tokenizer; save the model's own beside it")
     provenance = read_provenance(folder)
-    if provenance is not None:
+    if provenance is None:
+        open_weights(folder)
+    else:
+        open_foreign(folder)
         check_tokenizer(folder, provenance["tokenizer"])
-    open_weights(folder)
     return config
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

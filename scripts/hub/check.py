@@ -18,7 +18,7 @@ from common.errors import InputError
 from model.config import ModelConfig
 from model.layers import build_layers
 from model.parallel import Unsharded, info_of
-from scripts.hub.loading import load_model
+from scripts.hub.loading import load_model, refusing
 
 LARGE_BYTES = 4 * 2**30
 FP32_TOLERANCE = 1e-4  # absolute, for logits whose standard deviation is at most 1, else times that
@@ -95,7 +95,11 @@ def trainer_logits(config: ModelConfig, read: Callable[[str], Tensor], tokens_BT
 def folder_logits(
     folder: Path, tokens_BT: Tensor, streamed: bool, dtype: torch.dtype | Literal["auto"] = "auto"
 ) -> Tensor:
-    """Logits [B, T, V] of the model that transformers loads from ``folder``; no code of the folder runs."""
+    """Logits [B, T, V] of the model that transformers loads from ``folder``; no code of the folder runs.
+
+    Raises:
+        InputError: transformers does not take it.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -104,6 +108,7 @@ def folder_logits(
         if streamed:
             devices = {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu", "model.layers": "disk"}
             placement = {"device_map": devices, "offload_folder": offload}
-        model = load_model(folder, trust_remote_code=False, dtype=dtype, **placement)
-        logits: Tensor = model.eval()(tokens_BT, use_cache=False).logits
+        with refusing(f"{folder}: transformers cannot load or run it"):
+            model = load_model(folder, trust_remote_code=False, dtype=dtype, **placement)
+            logits: Tensor = model.eval()(tokens_BT, use_cache=False).logits
         return logits

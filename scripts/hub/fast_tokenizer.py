@@ -20,6 +20,7 @@ from common.errors import InputError
 from common.files import write_atomically, write_json
 from data.small_bpe import bytes_of_characters
 from data.tokenizer import TiktokenTokenizer, Tokenizer, load_tokenizer
+from scripts.hub.loading import refusing
 
 HARD_TEXTS = (
     "The special magic Paris number is: 1234567.\n\n\nWhat  is it?   ",
@@ -92,6 +93,8 @@ def check_tokenizer(folder: Path, fingerprint: str) -> None:
         raise InputError(
             f"{folder / 'tokenizer.json'}: is not the one that the model was trained with: other ids for {differing!r}"
         )
+    with refusing(f"{folder}: transformers cannot load its tokenizer"):
+        check_default_call(folder, tokenizer)
 
 
 def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:

@@ -1,24 +1,31 @@
 """A Hugging Face folder as a model of ours: its configuration, and its tensors under logical names.
 
 In: a folder with config.json and safetensors: an export, or a plain Llama (or Mistral) of anyone.
-Out: a ModelConfig and a reader of parameters. Always: what our layers cannot compute is refused by name; code that
-lies in the folder is never run.
+Out: a ModelConfig and a reader of parameters. Always: what our layers cannot compute is refused by name; the tensors
+are those of the configuration, no less and no more, before one of them is read; code that lies in the folder is never
+run.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from common.errors import InputError, named
-from common.files import read_json
-from model.config import AttentionKind, ModelConfig
-from scripts.hub.layout import hub_name
-from scripts.hub.loading import OWN_TYPE, check_no_adapter, code_files, say_unused
+from common.ranges import LONGEST_SEQUENCE
+from model.config import AttentionKind, ModelConfig, Owner
+from scripts.hub.hub_config import HubConfig, read_hub_config
+from scripts.hub.layout import hub_name, parameter_shapes
+from scripts.hub.loading import OWN_TYPE, check_files, check_no_adapter, code_files, say_unused
 from scripts.hub.weights import WeightFiles, check_finite, open_weights
+
+MOST_LAYERS, MOST_HEADS, LARGEST_SIZE, MOST_WORDS = 4096, 2**16, 2**22, 2**26
+"""as in ModelConfig"""
 
 
 @dataclass(frozen=True)
@@ -31,15 +38,22 @@ class ForeignModel:
     repeats: int
     """query heads that share one key/value head in the folder; ours have one each"""
 
+    def stored_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in the folder of the parameter with this logical name, whose shape here is ``shape``."""
+        return (shape[0] // self.repeats, *shape[1:]) if self._is_repeated(name) else shape
+
     def read(self, name: str) -> Tensor:
         """The parameter with this logical name, in fp32."""
         value = self.files.read(hub_name(name)).float()
         with named(str(self.files.folder)):
             check_finite(value, hub_name(name))
-        if self.repeats > 1 and name.endswith(("attention.key.weight", "attention.value.weight")):
+        if self._is_repeated(name):
             heads = value.unflatten(0, (-1, self.config.head_dim))
             value = heads.repeat_interleave(self.repeats, dim=0).flatten(0, 1)
         return value
+
+    def _is_repeated(self, name: str) -> bool:
+        return self.repeats > 1 and name.endswith(("attention.key.weight", "attention.value.weight"))
 
 
 def open_foreign(folder: Path) -> ForeignModel:
@@ -48,91 +62,143 @@ def open_foreign(folder: Path) -> ForeignModel:
     Raises:
         InputError: no such folder, damaged files, or a model that ours cannot equal.
     """
-    values = read_json(folder / "config.json", "model configuration")
-    if not isinstance(values, dict):
-        raise InputError(f"{folder / 'config.json'}: damaged: holds no settings, but {values!r:.60}")
-    kind = values.get("model_type")
+    check_files(folder)
+    config = read_hub_config(folder)
+    kind = config.values.get("model_type")
     check_no_adapter(folder)
-    if kind != OWN_TYPE and code_files(folder, values):
-        print(say_unused(folder, values))
+    if kind != OWN_TYPE and code_files(folder, config.values):
+        print(say_unused(folder, config.values))
+    if kind not in (OWN_TYPE, "llama", "mistral"):
+        raise InputError(f"{config.path}: model_type is {kind!s:.60}; shared_diff, llama and mistral can be imported")
     files = open_weights(folder)
-    try:
-        if kind == OWN_TYPE:
-            return ForeignModel(_own_config(folder, values), values["max_position_embeddings"], files, 1)
-        if kind in ("llama", "mistral"):
-            _refuse_what_differs(folder, values)
-            repeats = values["num_attention_heads"] // _kv_heads(values)
-            return ForeignModel(_llama_config(folder, values), values["max_position_embeddings"], files, repeats)
-    except KeyError as error:
-        raise InputError(f"{folder / 'config.json'}: lacks {error}") from None
-    raise InputError(f"{folder / 'config.json'}: model_type is {kind}; shared_diff, llama and mistral can be imported")
+    max_length = config.integer("max_position_embeddings", 2, LONGEST_SEQUENCE)
+    with named(str(config.path)):
+        model = _own_config(config) if kind == OWN_TYPE else _llama_config(config)
+    repeats = 1 if kind == OWN_TYPE else config.integer("num_attention_heads", 2, MOST_HEADS) // _kv_heads(config)
+    foreign = ForeignModel(model, max_length, files, repeats)
+    _check_tensors(foreign)
+    return foreign
 
 
-def _own_config(folder: Path, values: Mapping[str, Any]) -> ModelConfig:
-    merged = values["attention"] == "shared_diff" and not values["factored"]
-    attention: AttentionKind = "diff" if merged else values["attention"]  # merged matrices are those of a DIFF model
+def _own_config(config: HubConfig) -> ModelConfig:
+    kind: AttentionKind = config.word("attention", get_args(AttentionKind))
+    merged = not config.flag("factored") and kind == "shared_diff"
+    attention: AttentionKind = "diff" if merged else kind  # merged matrices are those of a DIFF model
     return ModelConfig(
         attention=attention,
-        rank=values["rank"],
-        base=values["base"],
-        down=values["down"],
-        head_norm=values["head_norm"],
-        num_kv_heads=_group_heads(values) if attention == "diff_v2" else None,
-        lambda_init=_lambda_init(folder, values["lambda_inits"]),
-        rope_theta=values["rope_base"],
-        **_common(values),
+        rank=config.integer("rank", 1, MOST_HEADS),
+        base=config.word("base", get_args(Owner)),
+        down=config.word("down", get_args(Owner)),
+        head_norm=config.flag("head_norm"),
+        num_kv_heads=_group_heads(config) if attention == "diff_v2" else None,
+        lambda_init=_lambda_init(config),
+        rope_theta=config.number("rope_base", 0, 1e30),
+        **_common(config),
     )
 
 
-def _llama_config(folder: Path, values: Mapping[str, Any]) -> ModelConfig:
-    rope = values.get("rope_parameters") or {}
-    theta = rope.get("rope_theta") or values.get("rope_theta") or 10000.0
-    return ModelConfig(attention="standard", rope_theta=float(theta), **_common(values))
+def _llama_config(config: HubConfig) -> ModelConfig:
+    _refuse_what_differs(config)
+    return ModelConfig(attention="standard", rope_theta=_rope_theta(config), **_common(config))
 
 
-def _common(values: Mapping[str, Any]) -> dict[str, Any]:
-    heads = values["num_attention_heads"]
+def _common(config: HubConfig) -> dict[str, Any]:
+    heads = config.integer("num_attention_heads", 2, MOST_HEADS)
+    if heads % 2:
+        raise config.wrong("num_attention_heads", f"is {heads}; an odd number of heads cannot be computed here")
+    hidden_size = config.integer("hidden_size", 1, LARGEST_SIZE)
     return {
-        "num_layers": values["num_hidden_layers"],
-        "hidden_size": values["hidden_size"],
-        "ffn_hidden_size": values["intermediate_size"],
+        "num_layers": config.integer("num_hidden_layers", 1, MOST_LAYERS),
+        "hidden_size": hidden_size,
+        "ffn_hidden_size": config.integer("intermediate_size", 1, LARGEST_SIZE),
         "num_heads": heads // 2,
-        "head_dim": values.get("head_dim") or values["hidden_size"] // heads,
-        "vocab_size": values["vocab_size"],
-        "tie_embeddings": values.get("tie_word_embeddings", False),
-        "norm_eps": values.get("rms_norm_eps", 1e-6),
+        "head_dim": config.integer("head_dim", 2, MOST_HEADS, default=hidden_size // heads),
+        "vocab_size": config.integer("vocab_size", 1, MOST_WORDS),
+        "tie_embeddings": config.flag("tie_word_embeddings", default=False),
+        "norm_eps": config.number("rms_norm_eps", 0, 1, default=1e-6),
     }
 
 
-def _group_heads(values: Mapping[str, Any]) -> int | None:
+def _group_heads(config: HubConfig) -> int | None:
     """Key/value heads of diff_v2; None: as many as differential heads, the default."""
-    heads = int(values["num_key_value_heads"])
-    return None if heads == values["num_attention_heads"] // 2 else heads
+    heads = config.integer("num_key_value_heads", 1, MOST_HEADS)
+    return None if heads == config.integer("num_attention_heads", 2, MOST_HEADS) // 2 else heads
 
 
-def _kv_heads(values: Mapping[str, Any]) -> int:
-    return int(values.get("num_key_value_heads") or values["num_attention_heads"])
+def _kv_heads(config: HubConfig) -> int:
+    heads = config.integer("num_attention_heads", 2, MOST_HEADS)
+    groups = config.integer("num_key_value_heads", 1, heads, default=heads)
+    if heads % groups:
+        raise config.wrong("num_key_value_heads", f"must divide num_attention_heads ({heads}), is {groups}")
+    return groups
 
 
-def _refuse_what_differs(folder: Path, values: Mapping[str, Any]) -> None:
+def _rope_theta(config: HubConfig) -> float:
+    """The base of the rotary positions, which may stand in two places."""
+    told = [config.values.get("rope_theta"), config.section("rope_parameters").get("rope_theta")]
+    bases = {config.as_number("rope_theta", value, 0, 1e30) for value in told if value is not None}
+    if len(bases) > 1:
+        raise config.wrong("rope_theta", f"is told twice: {' and '.join(map(str, sorted(bases)))}")
+    return bases.pop() if bases else 10000.0
+
+
+def _refuse_what_differs(config: HubConfig) -> None:
     """Llamas with parts that `standard` does not have."""
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    values = config.values
+    ropes = [config.section("rope_parameters"), config.section("rope_scaling")]
     problems = {
         "biases": values.get("attention_bias") or values.get("mlp_bias"),
-        f"the activation {values.get('hidden_act')}": values.get("hidden_act", "silu") != "silu",
-        "scaled rotary positions": rope.get("rope_type", rope.get("type", "default")) != "default",
+        f"the activation {values.get('hidden_act')!s:.60}": values.get("hidden_act", "silu") != "silu",
+        "scaled rotary positions": any(_is_scaled(rope) for rope in ropes),
+        "partly rotated heads": any(part.get("partial_rotary_factor", 1) != 1 for part in (values, *ropes)),
         "a sliding window": values.get("sliding_window") is not None,
-        "an odd number of heads": values["num_attention_heads"] % 2,
+        "quantized weights": values.get("quantization_config") is not None,
     }
     found = next((problem for problem, present in problems.items() if present), None)
     if found:
-        raise InputError(f"{folder / 'config.json'}: the model has {found}, which `standard` cannot compute")
+        raise InputError(f"the model has {found}, which `standard` cannot compute")
 
 
-def _lambda_init(folder: Path, inits: list[float]) -> Any:
+def _is_scaled(rope: Any) -> bool:
+    kinds = [rope[key] for key in ("rope_type", "type") if rope.get(key) is not None]
+    return any(kind != "default" for kind in kinds) or any(isinstance(value, dict) for value in rope.values())
+
+
+def _lambda_init(config: HubConfig) -> Any:
+    inits = config.numbers("lambda_inits", config.integer("num_hidden_layers", 1, MOST_LAYERS), 0, 1)
     default = ModelConfig()
     if all(math.isclose(value, default.lambda_init_of(layer)) for layer, value in enumerate(inits)):
         return "default"
     if len(set(inits)) == 1:
         return inits[0]
-    raise InputError(f"{folder / 'config.json'}: lambda_inits is neither the default nor one number for all layers")
+    raise config.wrong("lambda_inits", "is neither the default nor one number for all layers")
+
+
+def _check_tensors(foreign: ForeignModel) -> None:
+    """Refuses a folder whose tensors are not those of its configuration.
+
+    Raises:
+        InputError: names the first that is missing, left over, or of another shape or type.
+    """
+    config, files = foreign.config, foreign.files
+    layers = {int(number) for name in files.file_of for number in re.findall(r"^model\.layers\.(\d{1,6})\.", name)}
+    if layers != set(range(config.num_layers)):  # before as many layers are built as the configuration says
+        raise InputError(f"{files.folder}: holds {len(layers)} layers, config.json names {config.num_layers}")
+    expected = {hub_name(name): foreign.stored_shape(name, shape) for name, shape in parameter_shapes(config).items()}
+    for name, shape in expected.items():
+        files.check(name, shape)
+    _check_left_over(foreign, sorted(files.file_of.keys() - expected.keys()))
+
+
+def _check_left_over(foreign: ForeignModel, names: Iterable[str]) -> None:
+    for name in names:
+        if name.endswith("rotary_emb.inv_freq"):  # old Llamas keep what is computed from rope_theta
+            continue
+        if name == "lm_head.weight" and foreign.config.tie_embeddings:
+            head, embedding = foreign.files.read(name), foreign.files.read("model.embed_tokens.weight")
+            if torch.equal(head, embedding):
+                continue
+            raise InputError(f"{foreign.files.folder}: {name} differs from the embedding that config.json ties it to")
+        raise InputError(
+            f"{foreign.files.folder}: its tensors differ from those of config.json: {name:.100} is one too many"
+        )

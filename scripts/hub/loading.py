@@ -6,12 +6,14 @@ kind of attention is said here, not by the folder, whose word for it could fetch
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
 from common.library_caches import keep_compiled_code_private
+from common.typed import shortened
 from scripts.hub.config_files import CODE_FILES
 
 OWN_TYPE = "shared_diff"
@@ -24,16 +26,24 @@ def load_model(name: str | Path, trust_remote_code: bool, **options: Any) -> Any
 
     Without ``trust_remote_code`` a differential model is built by this installation's own code, and any other by
     transformers' code alone.
+
+    Raises:
+        InputError: the folder lacks tensors.
     """
     keep_compiled_code_private()
     from transformers import AutoModelForCausalLM
 
-    safe = {"attn_implementation": ATTENTION, "use_safetensors": True}
+    safe = {"attn_implementation": ATTENTION, "use_safetensors": True, "output_loading_info": True} | options
     if not trust_remote_code and _model_type(Path(name)) == OWN_TYPE:
         from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
 
-        return SharedDiffForCausalLM.from_pretrained(name, **safe, **options)
-    return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **safe, **options)
+        model, told = SharedDiffForCausalLM.from_pretrained(name, **safe)
+    else:
+        model, told = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **safe)
+    missing = sorted(map(str, told["missing_keys"]))
+    if missing:  # which transformers fills with random numbers
+        raise InputError(f"{name}: lacks {len(missing)} tensors of its model, such as {missing[0]}")
+    return model
 
 
 def load_folder_tokenizer(name: str | Path, trust_remote_code: bool) -> Any:
@@ -93,10 +103,38 @@ def code_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return sorted({f"{value.rsplit('.', 1)[0]}.py" for value in values})
 
 
+def check_files(folder: Path) -> None:
+    """Refuses a folder in which something is neither a file nor a folder: a pipe would be waited for without end."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: is neither a file nor a folder")
+
+
 def check_no_adapter(folder: Path) -> None:
     """Refuses an adapter's folder, for which transformers would load another model, wherever that lies."""
     if (folder / ADAPTER).exists():
         raise InputError(f"{folder / ADAPTER}: makes this the adapter of another model; merge the two and save that")
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turns whatever a library says about a stranger's files into one line that begins with ``what``.
+
+    Raises:
+        InputError: with the first line of the library's.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, shortened to a line."""
+    lines = str(error).strip().splitlines()
+    return shortened(lines[0]) if lines else type(error).__name__
 
 
 def _is_ours(path: Path) -> bool:

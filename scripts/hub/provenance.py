@@ -16,6 +16,8 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import read_json, write_atomically, write_json
+from common.ranges import LONGEST_SEQUENCE
+from common.typed import shown
 from common.urls import without_credentials
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from pretrain.checkpoint.reader import CheckpointReader
@@ -77,9 +79,33 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     facts = read_json(path, "export description")
+    problem = _problem_of(facts)
+    if problem:
+        raise InputError(f"{path}: not a readable export description: {problem}")
+    return dict(facts)
+
+
+def _problem_of(facts: Any) -> str | None:
+    """What is wrong with an export.json for who evaluates the model or replaces the export; None: nothing."""
     if not isinstance(facts, dict):
-        raise InputError(f"{path}: not a readable export description: holds {facts!r:.60}")
-    return facts
+        return f"holds {shown(facts)}"
+    for key in ("checkpoint", "tokenizer"):
+        if not isinstance(facts.get(key), str):
+            return f"'{key}' is {shown(facts.get(key))}"
+    config = facts.get("config")
+    data = config.get("data") if isinstance(config, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("document_attention"), bool):
+        return "'config.data.document_attention' is missing"
+    length = data.get("sequence_length")
+    if not isinstance(length, int) or not 2 <= length <= LONGEST_SEQUENCE:
+        return f"'config.data.sequence_length' is {shown(length)}"
+    measured, held_out = facts.get("validation"), facts.get("validation_data")
+    samples = measured.get("validation_samples") if isinstance(measured, dict) else None
+    if not isinstance(measured, dict | None) or not (samples is None or (isinstance(samples, int) and samples >= 0)):
+        return "'validation' is not an evaluation"
+    if not isinstance(held_out, dict | None):
+        return f"'validation_data' is {shown(held_out)}"
+    return None
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

@@ -4,8 +4,10 @@ In: HubTensors and a reader of parameters. Out: `model-00001-of-0000N.safetensor
 `model.safetensors.index.json`. Always: no more than one shard and one parameter is in memory.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from common.files import read_json, write_json
 from scripts.hub.layout import HubTensor
 
 INDEX = "model.safetensors.index.json"
+FILE_NAME = re.compile(r"[\w. +-]+\.safetensors")
+STORED_TYPES = ("F64", "F32", "F16", "BF16")
+"""others are quantized, and mean nothing without their scales"""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -36,12 +41,33 @@ class WeightFiles:
         Raises:
             InputError: no such tensor, or a damaged file.
         """
+        with self._opened(name) as file:
+            value: Tensor = file.get_tensor(name)
+            return value
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Looks at the header: is there a tensor of this name and shape, in a type of plain weights?
+
+        Raises:
+            InputError: there is none, or another one.
+        """
+        with self._opened(name) as file:
+            part = file.get_slice(name)
+            found, kind = tuple(part.get_shape()), str(part.get_dtype())
+        where = self.folder / self.file_of[name]
+        if found != shape:
+            raise InputError(f"{where}: {name} has the shape {list(found)}, by config.json it has {list(shape)}")
+        if kind not in STORED_TYPES:
+            raise InputError(f"{where}: {name} is stored as {kind}; weights of {', '.join(STORED_TYPES)} can be read")
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
         if name not in self.file_of:
             raise InputError(f"{self.folder}: holds no tensor {name}; is it a folder of another model?")
         path = self.folder / self.file_of[name]
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_tensor(name)
+                yield file
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: damaged: {error}") from None
 
@@ -94,7 +120,7 @@ def open_weights(folder: Path) -> WeightFiles:
         if not isinstance(file_of, dict):
             raise InputError(f"{folder / INDEX}: damaged: has no weight_map")
         for file in file_of.values():
-            if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            if not isinstance(file, str) or not FILE_NAME.fullmatch(file):
                 raise InputError(f"{folder / INDEX}: names {file!r:.100}; expected a safetensors file of this folder")
     elif pickled := sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}")):
         raise InputError(
@@ -144,6 +170,8 @@ def _plan(tensors: Sequence[HubTensor], dtype: torch.dtype, shard_bytes: int) ->
 
 def _names(path: Path) -> Iterator[str]:
     """The tensors of one safetensors file, whose size must be the one that its header tells."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file")
     try:
         with safe_open(path, framework="pt") as file:
             return iter(list(file.keys()))

@@ -23,7 +23,7 @@ from scripts.hub.places import Places, read_places
 from scripts.hub.provenance import TOLD, plain_name
 from tests.scripts.conftest import KINDS, noisy_value
 
-HOSTILE = "ev|il](http:__x) `rm -rf`\n---\nlicense: mine <script>"
+HOSTILE = "ev|il](http:__x) `rm -rf` --- license: mine <script>"
 KIND = "shared_diff-layer-layer"
 
 
@@ -166,6 +166,7 @@ def test_an_export_of_a_version_that_told_more_is_made_anew(run_of: Callable[[st
     output = tmp_path / "out"
     export(ExportConfig(str(run_of("standard")), str(output)))
     facts = json.loads((output / "export.json").read_text())
-    (output / "export.json").write_text(json.dumps(facts | {"format": 1, "config": {"run_dir": "/home/alice"}}))
+    told = facts["config"] | {"run_dir": "/home/alice"}
+    (output / "export.json").write_text(json.dumps(facts | {"format": 1, "config": told}))
     export(ExportConfig(str(run_of("standard")), str(output)))
     assert json.loads((output / "export.json").read_text()) == facts
