@@ -85,7 +85,8 @@ def _pretrain(
             return Outcome.FINISHED
         staging = open_staging(config, run_id)
         layers, sharding = build_model(config, topology)
-        guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips)
+        clips = config.optimizer.gradient_clipping > 0
+        guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
         start = restore(config, topology, engine, stream, guard, reader)
         config, checkpoints = start.config, start.config.run_folder / "checkpoints"

@@ -1,5 +1,6 @@
 """The spike rule: bad steps never reach the weights and are recorded, good ones always do."""
 
+import itertools
 import json
 import math
 import random
@@ -85,6 +86,27 @@ def test_a_gradient_norm_that_leaps_while_the_loss_stays_is_left_alone() -> None
         assert guard.keeps(3.0, norm)
         guard.took(step, 3.0, norm, applied=True)
     assert not guard.keeps(9.0, 6.0), "a loss that lies out is skipped however often"
+
+
+def test_where_nothing_clips_a_norm_alone_is_skipped_once() -> None:
+    guard = SpikeGuard(clips_gradients=False)
+    for step, loss in enumerate(noisy(3.0)):
+        guard.took(step, loss, 0.5, applied=True)
+    assert guard.keeps(3.0, 3.0)
+    assert guard.reason_to_skip(3.0, 50.0) == (
+        "gradient norm 50 lies 23 deviations above the median 0.5, and nothing clips it"
+    )
+    guard.took(100, 3.0, 50.0, applied=False)
+    assert guard.keeps(3.0, 50.0), "what comes again comes from the weights"
+
+
+def test_what_is_known_by_heart_may_leap_to_many_times_its_tiny_loss() -> None:
+    dice = random.Random(0)
+    guard = guard_after([dice.uniform(0.003, 0.006) for _ in range(100)])
+    for step, loss in enumerate([0.04, 0.29, 0.09, 0.004, 0.36, 0.0], start=100):
+        assert guard.keeps(loss, 5.0)
+        guard.took(step, loss, 5.0, applied=True)
+    assert not guard.keeps(0.6, 1.0)
 
 
 def test_a_norm_of_a_faulty_machine_is_skipped_once_and_then_learned_from() -> None:
@@ -239,6 +261,34 @@ def test_a_series_of_bad_batches_is_rolled_back_over_and_left_out(corpus: Path, 
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert all(line["applied"] for line in lines)
     assert read_steps(tmp_path / "run" / SKIPPED_FILE) == []
+
+
+def test_a_run_that_clips_nothing_skips_a_gradient_that_is_too_large(corpus: Path, tmp_path: Path) -> None:
+    config = guarded_config(corpus, tmp_path / "run")
+    config = replace(config, optimizer=replace(config.optimizer, gradient_clipping=0.0))
+    config = replace(config, train=TrainConfig(steps=46))
+    assert run_world(1, _train_with_a_large_gradient, config) == [Outcome.FINISHED]
+    [skipped] = read_steps(tmp_path / "run" / SKIPPED_FILE)
+    assert skipped["step"] == 45
+    assert "and nothing clips it" in skipped["reason"]
+
+
+def _train_with_a_large_gradient(config: RunConfig) -> Outcome:
+    """100 times as large in step 44, counted from 0."""
+    original = Engine.train_step
+    steps = itertools.count()
+
+    def train_step(self: Engine, micro_batches: Any, rate: float) -> StepResult:
+        hooks = []
+        if next(steps) == 44:
+            hooks = [parameter.register_hook(lambda gradient: 100 * gradient) for parameter in self.parameters]
+        result = original(self, micro_batches, rate)
+        for hook in hooks:
+            hook.remove()
+        return result
+
+    Engine.train_step = train_step  # type: ignore[method-assign]
+    return pretrain(config)
 
 
 def test_a_stage_of_other_data_is_trained_on(corpus: Path, tmp_path: Path) -> None:
