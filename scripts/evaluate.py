@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.private import check_trusted
-from scripts.evaluation.result import TaskResult, save_results
+from scripts.evaluation.result import TaskResult, check_same_model, save_results
 from scripts.evaluation.settings import EvaluateConfig
 
 
@@ -32,15 +32,16 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
         settings.model, settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
     )
     provenance = read_provenance(Path(settings.model))
+    model = subject.describe() | {key: provenance[key] for key in ("checkpoint", "step") if key in (provenance or {})}
+    if settings.output:
+        check_same_model(Path(settings.output), model)
     results = {}
     for name, run in runs.items():
         started = time.perf_counter()
         results[name] = run(subject, settings, provenance)
         _print(name, results[name], time.perf_counter() - started)
         if settings.output:
-            for picture in save_results(
-                Path(settings.output), subject.describe(), {name: results[name]}, settings.seed
-            ):
+            for picture in save_results(Path(settings.output), model, {name: results[name]}, settings.seed):
                 print(f"  picture: {picture}")
     if settings.output:
         print(f"results: {settings.output}")

@@ -74,6 +74,33 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     return tasks
 
 
+def read_model(path: Path) -> dict[str, Any]:
+    """What a results file says about its model; empty where it says nothing.
+
+    Raises:
+        InputError: it is not readable.
+    """
+    document = read_json(path, "evaluation")
+    model = document.get("model") if isinstance(document, dict) else None
+    return model if isinstance(model, dict) else {}
+
+
+def check_same_model(path: Path, model: Mapping[str, Any]) -> None:
+    """Refuses to add the results of ``model`` to those of another one; the path alone does not say which it was.
+
+    Raises:
+        InputError: ``path`` holds another model's results.
+    """
+    kept = read_model(path) if path.exists() else {}
+    keys = ("checkpoint", "dtype") if {"checkpoint"} <= kept.keys() & model.keys() else ("name", "parameters", "dtype")
+    differing = next((key for key in keys if key in kept and kept[key] != model.get(key)), None)
+    if differing is not None:
+        was, now = (shortened(str(value)) for value in (kept[differing], model.get(differing)))
+        raise InputError(
+            f"--output {path}: holds results of another model ({differing} {was}, not {now}); name another file"
+        )
+
+
 def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, TaskResult], seed: int) -> list[Path]:
     """Writes ``path`` and the pictures beside it; returns the pictures' paths."""
     tasks = read_results(path) if path.exists() else {}

@@ -6,6 +6,7 @@ error; nothing is written.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pretrain.config import RunConfig
 from pretrain.runfolder import CONFIG_FILE
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
-from scripts.evaluation.result import read_results
+from scripts.evaluation.result import read_model, read_results
 
 EVALUATIONS = "evaluations"
 LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
@@ -71,17 +72,25 @@ def read_run(folder: Path) -> RunFacts:
 
 
 def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
-    """The tasks of all results files, later files winning."""
+    """The tasks of all results files; those of a later step win, and no clock is asked."""
     evaluations: dict[str, dict[str, Any]] = {}
     pictures: dict[str, bytes] = {}
     files = [path for path in folder.glob("*.json") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+    for path in sorted(files, key=_place):
         for task, values in read_results(path).items():
             evaluations[task] = values
             picture = path.parent / Path(values.get("picture") or task).name
             if picture.is_file():
                 pictures[task] = picture.read_bytes()
     return evaluations, pictures
+
+
+def _place(results: Path) -> tuple[int, list[str | int]]:
+    """By the step of the model, where it is known, then by name, in which numbers count as numbers."""
+    step = read_model(results).get("step")
+    parts = re.split(r"([0-9]{1,18})", results.stem)
+    name = [int(part) if number % 2 else part for number, part in enumerate(parts)]
+    return (step if isinstance(step, int) else -1), name
 
 
 def _read_lambdas(checkpoints: Path, config: RunConfig) -> dict[int, list[float]]:

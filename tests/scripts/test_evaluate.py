@@ -183,6 +183,20 @@ def test_results_of_other_tasks_stay_in_the_file(export_of: Callable[..., Path],
     assert set(json.loads(Path(output).read_text())["tasks"]) == {"sample", "positions"}
 
 
+def test_results_of_another_model_are_not_mixed_in(export_of: Callable[..., Path], tmp_path: Path) -> None:
+    """A path is no identity: the export there may be of another step."""
+    output, model = tmp_path / "r.json", tmp_path / "model"
+    shutil.copytree(export_of("diff"), model)
+    evaluate(EvaluateConfig(str(model), "sample", output=str(output)))
+    shutil.rmtree(model)
+    shutil.copytree(export_of("standard"), model)
+    before = output.read_bytes()
+    with pytest.raises(InputError, match=rf"^--output {output}: holds results of another model \(checkpoint "):
+        evaluate(EvaluateConfig(str(model), "sample", output=str(output)))
+    assert output.read_bytes() == before
+    evaluate(EvaluateConfig(str(export_of("diff")), "sample", output=str(output)))  # the same one, elsewhere
+
+
 @pytest.fixture
 def damaged(export_of: Callable[..., Path], tmp_path: Path) -> Path:
     """A copy to be damaged."""

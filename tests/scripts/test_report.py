@@ -14,7 +14,7 @@ from scripts.evaluation.result import TaskResult, save_results
 from scripts.evaluation.statistics import proportion
 from scripts.export import find_checkpoint
 from scripts.report import main
-from scripts.reporting.runs import read_run
+from scripts.reporting.runs import _read_evaluations, read_run
 
 
 @pytest.fixture
@@ -58,6 +58,21 @@ def test_the_page_shows_both_runs_and_needs_no_other_file(runs: list[Path], tmp_
     assert text.count("data:image/png;base64,") == 4  # losses, AR-hits, the needles' picture, lambdas
     assert "&lt;diff&gt;" in text and "<diff>" not in text
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_results_of_a_later_step_win_whatever_the_clocks_say(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluations"
+    for name, model, hits in (
+        ("step_100", {}, 1),
+        ("step_20", {}, 2),
+        ("b", {"step": 7}, 3),
+        ("a", {"step": 10}, 4),
+    ):
+        result = TaskResult({"accuracy": proportion(hits, 10)}, {})
+        save_results(folder / f"{name}.json", model, {"known" if model else "named": result}, seed=1)
+    tasks, _ = _read_evaluations(folder)
+    found = {name: task["metrics"]["accuracy"]["value"] for name, task in tasks.items()}
+    assert found == {"named": 0.1, "known": 0.4}
 
 
 def test_only_settings_that_differ_are_in_that_table(runs: list[Path], tmp_path: Path) -> None:
