@@ -32,7 +32,8 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
         settings.model, settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
     )
     provenance = read_provenance(Path(settings.model))
-    model = subject.describe() | {key: provenance[key] for key in ("checkpoint", "step") if key in (provenance or {})}
+    known = provenance or {}
+    model = subject.describe() | {key: known[key] for key in ("checkpoint", "step") if key in known}
     if settings.output:
         check_same_model(Path(settings.output), model)
     results = {}
