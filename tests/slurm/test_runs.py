@@ -123,7 +123,7 @@ def test_a_preempted_run_saves_and_goes_on(cluster: Cluster, site: Site, undistu
 
 
 def test_near_its_time_limit_a_run_saves_requeues_and_goes_on(cluster: Cluster, site: Site) -> None:
-    run = site.submit("time_limit", "--site.time_limit=2", train__steps=100_000, checkpoint__every=0)
+    run = site.submit("time_limit", "--site.time_limit=3", train__steps=100_000, checkpoint__every=0)
     run.reach(1, attempt=2, seconds=400)
     first = run.attempts[0]
     assert first.outcome == "stopped"
