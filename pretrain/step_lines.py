@@ -28,7 +28,9 @@ NUMBERS = (
     "validation_ar_hit_share",
     "validation_others_loss",
 )
-"""keys that hold a number, or null where it was not finite"""
+"""keys that hold a number, or what stands for one that is not finite"""
+NOT_FINITE = (None, "inf", "-inf", "nan")
+"""null in metrics.jsonl; the words in skipped_steps.jsonl, where they are the reason"""
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
@@ -64,8 +66,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or type(values.get("step")) is not int:
         return None
-    numbers = [values[key] for key in ("step", *NUMBERS) if values.get(key) is not None]
-    return values if all(map(_is_number, numbers)) and values["step"] >= 0 else None
+    numbers = [values[key] for key in NUMBERS if key in values and values[key] not in NOT_FINITE]
+    return values if all(map(_is_number, [values["step"], *numbers])) and values["step"] >= 0 else None
 
 
 def _is_number(value: Any) -> bool:

@@ -50,6 +50,12 @@ def test_other_damage_is_refused_by_its_line_and_nothing_is_dropped(bad: str, tm
     assert path.read_text() == content
 
 
+def test_a_skipped_step_whose_numbers_are_not_finite_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "skipped_steps.jsonl"
+    path.write_text('{"step": 4, "loss": "nan", "grad_norm": "inf"}\n{"step": 5, "loss": 2.5, "grad_norm": "-inf"}\n')
+    assert [line["step"] for line in read_steps(path)] == [4, 5]
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_steps(tmp_path)
