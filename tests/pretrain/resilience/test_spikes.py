@@ -253,8 +253,8 @@ def test_a_series_of_bad_batches_is_rolled_back_over_and_left_out(corpus: Path, 
     bad = range(42 * 8, 45 * 8)
     assert set(run_world(2, _train_on_bad_samples, config, bad)) == {Outcome.ROLLED_BACK}
     [rollback] = read_rollbacks(tmp_path / "run")
-    assert rollback["back_to_step"] == 40
-    assert rollback["samples"] == [[bad.start, bad.stop - 1]]
+    assert rollback.back_to_step == 40
+    assert rollback.samples == [[bad.start, bad.stop - 1]]
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step_*"))[-1] == "step_00000040"
     assert set(run_world(2, _train_on_bad_samples, config, bad)) == {Outcome.FINISHED}
     lines = [line for line in read_steps(tmp_path / "run/metrics.jsonl") if "loss" in line]
