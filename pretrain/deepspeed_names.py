@@ -7,7 +7,7 @@ only for the parts of which it has models of its own.
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from common.errors import InputError, nearest
@@ -64,7 +64,8 @@ class DataTypes:
 
 @dataclass(frozen=True)
 class DeepSpeedSettings:
-    """What may stand in the `deepspeed` section beside what other sections decide."""
+    """What may stand in the `deepspeed` section beside what other sections decide; a part is no null, which would take
+    away what this framework puts there."""
 
     steps_per_print: int = 10
     dump_state: bool = False
@@ -78,17 +79,17 @@ class DeepSpeedSettings:
     wall_clock_breakdown: bool = False
     memory_breakdown: bool = False
     log_level: Literal["debug", "info", "warning", "error", "critical"] | None = None
-    activation_checkpointing: ActivationCheckpointing | None = None
-    flops_profiler: FlopsProfiler | None = None
-    aio: Aio | None = None
-    data_types: DataTypes | None = None
-    zero_optimization: dict[str, Any] | None = None
-    comms_logger: dict[str, Any] | None = None
-    compile: dict[str, Any] | None = None
-    tensorboard: dict[str, Any] | None = None
-    csv_monitor: dict[str, Any] | None = None
-    comet: dict[str, Any] | None = None
-    wandb: dict[str, Any] | None = None
+    activation_checkpointing: ActivationCheckpointing = field(default_factory=ActivationCheckpointing)
+    flops_profiler: FlopsProfiler = field(default_factory=FlopsProfiler)
+    aio: Aio = field(default_factory=Aio)
+    data_types: DataTypes = field(default_factory=DataTypes)
+    zero_optimization: dict[str, Any] = field(default_factory=dict)
+    comms_logger: dict[str, Any] = field(default_factory=dict)
+    compile: dict[str, Any] = field(default_factory=dict)
+    tensorboard: dict[str, Any] = field(default_factory=dict)
+    csv_monitor: dict[str, Any] = field(default_factory=dict)
+    comet: dict[str, Any] = field(default_factory=dict)
+    wandb: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range(self, "deepspeed.", "steps_per_print", low=1, high=MOST_STEPS)
@@ -110,7 +111,7 @@ MODELS = {
 def check_deepspeed_settings(settings: Mapping[str, Any]) -> None:
     """Raises InputError for an unknown name at any level, or a value that DeepSpeed would refuse or misread."""
     check_section(DeepSpeedSettings, settings, "config", "deepspeed")
-    plain = {field.name for field in dataclasses.fields(DeepSpeedSettings)} - set(MODELS)
+    plain = {one.name for one in dataclasses.fields(DeepSpeedSettings)} - set(MODELS)
     DeepSpeedSettings(**{name: value for name, value in settings.items() if name in plain})
     for name, path in MODELS.items():
         if settings.get(name):
@@ -150,10 +151,10 @@ def _names(model: Any, location: tuple[Any, ...]) -> list[str]:
 
 def _check_kinds(built: Any, values: Mapping[str, Any], where: str) -> None:
     """Refuses true for a number and '5' for 5: the plan reads what was written, not what DeepSpeed makes of it."""
-    for name, field in type(built).model_fields.items():
-        given, taken = values.get(field.alias or name, values.get(name)), getattr(built, name)
+    for name, one in type(built).model_fields.items():
+        given, taken = values.get(one.alias or name, values.get(name)), getattr(built, name)
         if isinstance(given, bool) != isinstance(taken, bool) and given is not None and not isinstance(given, dict):
             wanted = "true or false" if isinstance(taken, bool) else "a number"
-            raise InputError(f"{where}.{field.alias or name}: must be {wanted}, is {shown(given)}")
+            raise InputError(f"{where}.{one.alias or name}: must be {wanted}, is {shown(given)}")
         if isinstance(given, str) and isinstance(taken, int | float):
-            raise InputError(f"{where}.{field.alias or name}: must be a number, is {shown(given)}")
+            raise InputError(f"{where}.{one.alias or name}: must be a number, is {shown(given)}")
