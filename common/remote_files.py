@@ -37,6 +37,20 @@ def open_remote(url: str) -> tuple[Any, str]:
     return files, str(root)
 
 
+def check_kind(url: str) -> None:
+    """Refuses a kind of file system that there is not, or whose library is missing, without asking the store itself.
+
+    Raises:
+        InputError: names what is missing.
+    """
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(fsspec.core.split_protocol(url)[0] or "file")
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{url}: cannot be read: {error}") from None
+
+
 def refusal_in(error: BaseException) -> InputError | None:
     """The refused redirect that ``error`` is, or that a file system took for a missing file."""
     return next((found for found in (error, error.__cause__) if isinstance(found, InputError)), None)

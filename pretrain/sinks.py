@@ -5,8 +5,6 @@ Always: metrics.jsonl holds at most one line per step and kind; nothing here can
 """
 
 import contextlib
-import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -17,7 +15,7 @@ from common.errors import InputError
 from common.files import atomic_file, open_itself, write_atomically
 from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
-from pretrain.step_lines import read_steps
+from pretrain.step_lines import read_steps, step_line
 
 LOSS_FILE = "metrics.jsonl"
 PLOT_FILE = "loss.png"
@@ -71,13 +69,13 @@ class MetricsFile:
     def __init__(self, path: Path, resumed_at: int) -> None:
         """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
         kept = [line for line in read_steps(path) if line["step"] <= resumed_at]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomically(path, "".join(step_line(line) for line in kept))
         self._file = open_itself(path, "ab", buffering=0)
         self._waiting = b""
 
     def write(self, metrics: Mapping[str, Any]) -> None:
         was_waiting = bool(self._waiting)
-        self._waiting += json.dumps(_finite(metrics)).encode() + b"\n"
+        self._waiting += step_line(metrics).encode()
         refusal = self._write_waiting()
         if refusal and not was_waiting:
             print(f"WARNING: {self._file.name}: {refusal}; its lines wait until there is room", flush=True)
@@ -197,8 +195,3 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, title: str) -
     axes.legend()
     with atomic_file(picture) as file:
         figure.savefig(file, format="png", dpi=110)
-
-
-def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: values that are not finite become null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}

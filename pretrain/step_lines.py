@@ -1,12 +1,14 @@
-"""The files of one JSON object per step, read back: metrics.jsonl and skipped_steps.jsonl.
+"""The lines of the files of one JSON object per step: metrics.jsonl and skipped_steps.jsonl.
 
-In: a file that a run wrote, and a kill or a full disk may have torn. Out: its objects, of which each has a step.
+In: the values of a step; or a file that a run wrote, and a kill or a full disk may have torn. Out: a line; or the
+objects of the file, of which each has a step. JSON has no NaN: a number that is not finite is null.
 Always: only the last line may be torn, and is left out; any other line that is not what the run writes is refused by
 its number, because the next start would drop it for good.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,15 @@ NUMBERS = (
     "validation_ar_hit_share",
     "validation_others_loss",
 )
-"""keys that hold a number, or what stands for one that is not finite"""
-NOT_FINITE = (None, "inf", "-inf", "nan")
-"""null in metrics.jsonl; the words in skipped_steps.jsonl, where they are the reason"""
+"""keys that hold a number, or null"""
+OLD_WORDS = ("inf", "-inf", "nan")
+"""what earlier versions wrote into skipped_steps.jsonl in the place of null"""
+
+
+def step_line(values: Mapping[str, Any]) -> str:
+    """The line of a step."""
+    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+    return json.dumps(finite) + "\n"
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
@@ -66,7 +74,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or type(values.get("step")) is not int:
         return None
-    numbers = [values[key] for key in NUMBERS if key in values and values[key] not in NOT_FINITE]
+    values |= {key: None for key in NUMBERS if values.get(key) in OLD_WORDS}
+    numbers = [values[key] for key in NUMBERS if values.get(key) is not None]
     return values if all(map(_is_number, [values["step"], *numbers])) and values["step"] >= 0 else None
 
 

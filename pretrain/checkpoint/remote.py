@@ -6,6 +6,7 @@ the moment its manifest does, and the manifest comes after every other file; wha
 manifest before it takes its name; nothing is written to or removed from another run's folder.
 """
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from common.errors import InputError, named
 from common.files import TEMPORARY_SUFFIX, flush_folder
-from common.remote_files import open_remote
+from common.remote_files import check_kind, open_remote
 from common.urls import without_credentials
 from pretrain.checkpoint.layout import MANIFEST, POINTER, is_step_name, step_folder
 from pretrain.checkpoint.reader import CheckpointReader
@@ -26,9 +27,23 @@ class RemoteCheckpoints:
     """The checkpoints folder at ``url``; without a ``run_id`` to look into only."""
 
     def __init__(self, url: str, run_id: str = "") -> None:
-        self.url, self._run_id = without_credentials(url).rstrip("/"), run_id
+        self.url, self._address, self._run_id = without_credentials(url).rstrip("/"), url.rstrip("/"), run_id
         with named("checkpoint.remote"):
-            self._files, self._root = open_remote(url.rstrip("/"))
+            check_kind(self._address)
+
+    @functools.cached_property
+    def _store(self) -> tuple[Any, str]:
+        """The file system, and the folder's path in it. Not opened before it is used: some stores are asked for that,
+        and one that cannot be reached must not cost the run."""
+        return open_remote(self._address)
+
+    @property
+    def _files(self) -> Any:
+        return self._store[0]
+
+    @property
+    def _root(self) -> str:
+        return self._store[1]
 
     def put(self, file: Path, step_name: str) -> None:
         """Uploads one rank's file of a checkpoint that has no manifest yet."""

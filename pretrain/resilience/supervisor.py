@@ -6,7 +6,6 @@ Always: one collective call of three integers per step; ranks that disagree abou
 would train different models from there on.
 """
 
-import json
 import math
 import signal
 import socket
@@ -27,7 +26,7 @@ from pretrain.resilience.signals import StopSignal, describe_signal
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.resilience.stragglers import StragglerReport, WorkTimer
 from pretrain.resilience.watchdog import Watchdog
-from pretrain.step_lines import read_steps
+from pretrain.step_lines import read_steps, step_line
 from pretrain.topology import Topology, device_of
 
 STRAGGLER_EVERY = 20
@@ -86,7 +85,7 @@ class Supervisor:
         self._attempt.start(step, hosts=self._hosts, topology=self._topology.describe())
         if self._skipped_file.exists():
             kept = [line for line in read_steps(self._skipped_file) if line["step"] <= step]
-            write_atomically(self._skipped_file, "".join(json.dumps(line) + "\n" for line in kept))
+            write_atomically(self._skipped_file, "".join(step_line(line) for line in kept))
 
     def batches(self, batches: Iterator[Item]) -> Iterator[Item]:
         """``batches``, with the waiting time for each counted as this rank's own work."""
@@ -164,13 +163,13 @@ class Supervisor:
         line = {
             "step": step + 1,
             "reason": reason,
-            "loss": _json_number(result.loss),
-            "grad_norm": _json_number(result.grad_norm),
+            "loss": result.loss,
+            "grad_norm": result.grad_norm,
             "samples": samples_of(self._stream, [step], self._config.batch.schedule),
         }
         try:
             with open_itself(self._skipped_file, "a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(step_line(line))
         except OSError as error:
             print(f"WARNING: {self._skipped_file}: {error.strerror}; step {step + 1} is not on its list", flush=True)
         print(f"step {step + 1} skipped: {reason}", flush=True)
@@ -192,11 +191,6 @@ class Supervisor:
         tensor = torch.tensor(values, dtype=torch.int64, device=device_of(self._topology))
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return [int(value) for value in tensor.tolist()]
-
-
-def _json_number(value: float) -> float | str:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else str(value)
 
 
 def announce_end(attempt: Attempt, topology: Topology, config: RunConfig) -> None:

@@ -1,5 +1,6 @@
 """A run from its config to its folder: the same losses every time, whatever is killed when."""
 
+import errno
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from common.errors import InputError
 from data.config import DataConfig, SourceConfig
 from model.config import ModelConfig
 from pretrain.checkpoint.layout import POINTER
+from pretrain.checkpoint.writer import CheckpointWriter
 from pretrain.config import (
     BatchConfig,
     CheckpointConfig,
@@ -158,10 +160,17 @@ def test_every_kind_trains_with_one_key_changed(attention: str, corpus: Path, tm
     assert last[1] < first[1] - 1
 
 
+def train_on_a_disk_that_refuses(config: RunConfig) -> str:
+    def refuse(writer: CheckpointWriter, file: Path, snapshot: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(file))
+
+    CheckpointWriter._write_file = refuse  # type: ignore[assignment, method-assign]
+    return train(config)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_loud_and_the_last_one_must_be(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(RuntimeError, match="CheckpointError: checkpoint of step 30 failed on rank 0"):
-        run_world(1, train, config_for(corpus, tmp_path))
+        run_world(1, train_on_a_disk_that_refuses, config_for(corpus, tmp_path))
     assert len(losses(tmp_path)) == STEPS
 
 

@@ -1,12 +1,13 @@
 """metrics.jsonl and skipped_steps.jsonl: a torn end is left out, and other damage is not passed over in silence."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from common.errors import InputError
 from pretrain.sinks import MetricsFile
-from pretrain.step_lines import read_steps
+from pretrain.step_lines import read_steps, step_line
 
 WHOLE = '{"step": 3, "loss": 5.25}\n{"step": 6, "loss": null, "note": "skipped"}\n'
 
@@ -50,10 +51,15 @@ def test_other_damage_is_refused_by_its_line_and_nothing_is_dropped(bad: str, tm
     assert path.read_text() == content
 
 
-def test_a_skipped_step_whose_numbers_are_not_finite_is_no_damage(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_null_and_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "skipped_steps.jsonl"
     path.write_text('{"step": 4, "loss": "nan", "grad_norm": "inf"}\n{"step": 5, "loss": 2.5, "grad_norm": "-inf"}\n')
-    assert [line["step"] for line in read_steps(path)] == [4, 5]
+    assert [(line["step"], line["loss"], line["grad_norm"]) for line in read_steps(path)] == [
+        (4, None, None),
+        (5, 2.5, None),
+    ]
+    path.write_text(step_line({"step": 6, "loss": math.nan, "grad_norm": -math.inf, "tokens": 7}))
+    assert read_steps(path) == [{"step": 6, "loss": None, "grad_norm": None, "tokens": 7}]
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
