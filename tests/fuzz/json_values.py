@@ -20,10 +20,13 @@ def changes(draw: Any) -> list[tuple[list[float], Any]]:
 
 
 def changed(document: Any, place: list[float], value: Any) -> Any:
+    """``document`` with ``value`` at a place that is drawn as the share of the way at every level; () takes it out."""
     if not place or not isinstance(document, dict | list) or not document:
         return value
     keys = list(document) if isinstance(document, dict) else list(range(len(document)))
     key = keys[int(place[0] * len(keys))]
     copy: Any = document.copy()
     copy[key] = changed(document[key], place[1:], value)
+    if copy[key] == ():
+        del copy[key]
     return copy

@@ -28,6 +28,7 @@ from scripts.hub.checkpoint_file import write_checkpoint
 from scripts.hub.fast_tokenizer import HARD_TEXTS
 from scripts.hub.layout import hub_name, parameter_shapes
 from scripts.import_hf import ImportConfig, import_folder
+from tests.fuzz.json_values import changed
 from tests.fuzz.rules import answer, fuzz
 from tests.scripts.conftest import noisy_value, small_tokenizer
 
@@ -146,19 +147,6 @@ def in_single(kind: str, data: bytes) -> np.ndarray:
     if kind == "BF16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[kind]).astype("<f4")
-
-
-def changed(document: Any, place: list[float], value: Any) -> Any:
-    """``document`` with ``value`` at a place that is drawn as the share of the way at every level; () takes it out."""
-    if not place or not isinstance(document, dict | list) or not document:
-        return value
-    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
-    key = keys[int(place[0] * len(keys))]
-    copy: Any = document.copy()
-    copy[key] = changed(document[key], place[1:], value)
-    if copy[key] == ():
-        del copy[key]
-    return copy
 
 
 def damage(folder: Path, how: tuple[Any, ...]) -> None:
