@@ -1,0 +1,87 @@
+"""Configuration of a differential Transformer in the Hugging Face format.
+
+In: the values of config.json. Out: a SharedDiffConfig. Always: imports transformers only; sizes have the names that
+transformers' own tools look for (num_attention_heads, num_key_value_heads, head_dim, ...).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class SharedDiffConfig(PretrainedConfig):
+    """A decoder-only model with differential attention.
+
+    ``attention`` is ``diff`` (DIFF V1, arXiv 2410.05258), ``shared_diff`` (V1 with query and key projections made of
+    shared bases and low-rank updates) or ``diff_v2`` (paired heads, lambda per token). ``factored`` says whether
+    ``shared_diff`` weights are stored as base, down and up, or merged into plain matrices; the logits are the same.
+
+    ``num_attention_heads`` counts query heads of ``head_dim`` (two for every differential head) and
+    ``num_key_value_heads`` the key heads, which is what a cache holds. ``lambda_inits`` has one constant per layer.
+    """
+
+    model_type = "shared_diff"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    def __init__(
+        self,
+        attention: str = "shared_diff",
+        factored: bool = False,
+        base: str = "layer",
+        down: str = "layer",
+        rank: int = 16,
+        head_norm: bool = True,
+        lambda_inits: Sequence[float] = (0.2, 0.8 - 0.6 * 0.7408182206817179),
+        vocab_size: int = 8192,
+        hidden_size: int = 128,
+        intermediate_size: int = 344,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 4,
+        num_key_value_heads: int = 4,
+        head_dim: int = 32,
+        hidden_act: str = "silu",
+        max_position_embeddings: int = 4096,
+        rms_norm_eps: float = 1e-5,
+        rope_base: float = 10000.0,
+        initializer_range: float = 0.02,
+        use_cache: bool = True,
+        tie_word_embeddings: bool = True,
+        pad_token_id: int | None = None,
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if attention not in ("diff", "shared_diff", "diff_v2"):
+            raise ValueError(f"attention: must be diff, shared_diff or diff_v2, is {attention!r}")
+        if len(lambda_inits) != num_hidden_layers:
+            raise ValueError(
+                f"lambda_inits: must have num_hidden_layers = {num_hidden_layers} entries, has {len(lambda_inits)}"
+            )
+        self.attention = attention
+        self.factored = factored
+        self.base = base
+        self.down = down
+        self.rank = rank
+        self.head_norm = head_norm
+        self.lambda_inits = list(lambda_inits)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.head_dim = head_dim
+        self.hidden_act = hidden_act
+        self.max_position_embeddings = max_position_embeddings
+        self.rms_norm_eps = rms_norm_eps
+        self.rope_base = rope_base
+        self.initializer_range = initializer_range
+        self.use_cache = use_cache
+        super().__init__(
+            tie_word_embeddings=tie_word_embeddings,
+            pad_token_id=pad_token_id,
+            bos_token_id=bos_token_id,
+            eos_token_id=eos_token_id,
+            **kwargs,
+        )

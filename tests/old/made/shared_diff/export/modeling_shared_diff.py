@@ -1,0 +1,398 @@
+"""Differential Transformers (DIFF, Shared DIFF, DIFF V2) for transformers' AutoModelForCausalLM.
+
+In: token ids, an attention mask, a cache. Out: logits, loss, the cache. Always: this file and the configuration
+beside it stand alone; the logits equal those of the trainer that exported the weights.
+
+Shapes in names: B batch, T query tokens, U key tokens, D hidden size, H differential heads, S the two streams of a
+head, K head dim, R rank, V vocabulary. A head's value is 2K wide. The cache holds keys as H*2 heads of K (head major,
+stream minor) and values as H*2 heads of K (head major, then the two halves of its value), so that every cache of
+transformers fits. Attention runs as two calls of equal widths, one per half of the values, which every fast kernel
+takes; there is no T x U matrix unless the implementation is `eager` or a padding mask asks for one.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_shared_diff import SharedDiffConfig
+
+MASK_ARGUMENTS = frozenset(inspect.signature(create_causal_mask).parameters)  # the names changed between releases
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension, computed in fp32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * self.weight.float()).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: (swish(x W_gate) * x W_up) W_down."""
+
+    def __init__(self, config: SharedDiffConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class SharedProjection(nn.Module):
+    """Queries or keys of all heads and streams as a shared base plus low-rank updates.
+
+    W[h, s] = base(of the layer, or of head h) + up[h, s] @ down(of the layer, or of head h)[s]
+    """
+
+    def __init__(self, config: SharedDiffConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads // 2
+        base_rows = config.head_dim if config.base == "layer" else self.num_heads * config.head_dim
+        down_heads = () if config.down == "layer" else (self.num_heads,)
+        self.base = nn.Parameter(torch.empty(base_rows, config.hidden_size))
+        self.down = nn.Parameter(torch.empty(*down_heads, 2, config.rank, config.hidden_size))
+        self.up = nn.Parameter(torch.empty(self.num_heads, 2, config.head_dim, config.rank))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Returns [B, T, H*2*K]."""
+        heads, streams, head_dim, rank = self.up.shape
+        base = F.linear(x_BTD, self.base).unflatten(-1, (-1, 1, head_dim))  # B T (1 or H) 1 K
+        narrow = F.linear(x_BTD, self.down.flatten(0, -2)).unflatten(-1, (-1, streams, rank))  # B T (1 or H) S R
+        update = torch.einsum("bthsr,hskr->bthsk", narrow.expand(-1, -1, heads, -1, -1), self.up)
+        return (base + update).flatten(2)
+
+
+def rotary_tables(position_ids: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin [B, 1, T, K] in fp32, the two halves of K equal (rotate-half convention)."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
+    angles = position_ids[:, None, :, None].float() / base**exponents
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Applies the rotary position embedding in fp32."""
+    wide = x_BHTK.float()
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x_BHTK.dtype)
+
+
+def softmax_maps(q_BHTK: Tensor, k_BHUK: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention weights [B, H, T, U] in fp32; ``mask`` is additive."""
+    scores = torch.matmul(q_BHTK, k_BHUK.transpose(-1, -2)).float() * scaling
+    if mask is not None:
+        scores = scores + mask[..., : k_BHUK.shape[-2]]
+    return scores.softmax(dim=-1)
+
+
+class DifferentialHeads(nn.Module):
+    """What the kinds share: caching and the choice of kernel. A kind adds projections and the combination.
+
+    ``config._attn_implementation`` ``eager`` also returns the map that multiplies the values,
+    A1 - lambda A2 of shape [B, H, T, U]; the other implementations return None in its place.
+    """
+
+    def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads // 2
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        self.is_causal = True
+        value_width = config.num_key_value_heads * config.head_dim
+        self.v_proj = nn.Linear(config.hidden_size, value_width, bias=False)
+        query_width = config.num_attention_heads * config.head_dim
+        if config.attention == "shared_diff" and config.factored:
+            self.q_proj: nn.Module = SharedProjection(config)
+            self.k_proj: nn.Module = SharedProjection(config)
+        else:
+            self.q_proj = nn.Linear(config.hidden_size, query_width, bias=False)
+            self.k_proj = nn.Linear(config.hidden_size, value_width, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Any, cache: Cache | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        heads_of_K = (*x_BTD.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_proj(x_BTD).view(heads_of_K).transpose(1, 2), *rotary)
+        k = rotate(self.k_proj(x_BTD).view(heads_of_K).transpose(1, 2), *rotary)
+        v = self.v_proj(x_BTD).view(heads_of_K).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer_idx)
+        if self.config._attn_implementation == "eager":
+            return self.by_maps(x_BTD, q, k, v, mask)
+        return self.by_kernel(x_BTD, q, k, v, mask, **kwargs), None
+
+    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError
+
+    def call_kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
+        """One ordinary attention call of the chosen implementation, [B, T, heads, K]."""
+        kernel: Callable[..., tuple[Tensor, Any]] = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        return kernel(self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs)[0]
+
+
+class DiffAttention(DifferentialHeads):
+    """DIFF V1 and Shared DIFF: (A1 - lambda A2) V per head, head norm, (1 - lambda_init) (DIFF paper, section 2.1)."""
+
+    def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.lambda_init = config.lambda_inits[layer_idx]
+        self.lambda_q1 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_k1 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_q2 = nn.Parameter(torch.empty(config.head_dim))
+        self.lambda_k2 = nn.Parameter(torch.empty(config.head_dim))
+        self.head_norm = RMSNorm(2 * config.head_dim, config.rms_norm_eps) if config.head_norm else nn.Identity()
+        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+
+    def combination_weight(self) -> Tensor:
+        """lambda, in fp32."""
+        first = (self.lambda_q1.float() * self.lambda_k1.float()).sum().exp()
+        second = (self.lambda_q2.float() * self.lambda_k2.float()).sum().exp()
+        return first - second + self.lambda_init
+
+    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        maps = softmax_maps(q, k, mask, self.scaling).unflatten(1, (-1, 2))
+        difference = maps[:, :, 0] - self.combination_weight() * maps[:, :, 1]
+        wide_v = v.unflatten(1, (-1, 2)).transpose(2, 3).flatten(-2)  # B H U 2K
+        return self.finish(torch.matmul(difference.to(v.dtype), wide_v).transpose(1, 2)), difference
+
+    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
+        halves = [
+            self.call_kernel(q, k, v[:, half::2].repeat_interleave(2, dim=1), mask, **kwargs).unflatten(2, (-1, 2))
+            for half in (0, 1)
+        ]
+        streams = torch.cat(halves, dim=-1)  # B T H S 2K
+        first, second = streams.float().unbind(3)
+        return self.finish((first - self.combination_weight() * second).to(v.dtype))
+
+    def finish(self, out_BTHW: Tensor) -> Tensor:
+        if isinstance(self.head_norm, RMSNorm):
+            out_BTHW = self.head_norm(out_BTHW) * (1 - self.lambda_init)
+        return self.o_proj(out_BTHW.flatten(2))
+
+
+class DiffV2Attention(DifferentialHeads):
+    """DIFF V2: a_{2i} - sigmoid(lambda_i(x)) a_{2i+1}; the two heads of a pair share a key/value head."""
+
+    def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.lambda_proj = nn.Linear(config.hidden_size, self.num_heads, bias=False)
+        self.o_proj = nn.Linear(self.num_heads * config.head_dim, config.hidden_size, bias=False)
+
+    def combination_weight(self, x_BTD: Tensor) -> Tensor:
+        """sigmoid(lambda) per token and head [B, T, H, 1], in fp32."""
+        return self.lambda_proj(x_BTD).float().sigmoid().unsqueeze(-1)
+
+    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        groups = self.num_key_value_groups
+        maps = softmax_maps(q, k.repeat_interleave(groups, dim=1), mask, self.scaling).unflatten(1, (-1, 2))
+        difference = maps[:, :, 0] - self.combination_weight(x_BTD).transpose(1, 2) * maps[:, :, 1]
+        pair_v = v.repeat_interleave(groups // 2, dim=1)
+        return self.finish(torch.matmul(difference.to(v.dtype), pair_v).transpose(1, 2)), difference
+
+    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
+        pairs = self.call_kernel(q, k, v, mask, **kwargs).unflatten(2, (-1, 2))  # B T H S K
+        first, second = pairs.float().unbind(3)
+        return self.finish((first - self.combination_weight(x_BTD) * second).to(v.dtype))
+
+    def finish(self, out_BTHK: Tensor) -> Tensor:
+        return self.o_proj(out_BTHK.flatten(2))
+
+
+class SharedDiffDecoderLayer(GradientCheckpointingLayer):
+    """One block: Y = Attn(norm(X)) + X, X' = FFN(norm(Y)) + Y."""
+
+    def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
+        super().__init__()
+        attention = DiffV2Attention if config.attention == "diff_v2" else DiffAttention
+        self.self_attn = attention(config, layer_idx)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Any = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, maps = self.self_attn(self.input_layernorm(x_BTD), rotary, mask, past_key_values, **kwargs)
+        x_BTD = x_BTD + attended
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), maps
+
+
+class SharedDiffPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know about every model of this family."""
+
+    config_class = SharedDiffConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SharedDiffDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, 0.0, std)
+        elif isinstance(module, SharedProjection):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, 0.0, std)
+        elif isinstance(module, DiffAttention):
+            for parameter in (module.lambda_q1, module.lambda_k1, module.lambda_q2, module.lambda_k2):
+                nn.init.normal_(parameter, 0.0, 0.1)
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+
+
+class SharedDiffModel(SharedDiffPreTrainedModel):
+    """Embedding, blocks and final norm."""
+
+    def __init__(self, config: SharedDiffConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(SharedDiffDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if output_attentions and config._attn_implementation != "eager":
+            raise ValueError("output_attentions needs attn_implementation='eager'")
+        use_cache = config.use_cache if use_cache is None else use_cache
+        if self.gradient_checkpointing and self.training:
+            use_cache = False
+        x_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=config)
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        cache_position = torch.arange(x_BTD.shape[1], device=x_BTD.device) + seen
+        if position_ids is None:
+            position_ids = cache_position.unsqueeze(0)
+        known = {
+            "config": config,
+            "inputs_embeds": x_BTD,
+            "input_embeds": x_BTD,
+            "attention_mask": attention_mask,
+            "cache_position": cache_position,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        mask = create_causal_mask(**{name: value for name, value in known.items() if name in MASK_ARGUMENTS})
+        rotary = rotary_tables(position_ids, config.head_dim, config.rope_base)
+        kwargs.pop("cache_position", None)
+        hidden_states: tuple[Tensor, ...] = ()
+        attentions: tuple[Tensor, ...] = ()
+        for layer in self.layers:
+            if output_hidden_states:
+                hidden_states += (x_BTD,)
+            x_BTD, maps = layer(x_BTD, rotary, mask, past_key_values=past_key_values, **kwargs)
+            if output_attentions:
+                attentions += (maps,)
+        x_BTD = self.norm(x_BTD)
+        return BaseModelOutputWithPast(
+            last_hidden_state=x_BTD,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(*hidden_states, x_BTD) if output_hidden_states else None,
+            attentions=attentions if output_attentions else None,
+        )
+
+
+class SharedDiffForCausalLM(SharedDiffPreTrainedModel, GenerationMixin):
+    """The language model: SharedDiffModel and the output head."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: SharedDiffConfig) -> None:
+        super().__init__(config)
+        self.model = SharedDiffModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits [B, T, V], of the last ``logits_to_keep`` positions where that is not 0; the loss if ``labels``."""
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if wants_dict else result.to_tuple()
