@@ -143,7 +143,7 @@ def _norm(config: RunConfig, topology: Topology) -> list[Exchange]:
 def _loss(topology: Topology) -> list[Exchange]:
     """The loss: averaged over replicas; with a pipeline the last stage knows it and tells the others."""
     if topology.pipeline_size == 1:
-        return [_exchange(topology, "data", "all_reduce", "loss", 4)]
+        return [_exchange(topology, "data", "all_reduce", "loss", 8)]  # a mean in fp64
     told = [_exchange(topology, "pipeline", "broadcast", "loss", 2 * 2 * 4)]  # of the replica and of all replicas
     if topology.stage == topology.pipeline_size - 1:
         told.append(_exchange(topology, "data", "all_reduce", "loss", 2 * 4))

@@ -15,12 +15,20 @@ from launch import local
 from launch.local import STOPPED_STATUS, threads_per_process
 from pretrain import run_lock
 from pretrain.config import TrainConfig
-from pretrain.resilience.attempts import next_attempt, read_attempts
+from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt, read_attempts
 from pretrain.run_lock import RunLock
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
 STEPS = 120
+
+
+@pytest.fixture(autouse=True)
+def _settings_for_ranks_end_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher in this process sets for its ranks is not set for later tests."""
+    for name in (ATTEMPT_VARIABLE, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """A run from its config to its folder: the same losses every time, whatever is killed when."""
 
+import contextlib
 import errno
+import io
 import os
 import random
 import signal
@@ -158,6 +160,13 @@ def test_every_kind_trains_with_one_key_changed(attention: str, corpus: Path, tm
     run_world(1, train, replace(config, model=model, parallel=ParallelConfig(zero_stage=0)))
     first, *_, last = losses(tmp_path)
     assert last[1] < first[1] - 1
+
+
+def said_by_training(config: RunConfig) -> str:
+    """What a rank prints while it trains; for `run_world`."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        train(config)
+    return said.getvalue()
 
 
 def train_on_a_disk_that_refuses(config: RunConfig) -> str:

@@ -61,7 +61,7 @@ def exported(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_checkpoint(
         run / "checkpoints", config, shapes, lambda name: noisy_value(name, shapes[name], config.model), state
     )
-    evaluated = {"step": 0, "validation_loss": 5.5, "validation_perplexity": "of alice", "validation_of_alice": 1.0}
+    evaluated = {"step": 0, "validation_loss": 5.5, "validation_perplexity": None, "validation_of_alice": 1.0}
     lines = [evaluated, {"step": 3, "validation_loss": 1.0}, {"step": 0, "loss": 2.0, "host": "alice"}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     output = tmp_path_factory.mktemp("exports") / "model"
