@@ -15,6 +15,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[f"{room}*" for room in ROOMS]),
+    # setuptools adds these markers by itself from 69 on; the build may use 68.
+    package_data={room: ["py.typed"] for room in ROOMS},
     install_requires=[
         "torch>=2.7",
         "deepspeed>=0.19.3,<0.20",
