@@ -46,7 +46,7 @@ test: $(STAMP) ## the whole CPU test suite
 test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
 	$(BIN)/python -m pytest tests -m crash
 
-test-fuzz: $(STAMP) ## 20,000 hostile inputs to every door: settings, files, folders
+test-fuzz: $(STAMP) ## 35,000 hostile inputs to every door: settings, files, folders
 	FUZZ=long $(BIN)/python -m pytest tests/fuzz
 
 test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network namespaces, and the launch scripts on it
