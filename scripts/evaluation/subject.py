@@ -89,6 +89,9 @@ class Subject:
         """-log p of tokens 1 .. T-1 given those before, [B, T-1] in fp32 on the CPU.
 
         ``document_starts_BT`` [B, T-1] keeps attention and positions inside documents, as in training.
+
+        Raises:
+            InputError: a loss is not finite: the weights are, but no longer those of a trained model.
         """
         self.check_length(tokens_BT.shape[1] - 1, "sample")
         losses = []
@@ -103,7 +106,10 @@ class Subject:
             logits = self.model(inputs, position_ids=positions, use_cache=False).logits
             loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
             losses.append(loss.view(labels.shape).cpu())
-        return torch.cat(losses)
+        found = torch.cat(losses)
+        if not found.isfinite().all():
+            raise InputError(f"--model {self.name}: computes losses that are not finite; its weights are damaged")
+        return found
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:

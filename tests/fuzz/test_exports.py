@@ -276,8 +276,8 @@ def test_a_damaged_folder_is_evaluated_with_its_own_tokens_or_not_at_all(
         for text in HARD_TEXTS:
             assert subject.encode(text) == small_tokenizer().encode(text)
     tokens = torch.arange(min(10, subject.max_length + 1)) % subject.vocab_size
-    losses = subject.token_losses(tokens.view(1, -1))
-    assert not losses.isnan().any()
+    losses, _ = answer(lambda: subject.token_losses(tokens.view(1, -1)))
+    assert losses is None or losses.isfinite().all()
 
 
 def listing(folder: Path) -> dict[Path, int]:

@@ -278,3 +278,11 @@ def test_bad_requests_are_one_line_and_status_2(
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1
+
+
+def test_weights_that_compute_nothing_finite_are_named(export_of: Callable[..., Path]) -> None:
+    subject = load_subject(str(export_of("shared_diff-layer-layer")), "cpu", "auto", 256)
+    with torch.no_grad():
+        subject.model.get_output_embeddings().weight.copy_(torch.linspace(-3e38, 3e38, 48).expand(320, 48))
+    with pytest.raises(InputError, match=r"--model .*: computes losses that are not finite"):
+        subject.token_losses(torch.arange(20).view(2, 10))
