@@ -1,10 +1,12 @@
 """What many tests share: a small corpus of made-up text, prepared once by the real command."""
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ ROOT = Path(__file__).parent.parent
 def _ctrl_c_is_not_ignored() -> None:
     """A suite that a shell started in the background, and all that it starts, would ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ranks_are_other_processes() -> Iterator[None]:
+    """A test that trained in its own process would make it a rank for all later tests, and for what they start."""
+    yield
+    assert "RANK" not in os.environ
 
 
 @pytest.fixture(scope="session")

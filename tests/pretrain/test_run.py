@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -146,11 +147,14 @@ def test_fifty_kills(never_stopped: Path, corpus: Path, tmp_path: Path, seed: in
     assert losses(tmp_path) == losses(never_stopped)
 
 
-def test_a_finished_run_says_so_and_a_longer_one_goes_on(
-    never_stopped: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pretrain(config_for(corpus, never_stopped))
-    assert f"finished: {never_stopped}" in capsys.readouterr().out
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(never_stopped: Path, corpus: Path, tmp_path: Path) -> None:
+    [said] = run_world(1, said_by_training, config_for(corpus, never_stopped))
+    assert f"finished: {never_stopped}" in said
+    assert "step" not in said.replace(f"{STEPS} steps; raise train.steps", "")
+    shutil.copytree(never_stopped, tmp_path / "longer")
+    config = config_for(corpus, tmp_path / "longer", train=TrainConfig(steps=STEPS + 2))
+    assert run_world(1, train, config) == ["finished"]
+    assert [step for step, _ in losses(tmp_path / "longer")][-3:] == [STEPS, STEPS + 1, STEPS + 2]
 
 
 @pytest.mark.parametrize("attention", ["standard", "diff", "diff_v2"])

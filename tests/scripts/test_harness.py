@@ -63,7 +63,9 @@ def test_the_harness_own_command_agrees_with_ours(
     command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"]
     command += ["--model_args", f"pretrained={model},trust_remote_code=True"]
     command += ["--tasks", "toy_choice", "--include_path", str(tasks)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     for metric in ("acc", "acc_norm"):
         row = re.search(rf"\|{metric}\s*\|.\s*\|([0-9.]+)\s*\|.\s*\|([0-9.]+)\|", printed.replace(" ", ""))
         assert row is not None, printed
