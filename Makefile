@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format bench bench-gpu clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -65,6 +65,9 @@ check: $(STAMP) ## format, lint, types
 format: $(STAMP) ## format and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## write docs/configuration.md from the code
+	$(BIN)/python scripts/reference.py
 
 # mosaicml-streaming pins other versions of numpy and transformers: an environment of its own.
 $(PEERS)/installed:

@@ -50,10 +50,10 @@ def check_value(hint: Any, value: Any, where: str, key: str) -> None:
         _check_inside(hint, value, where, key)
         return
     if value is None:
-        raise InputError(f"{where}: {_about(key)} is empty (null); say {_wanted(hint)}, or leave the key out")
+        raise InputError(f"{where}: {_about(key)} is empty (null); say {wanted(hint)}, or leave the key out")
     section = section_of(hint) if not isinstance(value, Mapping | list) else None
     holds = f" ({', '.join(typing.get_type_hints(section))})" if section is not None else ""
-    raise InputError(f"{where}: {_about(key)} must be {_wanted(hint)}{holds}, is {shown(value)}")
+    raise InputError(f"{where}: {_about(key)} must be {wanted(hint)}{holds}, is {shown(value)}")
 
 
 def suggestion(section: type, name: Any, key: str) -> str:
@@ -160,7 +160,7 @@ def _inner(hint: Any, position: int) -> Any:
     return Any
 
 
-def _wanted(hint: Any) -> str:
+def wanted(hint: Any) -> str:
     """What would be right, in words."""
     choices: list[str] = []
     for alternative in alternatives_of(hint):
