@@ -12,6 +12,7 @@ from common.cli import parse_config, run_command
 from common.private import check_trusted
 from scripts.evaluation.result import TaskResult, check_same_model, save_results
 from scripts.evaluation.settings import EvaluateConfig
+from scripts.evaluation.tasks import described, find_task
 
 
 def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
@@ -21,7 +22,6 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
         InputError: unknown task, unusable model, or input that a task cannot use.
     """
     from scripts.evaluation.subject import load_subject
-    from scripts.evaluation.tasks import find_task
     from scripts.hub.provenance import read_provenance
 
     if settings.output:
@@ -59,7 +59,7 @@ def _print(name: str, result: TaskResult, seconds: float) -> None:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    settings = parse_config(EvaluateConfig, arguments, "python scripts/evaluate.py", __doc__ or "")
+    settings = parse_config(EvaluateConfig, arguments, "python scripts/evaluate.py", f"{__doc__}\n{described()}")
     # This file's folder comes first on the path, where `import evaluate` of another library would find this file.
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]

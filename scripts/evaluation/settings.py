@@ -174,8 +174,7 @@ class EvaluateConfig:
     model: str
     """folder (or hub name) of a causal model that transformers loads"""
     tasks: str
-    """comma-separated: held_out, sample, ar_hit, positions, outliers, attention, needles, needles_long, in_context,
-    in_context_orders, paper_zero_shot, or harness:NAME for any task of lm-evaluation-harness"""
+    """comma-separated names, each told by --help; harness:NAME is any task of lm-evaluation-harness"""
     data: str | None = None
     """held-out data: a folder of token shards, or text of any kind that `python -m data prepare` reads (default: the
     training run's validation)"""

@@ -1,18 +1,20 @@
 """The tasks by name; a task's code is imported when it is asked for.
 
-In: comma-separated names. Out: what to run. Always: an unknown name is an error that names the nearest known one.
+In: a task's name. Out: what to run. Always: an unknown name is an error that names the nearest known one.
 """
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import InputError, nearest
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
-from scripts.evaluation.subject import Subject
 
-Run = Callable[[Subject, EvaluateConfig, dict[str, Any] | None], TaskResult]
+if TYPE_CHECKING:
+    from scripts.evaluation.subject import Subject  # imports torch, which --help does without
+
+Run = Callable[["Subject", EvaluateConfig, dict[str, Any] | None], TaskResult]
 
 HARNESS_PREFIX = "harness:"
 TASKS = {
@@ -29,6 +31,11 @@ TASKS = {
     "attention": ("attention.run", "attention to the answer and to noise"),
 }
 """Task -> the module and function of this package that run it, and what it measures."""
+
+
+def described() -> str:
+    """What each task measures, in one paragraph."""
+    return "Tasks: " + "; ".join(f"{name}: {measures}" for name, (_, measures) in TASKS.items()) + "."
 
 
 def find_task(name: str, settings: EvaluateConfig) -> Run:

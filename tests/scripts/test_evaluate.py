@@ -253,7 +253,7 @@ def test_help_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     words = " ".join(capsys.readouterr().out.replace("\n", " ").split())
-    assert all(task in words for task in TASKS)
+    assert all(f"{task}: {measures}" in words for task, (_, measures) in TASKS.items())
 
 
 def test_bad_requests_are_one_line_and_status_2(
