@@ -1,0 +1,119 @@
+"""The recipes of docs/extending.md, carried out in a copy of the tree as they stand there.
+
+In:     docs/extending.md.
+Out:    nothing.
+Always: every block of a recipe is used; what it adds passes the linter; it touches as many files as the page says, and
+        no more than the bound below.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.old.runs import MADE
+
+PAGE = (ROOT / "docs/extending.md").read_text()
+ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs")
+MOST_FILES = {"an evaluation task": 2}
+"""files of the product that a recipe may add or edit"""
+BLOCK = re.compile(r"^(?:`([^`\n]+)`, (new|edited):\n\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a section of the page asks for."""
+
+    new: dict[str, str]
+    """path -> the file"""
+    edits: dict[str, list[str]]
+    """path -> blocks of lines that begin with ' ', '+' or '-'"""
+    commands: list[str]
+
+    @property
+    def files(self) -> set[str]:
+        """What is touched, without tests."""
+        return {path for path in (*self.new, *self.edits) if not path.startswith("tests/")}
+
+
+def recipe(name: str) -> Recipe:
+    """The section under the heading ``name``."""
+    section = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+    (text,) = [part for part in section if part.splitlines()[0].lower() == name]
+    found = Recipe({}, {}, [])
+    for path, what, language, block in BLOCK.findall(text):
+        if what == "new":
+            found.new[path] = block
+        elif what == "edited":
+            assert language == "diff", path
+            found.edits.setdefault(path, []).append(block)
+        else:
+            assert language == "bash", f"a block that nobody carries out:\n{block}"
+            found.commands.extend(block.splitlines())
+    assert text.count("```") == 2 * len(BLOCK.findall(text))
+    return found
+
+
+def edited(text: str, block: str, path: str) -> str:
+    """``text`` with a block's lines added and removed; the block must fit in exactly one place."""
+    lines = block.splitlines(keepends=True)
+    assert all(line[0] in " +-\n" for line in lines), block
+    before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
+    after = "".join(line[1:] or "\n" for line in lines if line[0] != "-")
+    assert text.count(before) == 1, f"{path} has {text.count(before)} places like\n{before}"
+    return text.replace(before, after)
+
+
+@pytest.fixture
+def carried_out(tmp_path: Path) -> Callable[[str], tuple[Path, list[str]]]:
+    """Carries out a recipe; returns the changed tree and the recipe's commands."""
+
+    def carry_out(name: str) -> tuple[Path, list[str]]:
+        tree = tmp_path / "tree"
+        for room in ROOMS:
+            shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", tree)
+        steps = recipe(name)
+        for path, content in steps.new.items():
+            assert not (tree / path).exists(), path
+            (tree / path).write_text(content)
+        for path, blocks in steps.edits.items():
+            for block in blocks:
+                (tree / path).write_text(edited((tree / path).read_text(), block, path))
+        python = Path(sys.executable)
+        for check in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+            subprocess.run([python.with_name("ruff"), *check, *sorted(steps.files)], cwd=tree, check=True)
+        assert f"| [{name}](#{name.replace(' ', '-')}) | {len(steps.files)} |" in PAGE
+        assert len(steps.files) <= MOST_FILES[name]
+        return tree, steps.commands
+
+    return carry_out
+
+
+def run(tree: Path, command: str, *more: str | Path) -> str:
+    """Runs a command of the page with ``more`` words at its end; returns what it printed."""
+    python, *words = command.split()
+    assert python == "python"
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run([sys.executable, *words, *more], cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_an_evaluation_task(carried_out: Callable[[str], tuple[Path, list[str]]]) -> None:
+    tree, (evaluate,) = carried_out("an evaluation task")
+    model = shutil.copytree(MADE / "shared_diff/export", tree / "exports/mine")
+    for code in (tree / "scripts/hub").glob("*_shared_diff.py"):
+        shutil.copy(code, model)
+    assert "confident" in run(tree, evaluate, "--data", MADE / "corpus/validation", "--held_out.samples", "5")
+    measured = json.loads((tree / "results.json").read_text())["tasks"]["confident"]["metrics"]["confident"]
+    assert 0 <= measured["low"] <= measured["value"] <= measured["high"] <= 1
+    assert measured["count"] == 5
