@@ -21,11 +21,11 @@ class InputError(ValueError):
 
 @contextmanager
 def named(setting: str) -> Iterator[None]:
-    """Puts ``setting`` in front of an error that knows the file, but not who asked for it."""
+    """Puts ``setting`` in front of an error that knows the file, but not who asked for it; never twice."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{setting}: {error}") from None
+        raise error if str(error).startswith(f"{setting}: ") else InputError(f"{setting}: {error}") from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

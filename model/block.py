@@ -6,9 +6,9 @@ In and out: the payload of model/payload.py. Always: Y = Attention(norm(X)) + X;
 import torch
 from torch import Tensor, nn
 
-from model.attention import build_attention
 from model.config import ModelConfig
 from model.ffn import FeedForward
+from model.kinds.registry import kind_of
 from model.norm import Norm
 from model.parallel import Sharding
 from model.payload import Payload, pack, unpack
@@ -23,7 +23,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attention_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        self.attention = build_attention(config, layer, sharding, activation_checkpointing == "selective")
+        self.attention = kind_of(config).build(config, layer, sharding, activation_checkpointing == "selective")
         self.ffn_norm = Norm(config.hidden_size, config.norm_eps, sharding)
         self.ffn = FeedForward(config, sharding)
         self.recompute_all = activation_checkpointing == "full"

@@ -1,4 +1,4 @@
-"""Whether a model can be split over a tensor-parallel group: said before anything starts.
+"""Whether a model can be, and can be split over a tensor-parallel group: said before anything starts.
 
 In: a ModelConfig, the group's size and the sequence length. Out: nothing, or an InputError that names the setting and
 the nearest values that would work. Always: pure arithmetic.
@@ -6,21 +6,25 @@ the nearest values that would work. Always: pure arithmetic.
 
 from common.errors import InputError
 from model.config import ModelConfig
+from model.kinds.registry import kind_of
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raises InputError unless there is the kind of attention that ``config`` names, and it can have these sizes."""
+    kind_of(config).check(config)
 
 
 def check_split(config: ModelConfig, *, tensor_size: int, sequence_parallel: bool, sequence_length: int) -> None:
     """Raises InputError unless ``config`` splits evenly over ``tensor_size`` ranks.
 
-    Heads, key/value heads, the feed-forward width and the vocabulary are divided among the ranks; so are the head
-    dimension, over which the shared base of base `layer` is split, and under sequence parallelism the sequence.
+    Divided among the ranks are what the kind of attention names (heads, key/value heads, ...), the feed-forward width,
+    the vocabulary, and under sequence parallelism the sequence.
     """
-    divided = {"model.num_heads": config.num_heads}
-    if config.attention == "diff_v2":
-        divided["model.num_kv_heads"] = config.kv_heads
-    if config.attention == "shared_diff" and config.base == "layer":
-        divided["model.head_dim"] = config.head_dim
-    divided["model.ffn_hidden_size"] = config.ffn_hidden_size
-    divided["model.vocab_size"] = config.vocab_size
+    divided = {
+        **kind_of(config).divided(config),
+        "model.ffn_hidden_size": config.ffn_hidden_size,
+        "model.vocab_size": config.vocab_size,
+    }
     if sequence_parallel:
         if tensor_size == 1:
             raise InputError(

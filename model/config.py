@@ -1,11 +1,12 @@
 """What defines a model: the sizes and the reading of its attention.
 
 In: the `model` section of a config file. Out: a checked, frozen ModelConfig and the sizes derived from it.
-Always: nothing here knows how a model is split over processes or trained.
+Always: nothing here knows how a model is split over processes or trained; what only one kind of attention asks of the
+sizes is checked in model/checks.py.
 
 Shape legend of the project (suffixes of names, letters of comments):
     B batch   T tokens of a sequence   D hidden size   H differential heads   K head dim   R rank of the updates
-    F FFN size   V vocabulary   L layers   S the two streams of a differential head   G key/value heads (diff_v2)
+    F FFN size   V vocabulary   L layers   S the two streams of a differential head   G key/value heads
 """
 
 import math
@@ -14,8 +15,8 @@ from typing import Literal
 
 from common.errors import InputError
 from common.ranges import check_range
+from model.kinds.default import DEFAULT_KIND
 
-AttentionKind = Literal["standard", "diff", "shared_diff", "diff_v2"]
 Owner = Literal["layer", "head"]
 
 
@@ -23,7 +24,7 @@ Owner = Literal["layer", "head"]
 class ModelConfig:
     """A decoder-only Transformer with pre-RMSNorm, SwiGLU, RoPE and no biases."""
 
-    attention: AttentionKind = "shared_diff"
+    attention: str = DEFAULT_KIND
     """standard (LLaMA-like), diff (DIFF V1), shared_diff (shared base and low-rank updates) or diff_v2"""
     num_layers: int = 2
     """number of blocks, L"""
@@ -42,7 +43,8 @@ class ModelConfig:
     down: Owner = "layer"
     """owner of the updates' down-projections A: one per layer, or one per head (shared_diff only)"""
     num_kv_heads: int | None = None
-    """key/value heads of diff_v2; every one serves 2 * num_heads / num_kv_heads query heads (default: num_heads)"""
+    """key/value heads, G, each as wide as the kind's own (standard, diff_v2: a key and a value of K; diff, shared_diff:
+    two keys of K, a value of 2K); a divisor of num_heads, of standard's 2 * num_heads; default: every head its own"""
     vocab_size: int = 8192
     """entries of the embedding, V: at least the tokenizer's, padded to a multiple of 64 at your choice"""
     tie_embeddings: bool = True
@@ -67,18 +69,6 @@ class ModelConfig:
             raise InputError(f"model.head_dim: must be even for rotary positions, is {self.head_dim}")
         if self.lambda_init != "default" and not 0 <= float(self.lambda_init) < 1:
             raise InputError(f"model.lambda_init: must be 'default' or in [0, 1), is {self.lambda_init}")
-        if self.num_kv_heads is not None and self.attention != "diff_v2":
-            raise InputError(f"model.num_kv_heads: only diff_v2 groups its key/value heads, not {self.attention}")
-        if self.attention == "diff_v2" and self.num_heads % self.kv_heads:
-            raise InputError(
-                f"model.num_kv_heads: must divide model.num_heads ({self.num_heads}), so that the two query heads "
-                f"of a pair share one key/value head; is {self.num_kv_heads}"
-            )
-
-    @property
-    def kv_heads(self) -> int:
-        """Key/value heads of diff_v2, G."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     def lambda_init_of(self, layer: int) -> float:
         """The constant lambda_init of block ``layer``, counted from 0 (DIFF paper, section 2.1)."""

@@ -4,78 +4,27 @@ In: a freshly allocated layer and the run's seed. Out: the same layer, filled an
 parameter depends on (seed, logical name) only, so every topology starts from the same weights; one whole parameter
 at a time is generated, then this rank's part is kept.
 
-    parameter                                   distribution
-    embedding, head                             N(0, s²)             logits of a tied head start with variance 2/5
-    query, key, value, gate, up, lambda_proj    N(0, s²)
-    attention.output, ffn.down                  N(0, s²/(2L))        2L sums into the residual stream add up to one
-    query_base, key_base                        N(0, s²/2)           half of the projection's variance
-    query_down, key_down (A)                    N(0, s²)
-    query_up, key_up (B)                        N(0, 1/(2R))         A B has variance R s²/(2R) = s²/2: the other half
-    lambda_q1, lambda_k1, lambda_q2, lambda_k2  N(0, 0.1²)           DIFF paper, section 2.1
-    norms                                       1
+    parameter          distribution
+    embedding, head    N(0, s²)             logits of a tied head start with variance 2/5
+    ffn.gate, ffn.up   N(0, s²)
+    ffn.down           N(0, s²/(2L))        2L sums into the residual stream add up to one
+    norms              1
+    attention.*        what the kind of attention declares (model/kinds/)
 
-with s² = 2/(5D), the "small init" of Nguyen and Salazar (2019), which depends on the width alone. So each element of
-a shared_diff projection W + A B has the variance s² that diff's has; base and update bring half of it each, and the
-two streams of a head start with correlation 1/2: neither equal nor independent.
+with s² = 2/(5D), the "small init" of Nguyen and Salazar (2019), which depends on the width alone.
 """
 
 import dataclasses
 import hashlib
-import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.distributions import ONES, Constant, Distribution, reading, writing
+from model.kinds.registry import kind_of
 from model.parallel import Sharding, describe, info_of
-
-
-def hidden_std(config: ModelConfig) -> float:
-    """s in the table: the standard deviation of a matrix that reads the residual stream."""
-    return math.sqrt(2 / (5 * config.hidden_size))
-
-
-def _residual_std(config: ModelConfig) -> float:
-    return hidden_std(config) / math.sqrt(2 * config.num_layers)
-
-
-def _base_std(config: ModelConfig) -> float:
-    return hidden_std(config) / math.sqrt(2)
-
-
-def _up_std(config: ModelConfig) -> float:
-    return 1 / math.sqrt(2 * config.rank)
-
-
-def _lambda_std(config: ModelConfig) -> float:
-    return 0.1
-
-
-STANDARD_DEVIATIONS: dict[str, Callable[[ModelConfig], float]] = {
-    "embedding.weight": hidden_std,
-    "head.weight": hidden_std,
-    "attention.query.weight": hidden_std,
-    "attention.key.weight": hidden_std,
-    "attention.value.weight": hidden_std,
-    "attention.lambda_proj.weight": hidden_std,
-    "attention.query_base.weight": _base_std,
-    "attention.key_base.weight": _base_std,
-    "attention.query_down": hidden_std,
-    "attention.key_down": hidden_std,
-    "attention.query_up": _up_std,
-    "attention.key_up": _up_std,
-    "attention.lambda_q1": _lambda_std,
-    "attention.lambda_k1": _lambda_std,
-    "attention.lambda_q2": _lambda_std,
-    "attention.lambda_k2": _lambda_std,
-    "attention.output.weight": _residual_std,
-    "ffn.gate.weight": hidden_std,
-    "ffn.up.weight": hidden_std,
-    "ffn.down.weight": _residual_std,
-}
-"""Logical name without the block's prefix -> standard deviation around 0. Whatever is not here is a norm's scale."""
 
 
 def initialise(layer: nn.Module, prefix: str, config: ModelConfig, sharding: Sharding, seed: int) -> nn.Module:
@@ -95,14 +44,38 @@ def initialise(layer: nn.Module, prefix: str, config: ModelConfig, sharding: Sha
 
 def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> Tensor:
     """The whole initial value of parameter ``name`` in fp32 on the CPU: a pure function of (seed, name)."""
-    std = STANDARD_DEVIATIONS.get(_table_key(name))
-    if std is None:
-        return torch.ones(shape)
+    distribution = distribution_of(name, config)
+    if isinstance(distribution, Constant):
+        return torch.full(shape, distribution.value)
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(digest, "little")))
-    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).mul_(std(config))
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).mul_(distribution.std)
 
 
-def _table_key(name: str) -> str:
-    """``blocks.3.attention.query.weight`` -> ``attention.query.weight``."""
-    return name.split(".", 2)[2] if name.startswith("blocks.") else name
+def distribution_of(name: str, config: ModelConfig) -> Distribution:
+    """What parameter ``name`` starts from.
+
+    Raises:
+        LookupError: nobody declares it.
+    """
+    path = name.split(".", 2)[2] if name.startswith("blocks.") else name
+    part = path.removeprefix("attention.")
+    declared = outside_attention(config) if part == path else kind_of(config).initial(config)
+    if part not in declared:
+        where = "model/init.py" if part == path else f"model/kinds by {config.attention}"
+        raise LookupError(f"{name}: no initial distribution is declared in {where}")
+    return declared[part]
+
+
+def outside_attention(config: ModelConfig) -> dict[str, Distribution]:
+    """The table's rows outside attention, by logical name without the block's prefix."""
+    return {
+        "embedding.weight": reading(config),
+        "head.weight": reading(config),
+        "final_norm.weight": ONES,
+        "attention_norm.weight": ONES,
+        "ffn_norm.weight": ONES,
+        "ffn.gate.weight": reading(config),
+        "ffn.up.weight": reading(config),
+        "ffn.down.weight": writing(config),
+    }

@@ -22,6 +22,7 @@ from common.ranges import (
 )
 from data.batch import BatchSchedule
 from data.config import LARGEST_BATCH, DataConfig, RampConfig
+from model.checks import check_model
 from model.config import ModelConfig
 
 
@@ -250,6 +251,7 @@ class RunConfig:
         check_filled(self, "", "name", "run_dir")
         check_name(self, "", "name")
         check_place(self, "", "run_dir")
+        check_model(self.model)
 
     @property
     def run_folder(self) -> Path:

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.flags import FlagParser
-from model.config import AttentionKind, ModelConfig
+from model.config import ModelConfig
 from model.counts import training_flops_per_token
 from model.kernels.attention import attention_backend
+from model.kinds.registry import kind_names
 from model.layers import LanguageModel, build_layers
 from model.loss import mean_loss
 from model.parallel import Unsharded
@@ -61,18 +61,13 @@ def main(arguments: list[str]) -> int:
     print(f"{name}, {str(dtype).removeprefix('torch.')}, {attention_backend(device, dtype)}")
     print(f"{Path(flags.config).stem} with {flags.layers} blocks, {flags.tokens} tokens per micro-batch")
     for length in flags.lengths:
-        contenders = [build(replace(sizes, num_layers=flags.layers, attention=kind), device) for kind in kinds()]
+        contenders = [build(replace(sizes, num_layers=flags.layers, attention=kind), device) for kind in kind_names()]
         measure(contenders, flags.tokens, length, flags.rounds, device)
         print(f"\nsequence length {length}\n{'':<14}{'ratio':>8}{'tokens/s':>12}{'MFU':>8}{'activations':>14}")
         peak = device_peak_flops() if device.type == "cuda" else None
         for line in table(contenders, max(1, flags.tokens // length) * length, length, peak):
             print(line, flush=True)
     return 0
-
-
-def kinds() -> tuple[AttentionKind, ...]:
-    """All kinds, `standard` first."""
-    return tuple(sorted(get_args(AttentionKind), key=lambda kind: kind != "standard"))
 
 
 def build(config: ModelConfig, device: torch.device) -> Contender:

@@ -53,6 +53,7 @@ def export(settings: ExportConfig) -> None:
         InputError: no such checkpoint, no tokenizer, an output that is not ours to replace, or logits that differ.
     """
     from data.tokenizer import load_tokenizer
+    from model.kinds.registry import kind_of
     from pretrain.checkpoint.reader import CheckpointReader
     from scripts.hub.check import compare_logits
     from scripts.hub.config_files import write_config
@@ -73,10 +74,10 @@ def export(settings: ExportConfig) -> None:
             f"{settings.tokenizer or config.data.train[0].path}: the tokenizer has {tokenizer.vocab_size} ids, "
             f"the model only {config.model.vocab_size}; name the one of the training data: --tokenizer DIR"
         )
-    factored = config.model.attention == "shared_diff" and settings.weights == "factored"
+    factored, can_merge = settings.weights == "factored", bool(kind_of(config.model).converts_into)
     kept: dict[str, Any] = {
         "format": FORMAT,
-        "weights": settings.weights if config.model.attention == "shared_diff" else "as trained",
+        "weights": settings.weights if can_merge else "as trained",
         "dtype": settings.dtype,
         "checkpoint": sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step]),
         "tokenizer": tokenizer.fingerprint,

@@ -16,6 +16,7 @@ from pathlib import Path
 from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
+from model.kinds.default import DEFAULT_KIND
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RetrievalConfig:
     """folder of the training text; made where it is missing"""
     output: str = "runs/retrieval"
     """folder for runs, exports, evaluations and the table"""
-    kinds: list[str] = field(default_factory=lambda: ["shared_diff"])
+    kinds: list[str] = field(default_factory=lambda: [DEFAULT_KIND])
     """kinds of attention to train, as in [standard, diff, shared_diff]"""
     seeds: list[int] = field(default_factory=lambda: [1])
     """seeds to train each kind with"""

@@ -22,8 +22,8 @@ from model.kernels import flash
 
 def differential_attention(
     q_TBHSK: Tensor,
-    k_TBHSK: Tensor,
-    v_TBHE: Tensor,
+    k_TBGSK: Tensor,
+    v_TBGE: Tensor,
     lambda_full: Tensor,
     document_starts_TB: Tensor | None = None,
     form: str | None = None,
@@ -31,8 +31,8 @@ def differential_attention(
     """(softmax(Q1 K1^T / sqrt K) - lambda softmax(Q2 K2^T / sqrt K)) V per head (DIFF paper, equation 1).
 
     Args:
-        q_TBHSK: queries of both streams, S = 2. k_TBHSK: keys.
-        v_TBHE: values, E = 2K.
+        q_TBHSK: queries of both streams, S = 2. H is a multiple of G: head h reads key/value head h // (H/G).
+        k_TBGSK: keys. v_TBGE: values, E = 2K.
         lambda_full: scalar in fp32 or better.
         document_starts_TB: index of the first token of the document that each token is in; attention stays inside it.
         form: "stacked" or "padded"; None: the one that is faster on the tensors' device.
@@ -40,9 +40,9 @@ def differential_attention(
     Returns:
         [T, B, H, 2K] in the values' type.
     """
-    both_TBHSE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBHSK, v_TBHE, document_starts_TB)
-    first, second = both_TBHSE.to(lambda_full.dtype).unbind(3)
-    return (first - lambda_full * second).to(v_TBHE.dtype)
+    both_TBSHE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBGSK, v_TBGE, document_starts_TB)
+    first, second = both_TBSHE.to(lambda_full.dtype).unbind(2)
+    return (first - lambda_full * second).to(v_TBGE.dtype)
 
 
 def softmax_attention(
@@ -76,22 +76,21 @@ def _form_on(device: torch.device) -> str:
     return "padded" if device.type == "cpu" else "stacked"
 
 
-def _stacked(q_TBHSK: Tensor, k_TBHSK: Tensor, v_TBHE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
-    """Both streams' outputs [T, B, H, S, 2K] from one call with 4H heads of width K."""
-    T, B, H, S, K = q_TBHSK.shape
-    halves = (T, B, H, S, 2, K)
-    q = q_TBHSK.unsqueeze(4).expand(halves).reshape(T, B, 4 * H, K)
-    k = k_TBHSK.unsqueeze(4).expand(halves).reshape(T, B, 4 * H, K)
-    v = v_TBHE.view(T, B, H, 1, 2, K).expand(halves).reshape(T, B, 4 * H, K)
-    return softmax_attention(q, k, v, document_starts_TB).reshape(T, B, H, S, 2 * K)
+def _stacked(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    """Both streams' outputs [T, B, S, H, 2K] from one call with 4H heads of K over 4G, ordered (S, half, head)."""
+    halves, K = 2, q_TBHSK.shape[-1]
+    q, k = (x.transpose(2, 3).unsqueeze(3).expand(-1, -1, -1, halves, -1, -1).flatten(2, 4) for x in (q_TBHSK, k_TBGSK))
+    v = v_TBGE.unflatten(3, (halves, K)).transpose(2, 3).unsqueeze(2).expand(-1, -1, 2, -1, -1, -1).flatten(2, 4)
+    out = softmax_attention(q, k, v, document_starts_TB).unflatten(2, (2, halves, -1))
+    return out.transpose(3, 4).flatten(4, 5)
 
 
-def _padded(q_TBHSK: Tensor, k_TBHSK: Tensor, v_TBHE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
-    """Both streams' outputs [T, B, H, S, 2K] from one call with 2H heads of width 2K."""
-    T, B, H, S, K = q_TBHSK.shape
-    q, k = (F.pad(x, (0, K)).flatten(2, 3) for x in (q_TBHSK, k_TBHSK))
-    v = v_TBHE.unsqueeze(3).expand(T, B, H, S, 2 * K).flatten(2, 3)
-    return softmax_attention(q, k, v, document_starts_TB, scale=K**-0.5).unflatten(2, (H, S))
+def _padded(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    """Both streams' outputs [T, B, S, H, 2K] from one call with 2H heads of width 2K over 2G, ordered (S, head)."""
+    K = q_TBHSK.shape[-1]
+    q, k = (F.pad(x.transpose(2, 3), (0, K)).flatten(2, 3) for x in (q_TBHSK, k_TBGSK))
+    v = v_TBGE.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(2, 3)
+    return softmax_attention(q, k, v, document_starts_TB, scale=K**-0.5).unflatten(2, (2, -1))
 
 
 FORMS = {"stacked": _stacked, "padded": _padded}

@@ -1,27 +1,22 @@
-"""One attention's weights as another's, where that is exact: the readings of Shared DIFF merge and widen.
+"""One attention's weights as another's, where that is exact.
 
 In: a checkpoint of one ModelConfig. Out: the same function as ranges of another ModelConfig's parameters.
 Always: exact up to the rounding of one matrix product, or refused by name; Adam moments have no exact counterpart.
-
-    shared_diff -> diff          W = base + A B for every head and stream (model/shared_projection.merged_weight)
-    base layer  -> base head     the one base stands in every head's slice
-    down layer  -> down head     the one A stands in every head's place
+Which conversions there are, each kind of attention declares (``Kind.recipe``).
 """
 
-from collections.abc import Callable
 from dataclasses import fields
 
 from torch import Tensor
 
 from common.errors import InputError
 from model.config import ModelConfig
-from model.shared_projection import merged_weight
+from model.kinds.registry import KINDS, kind_of, recipe_of
 from pretrain.checkpoint.layout import Kind, TensorLayout
 from pretrain.checkpoint.reader import CheckpointReader
 
 FREE = {"rope_theta", "norm_eps"}
 """settings that a branch may change: they are no parameters"""
-SHARED_ONLY = {"attention", "base", "down", "rank"}
 
 
 def check_convertible(source: ModelConfig, target: ModelConfig, where: str) -> bool:
@@ -30,24 +25,36 @@ def check_convertible(source: ModelConfig, target: ModelConfig, where: str) -> b
     Raises:
         InputError: names the first setting that cannot follow.
     """
-    for field in fields(ModelConfig):
-        name = field.name
-        theirs, ours = getattr(source, name), getattr(target, name)
-        if name not in FREE | SHARED_ONLY and theirs != ours:
-            raise InputError(f"model.{name}: is {ours}, but {where} has {theirs}; a branch cannot change it")
-    if source.attention != target.attention and (source.attention, target.attention) != ("shared_diff", "diff"):
-        raise InputError(
-            f"model.attention: is {target.attention}, but {where} has {source.attention}; only shared_diff converts "
-            "exactly, and only into diff"
-        )
-    if target.attention != "shared_diff":
-        return source.attention != target.attention
-    if source.rank != target.rank:
-        raise InputError(f"model.rank: is {target.rank}, but {where} has {source.rank}; a branch cannot change it")
-    for name in ("base", "down"):
-        if getattr(source, name) == "head" and getattr(target, name) == "layer":
-            raise InputError(f"model.{name}: is layer, but {where} has head; only layer widens into head")
-    return (source.base, source.down) != (target.base, target.down)
+    theirs, ours = kind_of(source), kind_of(target)
+    of_one_kind = frozenset().union(*(kind.settings for kind in KINDS))
+    shared = {field.name for field in fields(ModelConfig)} - {"attention"} - FREE - of_one_kind
+    for name in sorted(shared, key=[field.name for field in fields(ModelConfig)].index):
+        _check_equal(name, source, target, where, "a branch cannot change it")
+    if ours is not theirs:
+        if ours.name not in theirs.converts_into:
+            raise InputError(
+                f"model.attention: is {ours.name}, but {where} has {theirs.name}; exact conversions: {_conversions()}"
+            )
+        return True
+    changed = {name for name in ours.settings if getattr(source, name) != getattr(target, name)}
+    for name in sorted(changed):
+        widening = ours.widens.get(name)
+        if widening is None:
+            _check_equal(name, source, target, where, "a branch cannot change it")
+        elif (getattr(source, name), getattr(target, name)) != widening:
+            _check_equal(name, source, target, where, f"only {widening[0]} widens into {widening[1]}")
+    return bool(changed)
+
+
+def _check_equal(name: str, source: ModelConfig, target: ModelConfig, where: str, rule: str) -> None:
+    theirs, ours = getattr(source, name), getattr(target, name)
+    if theirs != ours:
+        raise InputError(f"model.{name}: is {ours}, but {where} has {theirs}; {rule}")
+
+
+def _conversions() -> str:
+    """All that the kinds declare, in words."""
+    return ", ".join(f"{kind.name} into {other}" for kind in KINDS for other in sorted(kind.converts_into))
 
 
 class ConvertedCheckpoint:
@@ -61,33 +68,16 @@ class ConvertedCheckpoint:
 
     def read_range(self, name: str, kind: Kind, target: TensorLayout, rank: int, start: int, numel: int) -> Tensor:
         """As ``CheckpointReader.read_range``."""
-        convert = self._conversion(name)
-        if convert is None:
+        recipe = recipe_of(self._source, self._target, name)
+        if recipe is None:
             return self._reader.read_range(name, kind, target, rank, start, numel)
         if self._last is None or self._last[0] != name:
-            self._last = name, convert()
+            self._last = name, recipe.make([self._reader.read(source) for source in recipe.sources])
         whole = self._last[1]
         if tuple(whole.shape) != target.shape:
             raise InputError(f"{name}: converted shape {tuple(whole.shape)}, this model's is {target.shape}")
         shard = whole if target.shard_dim is None else whole.chunk(target.tensor_size, target.shard_dim)[rank]
         return shard.reshape(-1)[start : start + numel]
-
-    def _conversion(self, name: str) -> Callable[[], Tensor] | None:
-        """How the whole of parameter ``name`` comes about; None: as it is stored."""
-        prefix, _, part = name.rpartition("attention.")
-        if not prefix:
-            return None
-        stem = name.removesuffix(".weight")
-        if self._target.attention == "diff" and part in ("query.weight", "key.weight"):
-            return lambda: merged_weight(
-                *(self._reader.read(f"{stem}{end}") for end in ("_base.weight", "_down", "_up"))
-            )
-        heads = self._target.num_heads
-        if part.endswith("_base.weight") and self._source.base != self._target.base:
-            return lambda: self._reader.read(name).repeat(heads, 1)
-        if part.endswith("_down") and self._source.down != self._target.down:
-            return lambda: self._reader.read(name).expand(heads, -1, -1, -1)
-        return None
 
 
 def converted(reader: CheckpointReader, target: ModelConfig) -> "CheckpointReader | ConvertedCheckpoint":

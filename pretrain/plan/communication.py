@@ -20,7 +20,8 @@ The engine asks DeepSpeed's pipeline for the global loss twice per step, before 
 
 from collections import Counter
 
-from model.communication import Split, layer_communication
+from model.communication import layer_communication
+from model.split import Split
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import accumulation_steps
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks

@@ -1,7 +1,7 @@
 """How much memory one rank needs, part by part.
 
 In: a RunConfig and a Topology. Out: bytes on ``topology.rank``. Always: pure arithmetic. Tests compare the state with
-what an engine really holds after a step, and the activations with what real blocks keep (pretrain/plan/activations.py).
+what an engine really holds after a step, and the activations with what real blocks keep (model/activations.py).
 
 With N parameters on this rank, d data-parallel ranks, N' and N" the padded sizes of pretrain/plan/zero.py, bytes:
 
@@ -24,9 +24,10 @@ fragmentation.
 
 from dataclasses import dataclass, replace
 
+from model.activations import block_activations, ends_activations, loss_bytes
+from model.kernels.kept import GPU, Kernels
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import accumulation_steps, deepspeed_config
-from pretrain.plan.activations import GPU, Kernels, block_activations, ends_activations, loss_bytes
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic

@@ -4,12 +4,14 @@ In: a RunConfig, a world size and a Cluster. Out: a Plan, which pretrain/plan/re
 group, nothing allocated; the formulas stand in model/counts.py, model/communication.py and beside this file.
 """
 
-import itertools
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from model.config import AttentionKind, ModelConfig, Owner
+from common.errors import InputError
+from model.config import ModelConfig
 from model.counts import attention_parameters, parameter_counts, training_flops_per_token
+from model.kinds.base import Kind
+from model.kinds.registry import KINDS, kind_of
 from model.recompute import ActivationCheckpointing
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
@@ -21,7 +23,6 @@ from pretrain.plan.time import Cluster, StepTime, step_time
 from pretrain.topology import Topology, plan_topology
 
 MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")
-OWNERS: tuple[Owner, ...] = ("layer", "head")
 USABLE = 0.92
 """share of the device's memory that tensors may fill; the rest is CUDA's, NCCL's and lost to fragmentation"""
 
@@ -31,6 +32,8 @@ class Size:
     """The size of the model with one kind of attention."""
 
     name: str
+    heading: str
+    """in a table"""
     parameters: dict[str, int]
     """by part, of the whole model"""
     query_and_key: int
@@ -54,15 +57,15 @@ class Plan:
     topology: Topology
     cluster: Cluster
     sizes: list[Size]
-    """every kind of attention and every reading of shared_diff, with the config's other settings"""
+    """every kind of attention and every reading of it, with the config's other settings"""
     memory: RankMemory
     """of the most loaded rank"""
     memory_by_mode: dict[str, RankMemory]
     """of the same rank, by activation checkpointing"""
     communication: dict[str, list[Exchange]]
-    """of that rank, by attention: the config's, and `diff` and `shared_diff` beside each other"""
+    """of that rank, by kind of attention: all that the topology can split"""
     times: dict[str, StepTime]
-    """of a step, by attention as above"""
+    """of a step, by kind of attention"""
 
     @property
     def chosen(self) -> Size:
@@ -141,8 +144,8 @@ def make_plan(config: RunConfig, world_size: int, cluster: Cluster) -> Plan:
     check_run(config, topology)
     memory = most_loaded(config, topology)
     rank = replace(topology, rank=memory.rank)
-    side_by_side: tuple[AttentionKind, ...] = ("diff", "shared_diff", config.model.attention)
-    kinds = {kind: with_attention(config, kind) for kind in side_by_side}
+    variants = {kind.name: replace(config, model=with_kind(config.model, kind)) for kind in KINDS}
+    kinds = {name: variant for name, variant in variants.items() if _splits(variant, topology)}
     return Plan(
         config=config,
         topology=topology,
@@ -155,11 +158,28 @@ def make_plan(config: RunConfig, world_size: int, cluster: Cluster) -> Plan:
     )
 
 
-def with_attention(config: RunConfig, attention: AttentionKind) -> RunConfig:
-    """``config`` with another kind of attention and all else equal."""
-    if attention == config.model.attention:
-        return config
-    return replace(config, model=replace(config.model, attention=attention, num_kv_heads=None))
+def _splits(config: RunConfig, topology: Topology) -> bool:
+    """Whether the topology can split this model."""
+    try:
+        check_run(config, topology)
+    except InputError:
+        return False
+    return True
+
+
+def with_kind(model: ModelConfig, kind: Kind) -> ModelConfig:
+    """``model`` with another kind of attention and all else equal.
+
+    Key/value heads are grouped as before, as far as the other kind's heads divide that way.
+    """
+    if kind.name == model.attention:
+        return model
+    plain = replace(model, attention=kind.name, num_kv_heads=None)
+    if model.num_kv_heads is None:
+        return plain
+    whole = kind_of(model).key_value_heads(replace(model, num_kv_heads=None))
+    groups, rest = divmod(kind.key_value_heads(plain) * model.num_kv_heads, whole)
+    return plain if rest or not groups else replace(plain, num_kv_heads=groups)
 
 
 def with_checkpointing(config: RunConfig, mode: ActivationCheckpointing) -> RunConfig:
@@ -168,30 +188,22 @@ def with_checkpointing(config: RunConfig, mode: ActivationCheckpointing) -> RunC
 
 
 def sizes(model: ModelConfig, sequence_length: int) -> list[Size]:
-    """The model's size with each kind of attention and each reading of shared_diff."""
-    kinds: tuple[AttentionKind, ...] = ("standard", "diff", "diff_v2")
-    variants = {
-        str(kind): replace(model, attention=kind, num_kv_heads=model.num_kv_heads if kind == model.attention else None)
-        for kind in kinds
-    }
-    for base, down in itertools.product(OWNERS, OWNERS):
-        variants[f"shared_diff, base {base}, down {down}"] = replace(
-            model, attention="shared_diff", num_kv_heads=None, base=base, down=down
-        )
+    """The model's size with each kind of attention and each of its readings; kinds with several come last."""
+    variants = [
+        (kind, reading, replace(with_kind(model, kind), **reading.settings))
+        for kind in sorted(KINDS, key=lambda kind: len(kind.readings))
+        for reading in kind.readings
+    ]
     return [
         Size(
-            name=name,
+            name=f"{kind.name}, {reading.label}" if reading.label else kind.name,
+            heading=reading.heading,
             parameters=parameter_counts(variant),
             query_and_key=sum(
                 count for part, count in attention_parameters(variant).items() if part.startswith("query and key")
             ),
             flops_per_token=training_flops_per_token(variant, sequence_length),
-            chosen=_is_chosen(variant, model),
+            chosen=variant == model,
         )
-        for name, variant in variants.items()
+        for kind, reading, variant in variants
     ]
-
-
-def _is_chosen(variant: ModelConfig, model: ModelConfig) -> bool:
-    reading = (variant.base, variant.down) == (model.base, model.down) or model.attention != "shared_diff"
-    return variant.attention == model.attention and reading

@@ -21,7 +21,7 @@ ROWS = {
     "lambda and norms": ("lambda", "head norm", "block norms", "final norm"),
     "head": ("head",),
 }
-"""rows of the table of parameters, and the parts that each adds up"""
+"""rows of the table of parameters, and the parts that each adds up; other parts have a row of their own"""
 STEP_ROWS = {
     "compute": "compute, slowest stage",
     "tensor": "tensor-parallel exchanges",
@@ -61,18 +61,19 @@ def summary(plan: Plan) -> list[str]:
 
 def parameters(plan: Plan) -> list[str]:
     """Parameters by part: the config's model, and the same with every other attention."""
-    heading = ["standard", "diff", "diff_v2", "layer/layer", "layer/head", "head/layer", "head/head"]
-    marked = [f"*{name}" if size.chosen else name for name, size in zip(heading, plan.sizes, strict=True)]
-    diff = next(size for size in plan.sizes if size.name == "diff")
+    marked = [f"*{size.heading}" if size.chosen else size.heading for size in plan.sizes]
+    reference = max(size.query_and_key for size in plan.sizes)
     rows = [["parameters, millions", *marked]]
-    for row, parts in ROWS.items():
+    listed = {part for parts in ROWS.values() for part in parts}
+    others = dict.fromkeys(part for size in plan.sizes for part in size.parameters if part not in listed)
+    for row, parts in [*ROWS.items(), *((part, (part,)) for part in others)]:
         rows.append([row, *(_millions(sum(size.parameters.get(part, 0) for part in parts)) for size in plan.sizes)])
     rows.append(["total", *(_millions(size.total) for size in plan.sizes)])
-    rows.append(["query and key / diff's", *(f"{size.query_and_key / diff.query_and_key:.0%}" for size in plan.sizes)])
+    rows.append(["query and key / largest", *(f"{size.query_and_key / reference:.0%}" for size in plan.sizes)])
     rows.append(["GFLOP per token", *(f"{size.flops_per_token / 1e9:,.2f}" for size in plan.sizes)])
     return [
         *_table(rows),
-        "  (the last four columns: shared_diff, base/down; * this config. FLOP per token, forward and backward:",
+        "  (* this config; layer/head: shared_diff, owners of base/down. FLOP per token, forward and backward:",
         "   3 x (L x (2 x the block's matrices + 8 T H K) + 2 V D); T x T in full, recomputation not counted)",
     ]
 
@@ -99,7 +100,7 @@ def memory(plan: Plan) -> list[str]:
 
 
 def step(plan: Plan) -> list[str]:
-    """Seconds of a step, for `diff` and `shared_diff` side by side."""
+    """Seconds of a step, for every kind of attention."""
     kinds = list(plan.times)
     rows = [["seconds per step (estimate)", *kinds]]
     rows += [
@@ -117,7 +118,7 @@ def step(plan: Plan) -> list[str]:
 
 
 def communication(plan: Plan) -> list[str]:
-    """What the most loaded rank exchanges in one step, for `diff` and `shared_diff` side by side."""
+    """What the most loaded rank exchanges in one step, for every kind of attention."""
     kinds = list(plan.communication)
     keys = dict.fromkeys(_key(exchange) for kind in kinds for exchange in plan.communication[kind])
     groups = list(dict.fromkeys(group for group, _, _ in keys))

@@ -14,8 +14,7 @@ diff and shared_diff. ``model_flops_utilization`` counts the model's operations 
 
 from dataclasses import dataclass, replace
 
-from model.config import ModelConfig
-from model.counts import block_flops, head_flops, training_flops_per_token
+from model.counts import executed_flops, head_flops, training_flops_per_token
 from pretrain.config import RunConfig
 from pretrain.deepspeed_config import accumulation_steps
 from pretrain.devices import Device
@@ -119,13 +118,6 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
         flops_per_token=training_flops_per_token(config.model, config.data.sequence_length),
         peak_flops=topology.world_size * peak_flops(config, cluster.device),
     )
-
-
-def executed_flops(model: ModelConfig, sequence_length: int) -> tuple[float, float]:
-    """Forward operations of one block for one token: (all, those of the attention product), as kernels run them."""
-    equation = 8 * sequence_length * model.num_heads * model.head_dim
-    product = equation / 2 * (2 if model.attention in ("diff", "shared_diff") else 1)
-    return block_flops(model, sequence_length) - equation + product, product
 
 
 def _stage_time(config: RunConfig, topology: Topology, cluster: Cluster) -> _StageTime:

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.files import write_json
 from model.config import ModelConfig
+from scripts.hub.layout import cache_heads
 
 CODE_FILES = ("configuration_shared_diff.py", "modeling_shared_diff.py")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -48,7 +49,7 @@ def _stock_values(config: ModelConfig) -> dict[str, Any]:
     values = {
         "model_type": "llama" if llama else "mistral",
         "architectures": ["LlamaForCausalLM" if llama else "MistralForCausalLM"],
-        "num_key_value_heads": 2 * config.num_heads,
+        "num_key_value_heads": cache_heads(config),
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
     }
@@ -72,6 +73,6 @@ def _own_values(config: ModelConfig, factored: bool) -> dict[str, Any]:
         "rank": config.rank,
         "head_norm": config.head_norm,
         "lambda_inits": [config.lambda_init_of(layer) for layer in range(config.num_layers)],
-        "num_key_value_heads": config.kv_heads if config.attention == "diff_v2" else 2 * config.num_heads,
+        "num_key_value_heads": cache_heads(config),
         "rope_base": config.rope_theta,
     }

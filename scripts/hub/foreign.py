@@ -6,6 +6,7 @@ are those of the configuration, no less and no more, before one of them is read;
 run.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from common.errors import InputError, named
 from common.ranges import LONGEST_SEQUENCE
-from model.config import AttentionKind, ModelConfig, Owner
+from model.config import ModelConfig, Owner
+from model.kinds.registry import kind_names
 from scripts.hub.hub_config import HubConfig, read_hub_config
-from scripts.hub.layout import hub_name, parameter_shapes
+from scripts.hub.layout import cache_heads, cache_heads_per_group, hub_name, parameter_shapes, stored_config
 from scripts.hub.loading import OWN_TYPE, check_files, check_no_adapter, code_files, say_unused
 from scripts.hub.weights import WeightFiles, check_finite, open_weights
 
@@ -35,25 +37,13 @@ class ForeignModel:
     config: ModelConfig
     max_length: int
     files: WeightFiles
-    repeats: int
-    """query heads that share one key/value head in the folder; ours have one each"""
-
-    def stored_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in the folder of the parameter with this logical name, whose shape here is ``shape``."""
-        return (shape[0] // self.repeats, *shape[1:]) if self._is_repeated(name) else shape
 
     def read(self, name: str) -> Tensor:
         """The parameter with this logical name, in fp32."""
         value = self.files.read(hub_name(name)).float()
         with named(str(self.files.folder)):
             check_finite(value, hub_name(name))
-        if self._is_repeated(name):
-            heads = value.unflatten(0, (-1, self.config.head_dim))
-            value = heads.repeat_interleave(self.repeats, dim=0).flatten(0, 1)
         return value
-
-    def _is_repeated(self, name: str) -> bool:
-        return self.repeats > 1 and name.endswith(("attention.key.weight", "attention.value.weight"))
 
 
 def open_foreign(folder: Path) -> ForeignModel:
@@ -74,32 +64,28 @@ def open_foreign(folder: Path) -> ForeignModel:
     max_length = config.integer("max_position_embeddings", 2, LONGEST_SEQUENCE)
     with named(str(config.path)):
         model = _own_config(config) if kind == OWN_TYPE else _llama_config(config)
-    repeats = 1 if kind == OWN_TYPE else config.integer("num_attention_heads", 2, MOST_HEADS) // _kv_heads(config)
-    foreign = ForeignModel(model, max_length, files, repeats)
+    foreign = ForeignModel(model, max_length, files)
     _check_tensors(foreign)
     return foreign
 
 
 def _own_config(config: HubConfig) -> ModelConfig:
-    kind: AttentionKind = config.word("attention", get_args(AttentionKind))
-    merged = not config.flag("factored") and kind == "shared_diff"
-    attention: AttentionKind = "diff" if merged else kind  # merged matrices are those of a DIFF model
-    return ModelConfig(
-        attention=attention,
+    trained = ModelConfig(
+        attention=config.word("attention", kind_names()),
         rank=config.integer("rank", 1, MOST_HEADS),
         base=config.word("base", get_args(Owner)),
         down=config.word("down", get_args(Owner)),
         head_norm=config.flag("head_norm"),
-        num_kv_heads=_group_heads(config) if attention == "diff_v2" else None,
         lambda_init=_lambda_init(config),
         rope_theta=config.number("rope_base", 0, 1e30),
         **_common(config),
     )
+    return stored_config(_grouped(trained, config), config.flag("factored"))
 
 
 def _llama_config(config: HubConfig) -> ModelConfig:
     _refuse_what_differs(config)
-    return ModelConfig(attention="standard", rope_theta=_rope_theta(config), **_common(config))
+    return _grouped(ModelConfig(attention="standard", rope_theta=_rope_theta(config), **_common(config)), config)
 
 
 def _common(config: HubConfig) -> dict[str, Any]:
@@ -119,18 +105,16 @@ def _common(config: HubConfig) -> dict[str, Any]:
     }
 
 
-def _group_heads(config: HubConfig) -> int | None:
-    """Key/value heads of diff_v2; None: as many as differential heads, the default."""
-    heads = config.integer("num_key_value_heads", 1, MOST_HEADS)
-    return None if heads == config.integer("num_attention_heads", 2, MOST_HEADS) // 2 else heads
-
-
-def _kv_heads(config: HubConfig) -> int:
+def _grouped(model: ModelConfig, config: HubConfig) -> ModelConfig:
+    """``model`` with the folder's key/value heads."""
     heads = config.integer("num_attention_heads", 2, MOST_HEADS)
-    groups = config.integer("num_key_value_heads", 1, heads, default=heads)
-    if heads % groups:
-        raise config.wrong("num_key_value_heads", f"must divide num_attention_heads ({heads}), is {groups}")
-    return groups
+    stored = config.integer("num_key_value_heads", 1, heads, default=heads)
+    whole, unit = cache_heads(model), cache_heads_per_group(model)
+    if whole % stored or stored % unit:
+        what = "num_attention_heads" if whole == heads else "half of num_attention_heads"
+        multiple = f" and be a multiple of {unit}" if unit > 1 else ""
+        raise config.wrong("num_key_value_heads", f"must divide {what} ({whole}){multiple}, is {stored}")
+    return model if stored == whole else dataclasses.replace(model, num_kv_heads=stored // unit)
 
 
 def _rope_theta(config: HubConfig) -> float:
@@ -184,7 +168,7 @@ def _check_tensors(foreign: ForeignModel) -> None:
     layers = {int(number) for name in files.file_of for number in re.findall(r"^model\.layers\.(\d{1,6})\.", name)}
     if layers != set(range(config.num_layers)):  # before as many layers are built as the configuration says
         raise InputError(f"{files.folder}: holds {len(layers)} layers, config.json names {config.num_layers}")
-    expected = {hub_name(name): foreign.stored_shape(name, shape) for name, shape in parameter_shapes(config).items()}
+    expected = {hub_name(name): shape for name, shape in parameter_shapes(config).items()}
     for name, shape in expected.items():
         files.check(name, shape)
     _check_left_over(foreign, sorted(files.file_of.keys() - expected.keys()))

@@ -4,17 +4,20 @@ In: a ModelConfig. Out: the folder's tensors in the order in which they are writ
 Always: one tensor at a time can be made, from at most three parameters.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from common.errors import InputError
 from model.config import ModelConfig
+from model.kinds.base import Recipe
+from model.kinds.registry import kind_of, recipe_of
 from model.layers import build_layers
 from model.parallel import Unsharded, info_of
-from model.shared_projection import merged_weight
 
 OUTER = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head"}
 BLOCK = {
@@ -43,21 +46,40 @@ BLOCK = {
 """Logical name inside a block -> name inside a decoder layer of the folder."""
 
 
+CACHE_HEADS = {"standard": 1, "diff": 2, "shared_diff": 2, "diff_v2": 1}
+"""Kinds that transformers can run -> key heads of K, as many as value heads, that a cache has for a key/value head."""
+
+
 @dataclass(frozen=True)
 class HubTensor:
-    """One tensor of the folder."""
+    """One tensor of the folder, and the parameters, by logical name, that it is made of."""
 
     name: str
     shape: tuple[int, ...]
-    sources: tuple[str, ...]
-    """logical names of the parameters that it is made of"""
-    make: Callable[[Sequence[Tensor]], Tensor]
-    """the tensor from its sources' values"""
+    recipe: Recipe
 
     @property
     def numel(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+def cache_heads_per_group(config: ModelConfig) -> int:
+    """Key heads of K that each key/value head of this kind is in a cache.
+
+    Raises:
+        InputError: a kind that transformers cannot run.
+    """
+    if config.attention not in CACHE_HEADS:
+        raise InputError(
+            f"model.attention: {config.attention} has no form for transformers; {', '.join(CACHE_HEADS)} have"
+        )
+    return CACHE_HEADS[config.attention]
+
+
+def cache_heads(config: ModelConfig) -> int:
+    """transformers' num_key_value_heads."""
+    return cache_heads_per_group(config) * kind_of(config).key_value_heads(config)
 
 
 def hub_name(logical: str) -> str:
@@ -77,28 +99,20 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {info.name: info.full_shape for info in infos}
 
 
+def stored_config(config: ModelConfig, factored: bool) -> ModelConfig:
+    """The model whose parameters the folder stores: the one that ``config`` merges into, unless ``factored``."""
+    merged = sorted(kind_of(config).converts_into)
+    return config if factored or not merged else dataclasses.replace(config, attention=merged[0])
+
+
 def hub_tensors(config: ModelConfig, factored: bool) -> list[HubTensor]:
-    """The folder's tensors; ``factored`` keeps base, down and up of ``shared_diff`` apart instead of merging them."""
-    merging = config.attention == "shared_diff" and not factored
+    """The folder's tensors; ``factored`` keeps what the kind of attention could merge as it was trained."""
+    stored = stored_config(config, factored)
     tensors = []
-    for name, shape in parameter_shapes(config).items():
-        if merging and name.endswith(("_base.weight", "_up", "_down")):
-            if name.endswith("_base.weight"):
-                tensors.append(_merged(config, name.removesuffix("_base.weight")))
-            continue
-        tensors.append(HubTensor(hub_name(name), shape, (name,), _only))
+    for name, shape in parameter_shapes(stored).items():
+        recipe = None if stored is config else recipe_of(config, stored, name)
+        tensors.append(HubTensor(hub_name(name), shape, recipe or Recipe((name,), _only)))
     return tensors
-
-
-def _merged(config: ModelConfig, stem: str) -> HubTensor:
-    shape = (2 * config.num_heads * config.head_dim, config.hidden_size)
-    sources = (f"{stem}_base.weight", f"{stem}_down", f"{stem}_up")
-    return HubTensor(hub_name(f"{stem}.weight"), shape, sources, _merge)
-
-
-def _merge(parts: Sequence[Tensor]) -> Tensor:
-    base, down, up = parts
-    return merged_weight(base, down, up)
 
 
 def _only(parts: Sequence[Tensor]) -> Tensor:

@@ -4,10 +4,11 @@ In: token ids, an attention mask, a cache. Out: logits, loss, the cache. Always:
 beside it stand alone; the logits equal those of the trainer that exported the weights.
 
 Shapes in names: B batch, T query tokens, U key tokens, D hidden size, H differential heads, S the two streams of a
-head, K head dim, R rank, V vocabulary. A head's value is 2K wide. The cache holds keys as H*2 heads of K (head major,
-stream minor) and values as H*2 heads of K (head major, then the two halves of its value), so that every cache of
-transformers fits. Attention runs as two calls of equal widths, one per half of the values, which every fast kernel
-takes; there is no T x U matrix unless the implementation is `eager` or a padding mask asks for one.
+head, G key/value heads, K head dim, R rank, V vocabulary. A head's value is 2K wide. The cache of DIFF V1 and Shared
+DIFF holds keys as G*2 heads of K (head major, stream minor) and values as G*2 heads of K (head major, then the two
+halves of its value), so that every cache of transformers fits. Attention runs as two calls of equal widths, one per
+half of the values, which every fast kernel takes; there is no T x U matrix unless the implementation is `eager` or a
+padding mask asks for one.
 """
 
 import inspect
@@ -63,9 +64,9 @@ class SharedProjection(nn.Module):
     W[h, s] = base(of the layer, or of head h) + up[h, s] @ down(of the layer, or of head h)[s]
     """
 
-    def __init__(self, config: SharedDiffConfig) -> None:
+    def __init__(self, config: SharedDiffConfig, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = config.num_attention_heads // 2
+        self.num_heads = num_heads
         base_rows = config.head_dim if config.base == "layer" else self.num_heads * config.head_dim
         down_heads = () if config.down == "layer" else (self.num_heads,)
         self.base = nn.Parameter(torch.empty(base_rows, config.hidden_size))
@@ -124,8 +125,8 @@ class DifferentialHeads(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, value_width, bias=False)
         query_width = config.num_attention_heads * config.head_dim
         if config.attention == "shared_diff" and config.factored:
-            self.q_proj: nn.Module = SharedProjection(config)
-            self.k_proj: nn.Module = SharedProjection(config)
+            self.q_proj: nn.Module = SharedProjection(config, config.num_attention_heads // 2)
+            self.k_proj: nn.Module = SharedProjection(config, config.num_key_value_heads // 2)
         else:
             self.q_proj = nn.Linear(config.hidden_size, query_width, bias=False)
             self.k_proj = nn.Linear(config.hidden_size, value_width, bias=False)
@@ -175,17 +176,19 @@ class DiffAttention(DifferentialHeads):
         return first - second + self.lambda_init
 
     def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        maps = softmax_maps(q, k, mask, self.scaling).unflatten(1, (-1, 2))
+        groups = self.num_key_value_groups
+        own_k = k.unflatten(1, (-1, 2)).repeat_interleave(groups, dim=1).flatten(1, 2)
+        maps = softmax_maps(q, own_k, mask, self.scaling).unflatten(1, (-1, 2))
         difference = maps[:, :, 0] - self.combination_weight() * maps[:, :, 1]
-        wide_v = v.unflatten(1, (-1, 2)).transpose(2, 3).flatten(-2)  # B H U 2K
+        wide_v = v.unflatten(1, (-1, 2)).transpose(2, 3).flatten(-2).repeat_interleave(groups, dim=1)  # B H U 2K
         return self.finish(torch.matmul(difference.to(v.dtype), wide_v).transpose(1, 2)), difference
 
     def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
-        halves = [
-            self.call_kernel(q, k, v[:, half::2].repeat_interleave(2, dim=1), mask, **kwargs).unflatten(2, (-1, 2))
-            for half in (0, 1)
-        ]
-        streams = torch.cat(halves, dim=-1)  # B T H S 2K
+        in_groups = (-1, self.num_key_value_groups, 2)
+        q = q.unflatten(1, in_groups).transpose(2, 3).flatten(1, 3)  # neighbours read the same key head
+        halves = [self.call_kernel(q, k, v[:, half::2].repeat_interleave(2, dim=1), mask, **kwargs) for half in (0, 1)]
+        grouped = torch.cat(halves, dim=-1).unflatten(2, (-1, 2, self.num_key_value_groups))  # B T G S H/G 2K
+        streams = grouped.transpose(3, 4).flatten(2, 3)  # B T H S 2K
         first, second = streams.float().unbind(3)
         return self.finish((first - self.combination_weight() * second).to(v.dtype))
 

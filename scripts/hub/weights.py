@@ -92,7 +92,7 @@ def write_weights(
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         values = {}
         for tensor in shard:
-            value = tensor.make([read(source) for source in tensor.sources])
+            value = tensor.recipe.make([read(source) for source in tensor.recipe.sources])
             check_finite(value, tensor.name)
             values[tensor.name] = value.to(dtype).reshape(tensor.shape).contiguous()
             check_fits(values[tensor.name], tensor.name)

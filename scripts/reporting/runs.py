@@ -5,7 +5,6 @@ error; nothing is written.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from common.cli import parse_config
 from common.errors import InputError
+from model.kinds.registry import kind_of
 from pretrain.checkpoint.layout import list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
@@ -23,7 +23,6 @@ from pretrain.step_lines import read_steps
 from scripts.evaluation.result import read_model, read_results
 
 EVALUATIONS = "evaluations"
-LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 
 
 @dataclass(frozen=True)
@@ -94,22 +93,23 @@ def _place(results: Path) -> tuple[int, list[str | int]]:
 
 
 def _read_lambdas(checkpoints: Path, config: RunConfig) -> dict[int, list[float]]:
-    """lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init of every checkpoint that is still there."""
-    if config.model.attention not in ("diff", "shared_diff"):
-        return {}
+    """lambda of every layer in every checkpoint that is still there; empty where only tokens decide on it."""
     found = {}
     for folder in list_steps(checkpoints):
         try:
             reader = CheckpointReader(folder)
-            found[reader.step] = [_lambda(reader, config, layer) for layer in range(config.model.num_layers)]
+            lambdas = [_lambda(reader, config, layer) for layer in range(config.model.num_layers)]
         except InputError:
             continue  # a damaged checkpoint has no say here
+        known = [value for value in lambdas if value is not None]
+        if known:
+            found[reader.step] = known
     return found
 
 
-def _lambda(reader: CheckpointReader, config: RunConfig, layer: int) -> float:
-    q1, k1, q2, k2 = (reader.read(f"blocks.{layer}.attention.{name}") for name in LAMBDAS)
-    return math.exp(float(q1 @ k1)) - math.exp(float(q2 @ k2)) + config.model.lambda_init_of(layer)
+def _lambda(reader: CheckpointReader, config: RunConfig, layer: int) -> float | None:
+    kind = kind_of(config.model)
+    return kind.constant_lambda(config.model, layer, lambda name: reader.read(f"blocks.{layer}.attention.{name}"))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

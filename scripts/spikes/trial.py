@@ -7,12 +7,13 @@ Always: the rule is off in the run itself; equal numbers give equal traces.
 import copy
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from model.config import AttentionKind, ModelConfig
+from model.config import ModelConfig
+from model.kinds.registry import kind_names
 from model.layers import LanguageModel, build_layers
 from model.loss import mean_loss
 from model.parallel import Unsharded
@@ -36,7 +37,7 @@ class Settings:
     """What one trial differs in from the others."""
 
     number: int
-    attention: AttentionKind
+    attention: str
     rate: float
     warmup: int
     batch: int
@@ -47,7 +48,7 @@ class Settings:
     def of(cls, number: int) -> "Settings":
         """Kinds of attention take turns; the rest is drawn."""
         dice = np.random.default_rng(number)
-        kinds = get_args(AttentionKind)
+        kinds = kind_names()
         return cls(
             number=number,
             attention=kinds[number % len(kinds)],

@@ -1,9 +1,12 @@
 """Small models and the comparison of two of them: outputs and the gradient of every parameter."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.kinds import registry
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 
@@ -17,16 +20,24 @@ TINY = {
     "rank": 4,
     "vocab_size": 32,
 }
-KINDS = {
-    "standard": ModelConfig(attention="standard", **TINY),
-    "diff": ModelConfig(attention="diff", tie_embeddings=False, **TINY),
-    **{
-        f"shared_diff-{base}-{down}": ModelConfig(attention="shared_diff", base=base, down=down, **TINY)
-        for base, down in READINGS
-    },
-    "diff_v2": ModelConfig(attention="diff_v2", tie_embeddings=False, **TINY),
-    "diff_v2-grouped": ModelConfig(attention="diff_v2", num_kv_heads=1, **TINY),
-}
+
+
+def every_reading(sizes: dict[str, int], grouped: dict[str, int]) -> dict[str, ModelConfig]:
+    """A model of every kind and reading that is registered; a "-grouped" one has ``grouped``'s key/value heads.
+
+    Every second reading has a head of its own.
+    """
+    models: dict[str, ModelConfig] = {}
+    for kind in registry.KINDS:
+        for number, reading in enumerate(kind.readings):
+            name = f"{kind.name}-{reading.heading.replace('/', '-')}" if reading.label else kind.name
+            config = ModelConfig(attention=kind.name, **reading.settings, **sizes)
+            models[name] = replace(config, tie_embeddings=number % 2 == 0)
+            models[f"{name}-grouped"] = replace(config, num_kv_heads=grouped[kind.name])
+    return models
+
+
+KINDS = every_reading(TINY, {"standard": 2, "diff": 1, "shared_diff": 1, "diff_v2": 1})
 
 
 def build(config: ModelConfig, seed: int = 1, dtype: torch.dtype = torch.float64, **options) -> LanguageModel:

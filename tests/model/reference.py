@@ -56,7 +56,9 @@ def standard(config, layer, w, x, starts):
     heads = []
     for h in range(2 * config.num_heads):
         rows = slice(h * K, (h + 1) * K)
-        q, k, v = (x @ w[f"{name}.weight"][rows].T for name in ("query", "key", "value"))
+        g = h // (2 * config.num_heads // (config.num_kv_heads or 2 * config.num_heads))
+        q = x @ w["query.weight"][rows].T
+        k, v = (x @ w[f"{name}.weight"][g * K : (g + 1) * K].T for name in ("key", "value"))
         heads.append(attention_map(config, q, k, starts) @ v)
     return torch.cat(heads, -1) @ w["output.weight"].T
 
@@ -69,10 +71,11 @@ def differential(config, layer, w, x, starts, projection):
     lam = torch.exp(w["lambda_q1"] @ w["lambda_k1"]) - torch.exp(w["lambda_q2"] @ w["lambda_k2"]) + lambda_init
     heads = []
     for h in range(config.num_heads):
+        g = h // (config.num_heads // (config.num_kv_heads or config.num_heads))
         maps = [
-            attention_map(config, x @ projection("query", h, s), x @ projection("key", h, s), starts) for s in (0, 1)
+            attention_map(config, x @ projection("query", h, s), x @ projection("key", g, s), starts) for s in (0, 1)
         ]
-        v = x @ w["value.weight"][h * 2 * K : (h + 1) * 2 * K].T
+        v = x @ w["value.weight"][g * 2 * K : (g + 1) * 2 * K].T
         head = (maps[0] - lam * maps[1]) @ v
         if config.head_norm:
             head = (1 - lambda_init) * rms(head, config.norm_eps) * w["head_norm.weight"]
@@ -103,7 +106,7 @@ def shared_diff(config, layer, w, x, starts):
 
 
 def diff_v2(config, layer, w, x, starts):
-    K, group = config.head_dim, 2 * config.num_heads // config.kv_heads
+    K, group = config.head_dim, 2 * config.num_heads // (config.num_kv_heads or config.num_heads)
     lam = x @ w["lambda_proj.weight"].T
 
     def attended(j):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from common.errors import InputError
-from model.checks import check_split
+from model.checks import check_model, check_split
 from model.config import ModelConfig
 
 CONFIG = ModelConfig(num_heads=8, head_dim=24, ffn_hidden_size=96, vocab_size=800)
@@ -65,3 +65,29 @@ def test_the_sequence_matters_only_under_sequence_parallelism():
 
 def test_sequence_parallelism_needs_a_group():
     assert "parallel.sequence" in refusal(tensor_size=1, sequence_parallel=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"attention": "diff_v3"},
+            "model.attention: expected one of standard, diff, shared_diff, diff_v2, is 'diff_v3'; did you mean 'diff",
+        ),
+        ({"attention": "standard", "num_kv_heads": 3}, "model.num_kv_heads: must divide the 2 x model.num_heads heads"),
+        ({"attention": "diff", "num_kv_heads": 3}, "model.num_kv_heads: must divide model.num_heads, so that both"),
+        ({"attention": "shared_diff", "num_kv_heads": 16}, "model.num_kv_heads: must divide model.num_heads"),
+        (
+            {"attention": "diff_v2", "num_kv_heads": 3},
+            "model.num_kv_heads: must divide model.num_heads, so that the",
+        ),
+    ],
+)
+def test_a_model_that_no_kind_can_be_is_named(settings, expected):
+    with pytest.raises(InputError) as error:
+        check_model(dataclasses.replace(CONFIG, **settings))
+    assert str(error.value).startswith(expected)
+
+
+def test_a_standard_model_groups_its_plain_heads_of_which_it_has_twice_as_many():
+    check_model(dataclasses.replace(CONFIG, attention="standard", num_kv_heads=16))

@@ -13,12 +13,7 @@ from model.config import ModelConfig
         ({"head_dim": 31}, "model.head_dim: must be even for rotary positions, is 31"),
         ({"lambda_init": 1.0}, "model.lambda_init: must be 'default' or in [0, 1), is 1.0"),
         ({"norm_eps": 0.0}, "model.norm_eps: must be at least 1e-30, is 0.0"),
-        ({"num_kv_heads": 2}, "model.num_kv_heads: only diff_v2 groups its key/value heads, not shared_diff"),
-        ({"attention": "diff_v2", "num_kv_heads": 0}, "model.num_kv_heads: must be at least 1, is 0"),
-        (
-            {"attention": "diff_v2", "num_heads": 4, "num_kv_heads": 8},
-            "model.num_kv_heads: must divide model.num_heads",
-        ),
+        ({"num_kv_heads": 0}, "model.num_kv_heads: must be at least 1, is 0"),
     ],
 )
 def test_impossible_settings_are_named(settings, expected):
@@ -33,8 +28,3 @@ def test_lambda_init_grows_with_depth_or_is_one_number():
     assert config.lambda_init_of(1) == pytest.approx(0.3555, abs=1e-4)
     assert config.lambda_init_of(1000) == pytest.approx(0.8)
     assert ModelConfig(lambda_init=0.5).lambda_init_of(7) == 0.5
-
-
-def test_key_value_heads_default_to_one_per_pair():
-    assert ModelConfig(attention="diff_v2", num_heads=6).kv_heads == 6
-    assert ModelConfig(attention="diff_v2", num_heads=6, num_kv_heads=3).kv_heads == 3

@@ -17,7 +17,7 @@ from model.config import ModelConfig
 from model.layers import LanguageModel, build_layers
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Sharding, Unsharded, info_of, logical_parameters
-from tests.model.helpers import READINGS, spread, tokens
+from tests.model.helpers import every_reading, spread, tokens
 from tests.world import run_world
 
 FP64, FP32 = 1e-10, 1e-5
@@ -30,16 +30,7 @@ SIZES = {
     "rank": 6,
     "vocab_size": 64,
 }
-KINDS = {
-    "standard": ModelConfig(attention="standard", **SIZES),
-    "diff": ModelConfig(attention="diff", **SIZES),
-    **{
-        f"shared_diff-{base}-{down}": ModelConfig(attention="shared_diff", base=base, down=down, **SIZES)
-        for base, down in READINGS
-    },
-    "diff_v2": ModelConfig(attention="diff_v2", **SIZES),
-    "diff_v2-grouped": ModelConfig(attention="diff_v2", num_kv_heads=4, **{**SIZES, "num_heads": 8}),
-}
+KINDS = every_reading({**SIZES, "num_heads": 8}, {"standard": 4, "diff": 4, "shared_diff": 4, "diff_v2": 4})
 
 
 def tensor_parallel(sequence_parallel: bool) -> Sharding:

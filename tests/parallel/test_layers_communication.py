@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
-from model.communication import Collective, Split, layer_communication, partial_gradient_elements
+from model.communication import layer_communication, partial_gradient_elements
 from model.config import ModelConfig
 from model.layers import build_layers
 from model.loss import mean_loss
 from model.parallel import info_of
+from model.split import Collective, Split
 from pretrain.plan.ledger import Entry, Ledger
 from tests.model.helpers import tokens
 from tests.parallel.test_layers import KINDS, tensor_parallel

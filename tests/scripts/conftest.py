@@ -34,6 +34,10 @@ KINDS = {
     "diff_v2": dataclasses.replace(SMALL, attention="diff_v2"),
     "diff_v2-grouped": dataclasses.replace(SMALL, attention="diff_v2", num_heads=4, num_kv_heads=2),
     **SHARED,
+    "standard-grouped": dataclasses.replace(SMALL, attention="standard", num_heads=3, num_kv_heads=2),
+    "diff-grouped": dataclasses.replace(SMALL, attention="diff", num_heads=6, num_kv_heads=2),
+    "shared_diff-grouped": dataclasses.replace(SMALL, num_heads=3, num_kv_heads=1),
+    "shared_diff-head-head-grouped": dataclasses.replace(SMALL, base="head", down="head", num_heads=6, num_kv_heads=2),
 }
 """One model per kind and reading; standard-odd has a hidden size that is no multiple of its heads."""
 

@@ -89,7 +89,7 @@ def test_logits_that_differ_leave_no_folder(
     run_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong merge (the update's sign) is caught by the check, in fp32 and in bf16."""
-    monkeypatch.setattr("scripts.hub.layout.merged_weight", lambda base, down, up: wrong(base, -down, up))
+    monkeypatch.setattr("model.kinds.shared_diff.merged_weight", lambda base, down, up: wrong(base, -down, up))
     from model.shared_projection import merged_weight as wrong
 
     for dtype in ("float32", "bfloat16"):

@@ -59,7 +59,7 @@ def test_json_holds_the_figures_of_the_text(capsys) -> None:
     assert f"MFU {plan['step']['shared_diff']['model_flops_utilization']:.0%}" in text
     sent = sum(exchange["wire_bytes"] for exchange in plan["communication"]["diff"])
     assert f"{sent / 1e6:,.1f}" in text
-    assert set(plan["communication"]) == set(plan["step"]) == {"diff", "shared_diff"}
+    assert set(plan["communication"]) == set(plan["step"]) == {"standard", "diff", "shared_diff", "diff_v2"}
 
 
 def test_overrides_change_the_plan(capsys) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from model.kernels.kept import CPU
 from pretrain.config import RunConfig
-from pretrain.plan.activations import CPU
 from pretrain.plan.memory import RankMemory, State, most_loaded, rank_memory
 from pretrain.topology import plan_topology
 from tests.live_bytes import LiveBytes

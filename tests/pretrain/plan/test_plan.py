@@ -9,9 +9,10 @@ from common.errors import InputError
 from data.config import DataConfig, StageConfig
 from model.config import ModelConfig
 from model.counts import parameter_counts
+from model.kinds.registry import KINDS, kind_names
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig, TrainConfig
 from pretrain.devices import DEVICES
-from pretrain.plan.plan import Plan, make_plan
+from pretrain.plan.plan import Plan, make_plan, with_kind
 from pretrain.plan.report import ROWS, report
 from pretrain.plan.time import Cluster
 
@@ -53,10 +54,32 @@ def test_the_rows_of_the_report_hold_every_parameter_once() -> None:
         assert set(size.parameters) <= set(listed)
 
 
-def test_diff_and_shared_diff_are_compared_whatever_the_config_asks_for() -> None:
-    assert list(plan().communication) == ["diff", "shared_diff"]
-    standard = replace(CONFIG, model=replace(CONFIG.model, attention="standard"))
-    assert list(plan(standard).communication) == ["diff", "shared_diff", "standard"]
+def test_every_kind_is_compared_whatever_the_config_asks_for() -> None:
+    for kind in kind_names():
+        found = plan(replace(CONFIG, model=replace(CONFIG.model, attention=kind)))
+        assert list(found.communication) == list(found.times) == kind_names()
+
+
+def test_but_those_that_the_topology_cannot_split() -> None:
+    odd = replace(CONFIG.model, attention="diff", head_dim=66)  # the one base of a layer is split over it
+    found = plan(replace(CONFIG, model=odd, parallel=replace(CONFIG.parallel, tensor=4)))
+    assert list(found.times) == ["standard", "diff", "diff_v2"]
+
+
+def test_the_others_are_grouped_as_the_config_is_as_far_as_their_heads_divide() -> None:
+    standard = ModelConfig(attention="standard", num_heads=6, num_kv_heads=4)  # three query heads to each
+    groups = {kind.name: with_kind(standard, kind).num_kv_heads for kind in KINDS}
+    assert groups == {"standard": 4, "diff": 2, "shared_diff": 2, "diff_v2": 2}
+    shared = ModelConfig(num_heads=6, num_kv_heads=2)
+    assert {kind.name: with_kind(shared, kind).num_kv_heads for kind in KINDS} == groups
+    alone = replace(standard, num_kv_heads=1)  # twelve query heads to one: a pair cannot be cut
+    assert {kind.name: with_kind(alone, kind).num_kv_heads for kind in KINDS} == {
+        "standard": 1,
+        **dict.fromkeys(("diff", "shared_diff", "diff_v2")),
+    }
+
+
+def test_kinds_are_set_side_by_side_in_communication() -> None:
     found = plan().communication
     by_purpose = {kind: {e.purpose: e.whole_bytes for e in exchanges} for kind, exchanges in found.items()}
     assert "shared bases" in by_purpose["shared_diff"]

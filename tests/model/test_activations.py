@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from model.communication import Split
+from model.activations import block_activations, loss_bytes
 from model.config import ModelConfig
+from model.kernels.kept import CPU, GPU
+from model.kinds.registry import kind_names
 from model.layers import build_layers
 from model.loss import mean_loss
 from model.parallel import Sharding, Unsharded
-from pretrain.plan.activations import CPU, GPU, block_activations, loss_bytes
+from model.split import Split
 from tests.live_bytes import LiveBytes
 from tests.model.helpers import READINGS
 from tests.parallel.test_layers import tensor_parallel
@@ -24,7 +26,8 @@ MODEL = ModelConfig(num_layers=1, hidden_size=96, ffn_hidden_size=160, num_heads
 KINDS = {
     **{kind: {"attention": kind} for kind in ("standard", "diff", "diff_v2")},
     **{f"shared_diff {base} {down}": {"base": base, "down": down} for base, down in READINGS},
-    "diff_v2 grouped": {"attention": "diff_v2", "num_kv_heads": 2},
+    **{f"{kind} grouped": {"attention": kind, "num_kv_heads": 2} for kind in kind_names()},
+    "shared_diff head head grouped": {"base": "head", "down": "head", "num_kv_heads": 2},
     "diff without head norm": {"attention": "diff", "head_norm": False},
 }
 DTYPES = {4: torch.float32, 2: torch.bfloat16}

@@ -1,0 +1,74 @@
+"""What the forward pass keeps for the backward pass: bytes on one rank, block by block.
+
+In: a ModelConfig, the split and the kernels. Out: bytes of one micro-batch. Always: pure arithmetic; a test counts the
+tensors that real blocks keep, for every kind, reading and mode, and finds these bytes.
+
+Per token of the micro-batch, in elements of e bytes, with D' = D (D/t with sequence parallelism), fused norms and
+activation checkpointing `none`:
+
+    residual stream     2 D'         inputs of the two norms
+    norms' outputs      2 D          whole sequence, read by the column-parallel layers
+    feed-forward        4 F/t        gate, swish(gate), up, their product
+    attention           what the kind declares (``Kind.kept_bytes``), and the cosines and sines of the positions
+
+`selective` keeps nothing of the attention product. `full` keeps a block's input, and needs one block's activations
+again while it recomputes it.
+"""
+
+from dataclasses import dataclass, replace
+
+from model.config import ModelConfig
+from model.kernels.kept import Kernels, norm_bytes
+from model.kinds.registry import kind_of
+from model.split import Split
+
+
+@dataclass(frozen=True)
+class BlockActivations:
+    """Bytes that one block keeps for one micro-batch."""
+
+    kept: int
+    recomputed: int
+    """there for a moment only, while the backward pass computes it again"""
+
+
+def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> BlockActivations:
+    """Of any block."""
+    mode = split.activation_checkpointing
+    everything = _block(model, replace(split, activation_checkpointing="none"), kernels)
+    if mode == "full":
+        return BlockActivations(_residual(model, split), everything)
+    if mode == "selective":
+        kept = _block(model, split, kernels)
+        return BlockActivations(kept, max(0, everything - kept))
+    return BlockActivations(everything, 0)
+
+
+def ends_activations(model: ModelConfig, split: Split) -> int:
+    """Bytes that the final norm and the head keep: the norm's input, and its output for the head."""
+    return _residual(model, split) + split.bytes_of(model.hidden_size)
+
+
+def loss_bytes(model: ModelConfig, split: Split) -> int:
+    """Most bytes that logits and loss hold at the same time.
+
+    Plain: log-softmax, its gradient and the logits' gradient, all fp32. Vocabulary-parallel: this rank's part of the
+    logits and their softmax, which becomes the gradient in place.
+    """
+    if split.tensor_size == 1:
+        return split.tokens * model.vocab_size * 12
+    return split.tokens * (model.vocab_size // split.tensor_size) * (4 + split.element_bytes)
+
+
+def _residual(model: ModelConfig, split: Split) -> int:
+    """The residual stream between two layers."""
+    whole = split.bytes_of(model.hidden_size)
+    return whole // split.tensor_size if split.sequence_parallel else whole
+
+
+def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
+    rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
+    norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + split.bytes_of(model.hidden_size)
+    feed_forward = split.bytes_of(4 * model.ffn_hidden_size // split.tensor_size)
+    angles = 2 * 4 * split.sequence_length * (model.head_dim // 2)  # cosines and sines in fp32
+    return 2 * norm + feed_forward + angles + kind_of(model).kept_bytes(model, split, kernels)

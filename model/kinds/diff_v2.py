@@ -1,0 +1,114 @@
+"""`diff_v2`: DIFF V2, a difference of paired heads whose weight every token computes for itself.
+
+In: x_TBD. Out: attention [T, B, D], and the declarations of this kind. Always: 2H query heads of K in H pairs over G
+key/value heads of K, H unless `model.num_kv_heads` says less; the two query heads of a pair share a key/value head.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.distributions import Distribution, reading, writing
+from model.kernels.kept import Kernels
+from model.kinds.base import Attention, Kind, Reading, Recipe
+from model.kinds.heads import check_groups, equation_flops
+from model.parallel import Sharding
+from model.split import LayerCommunication, Split
+
+
+class DiffV2Attention(Attention):
+    """Head 2i of pair i minus sigmoid(lambda_i) times head 2i+1, with lambda = x W_lambda. No head norm."""
+
+    def __init__(self, config: ModelConfig, groups: int, sharding: Sharding, recompute_product: bool) -> None:
+        super().__init__(config, sharding, recompute_product)
+        H, K, D = config.num_heads, config.head_dim, config.hidden_size
+        self.query = sharding.column_linear(D, 2 * H * K)
+        self.key = sharding.column_linear(D, groups * K)
+        self.value = sharding.column_linear(D, groups * K)
+        self.lambda_proj = sharding.column_linear(D, H)
+        self.output = sharding.row_linear(H * K, D)
+
+    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+        x_TBD = self.sharding.enter(x_TBD)
+        heads_of_K = (-1, self.config.head_dim)
+        q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
+        q, k = self.rotated(q, k, document_starts_TB)
+        pairs_TBHSK = self.softmax_product(q, k, v, document_starts_TB).unflatten(2, (self.heads_per_rank, 2))
+        precise = torch.promote_types(v.dtype, torch.float32)
+        first, second = pairs_TBHSK.to(precise).unbind(3)
+        weight_TBH1 = self.lambda_proj(x_TBD).to(precise).sigmoid()[..., None]
+        return self.output((first - weight_TBH1 * second).to(v.dtype).flatten(2))
+
+
+class DiffV2(Kind):
+    """The declarations."""
+
+    name = "diff_v2"
+    settings: ClassVar[frozenset[str]] = frozenset()
+    readings = (Reading("", "diff_v2", {}),)
+    converts_into: ClassVar[frozenset[str]] = frozenset()
+    widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
+
+    def check(self, config: ModelConfig) -> None:
+        check_groups(config, config.num_heads, "model.num_heads, so that the two query heads of a pair share one")
+
+    def key_value_heads(self, config: ModelConfig) -> int:
+        return config.num_kv_heads or config.num_heads
+
+    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
+        return DiffV2Attention(config, self.key_value_heads(config), sharding, recompute_product)
+
+    def initial(self, config: ModelConfig) -> dict[str, Distribution]:
+        return {
+            "query.weight": reading(config),
+            "key.weight": reading(config),
+            "value.weight": reading(config),
+            "lambda_proj.weight": reading(config),
+            "output.weight": writing(config),
+        }
+
+    def matrices(self, config: ModelConfig) -> dict[str, int]:
+        D, H, K = config.hidden_size, config.num_heads, config.head_dim
+        key = D * self.key_value_heads(config) * K
+        return {"query and key": D * 2 * H * K + key, "value": key, "output": D * H * K, "lambda": D * H}
+
+    def vectors(self, config: ModelConfig) -> dict[str, int]:
+        return {}
+
+    def product_flops(self, config: ModelConfig, sequence_length: int) -> tuple[int, float]:
+        equation = equation_flops(config, sequence_length)
+        return equation, equation / 2  # the masked half is left out
+
+    def divided(self, config: ModelConfig) -> dict[str, int]:
+        return {"model.num_heads": config.num_heads, "model.num_kv_heads": self.key_value_heads(config)}
+
+    def exchanges(self, config: ModelConfig, split: Split) -> list[LayerCommunication]:
+        return []
+
+    def partial_gradients(self, config: ModelConfig) -> dict[str, int]:
+        return {}
+
+    def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
+        """(5 + 2 G/H) h K with q, output, difference, k, v; fp32: log-sum-exp 2 h, sigmoid h, the pairs 2 h K."""
+        heads, selective = config.num_heads // split.tensor_size, split.activation_checkpointing == "selective"
+        width = heads * config.head_dim
+        key_width = self.key_value_heads(config) // split.tensor_size * config.head_dim
+        key_value = 2 * (key_width if kernels.grouped or selective else 2 * width)
+        kept = split.bytes_of(2 * width + key_value + width) + 4 * heads * split.tokens  # q, k, v, difference, sigmoid
+        precise = split.element_bytes < 4  # the pairs before the difference are an fp32 copy
+        if precise or not selective:
+            kept += split.bytes_of(0 if selective else 2 * width)  # output
+        if not selective:
+            kept += 4 * 2 * heads * split.tokens  # log-sum-exp
+        if precise or selective:
+            kept += 4 * 2 * width * split.tokens
+        return kept
+
+    def recipe(self, source: ModelConfig, target: ModelConfig, name: str) -> Recipe | None:
+        return None
+
+    def constant_lambda(self, config: ModelConfig, layer: int, read: Callable[[str], Tensor]) -> float | None:
+        return None

@@ -1,0 +1,99 @@
+"""`standard`: the multi-head attention of the matched Transformer, as in LLaMA.
+
+In: x_TBD. Out: attention [T, B, D] of 2H heads of K, and the declarations of this kind. Always: G key/value heads of K,
+2H unless `model.num_kv_heads` says less; every one serves 2H/G query heads.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.distributions import Distribution, reading, writing
+from model.kernels.kept import Kernels
+from model.kinds.base import Attention, Kind, Reading, Recipe
+from model.kinds.heads import check_groups, equation_flops
+from model.parallel import Sharding
+from model.split import LayerCommunication, Split
+
+
+class StandardAttention(Attention):
+    """Multi-head attention with grouped key/value heads."""
+
+    def __init__(self, config: ModelConfig, groups: int, sharding: Sharding, recompute_product: bool) -> None:
+        super().__init__(config, sharding, recompute_product)
+        D, K, width = config.hidden_size, config.head_dim, 2 * config.num_heads * config.head_dim
+        self.query = sharding.column_linear(D, width)
+        self.key = sharding.column_linear(D, groups * K)
+        self.value = sharding.column_linear(D, groups * K)
+        self.output = sharding.row_linear(width, D)
+
+    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+        x_TBD = self.sharding.enter(x_TBD)
+        heads_of_K = (-1, self.config.head_dim)
+        q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
+        q, k = self.rotated(q, k, document_starts_TB)
+        return self.output(self.softmax_product(q, k, v, document_starts_TB).flatten(2))
+
+
+class Standard(Kind):
+    """The declarations."""
+
+    name = "standard"
+    settings: ClassVar[frozenset[str]] = frozenset()
+    readings = (Reading("", "standard", {}),)
+    converts_into: ClassVar[frozenset[str]] = frozenset()
+    widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
+
+    def check(self, config: ModelConfig) -> None:
+        check_groups(config, 2 * config.num_heads, "the 2 x model.num_heads heads of standard")
+
+    def key_value_heads(self, config: ModelConfig) -> int:
+        return config.num_kv_heads or 2 * config.num_heads
+
+    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
+        return StandardAttention(config, self.key_value_heads(config), sharding, recompute_product)
+
+    def initial(self, config: ModelConfig) -> dict[str, Distribution]:
+        return {
+            "query.weight": reading(config),
+            "key.weight": reading(config),
+            "value.weight": reading(config),
+            "output.weight": writing(config),
+        }
+
+    def matrices(self, config: ModelConfig) -> dict[str, int]:
+        D, K = config.hidden_size, config.head_dim
+        query, key = D * 2 * config.num_heads * K, D * self.key_value_heads(config) * K
+        return {"query and key": query + key, "value": key, "output": query}
+
+    def vectors(self, config: ModelConfig) -> dict[str, int]:
+        return {}
+
+    def product_flops(self, config: ModelConfig, sequence_length: int) -> tuple[int, float]:
+        equation = equation_flops(config, sequence_length)
+        return equation, equation / 2  # the masked half is left out
+
+    def divided(self, config: ModelConfig) -> dict[str, int]:
+        return {"model.num_heads": config.num_heads, "model.num_kv_heads": self.key_value_heads(config)}
+
+    def exchanges(self, config: ModelConfig, split: Split) -> list[LayerCommunication]:
+        return []
+
+    def partial_gradients(self, config: ModelConfig) -> dict[str, int]:
+        return {}
+
+    def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
+        """4 h K with q, k, v, output where h = 2H/t and G = 2H; fp32 log-sum-exp h."""
+        heads, groups = (count // split.tensor_size for count in (2 * config.num_heads, self.key_value_heads(config)))
+        selective = split.activation_checkpointing == "selective"
+        key_heads = groups if kernels.grouped or selective else heads
+        logsumexp = 0 if selective else 4 * heads * split.tokens
+        return split.bytes_of(2 * (heads + key_heads) * config.head_dim) + logsumexp
+
+    def recipe(self, source: ModelConfig, target: ModelConfig, name: str) -> Recipe | None:
+        return None
+
+    def constant_lambda(self, config: ModelConfig, layer: int, read: Callable[[str], Tensor]) -> float | None:
+        return None

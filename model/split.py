@@ -1,0 +1,85 @@
+"""How a block's work is split, and the exchanges that a split costs: the words in which layers tell what they send.
+
+In: sizes. Out: Split, and LayerCommunication made of `entering`, `gathering` and `leaving`. Always: pure arithmetic;
+the three functions are the ledger of the operations of the same meaning in model/parallel.py.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.recompute import ActivationCheckpointing
+
+Operation = Literal["all_reduce", "all_gather", "reduce_scatter"]
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One exchange within the tensor-parallel group."""
+
+    operation: Operation
+    purpose: str
+    """what is exchanged, in words"""
+    whole_bytes: int
+    """size of the whole tensor: what an all-reduce sums, an all-gather returns, a reduce-scatter takes"""
+
+    def wire_bytes(self, ranks: int) -> float:
+        """Bytes that each rank sends with ring algorithms."""
+        passes = 2 if self.operation == "all_reduce" else 1
+        return passes * self.whole_bytes * (ranks - 1) / ranks
+
+
+@dataclass(frozen=True)
+class LayerCommunication:
+    """The collectives of one layer for one micro-batch; autograd decides on the order of those going backward."""
+
+    forward: tuple[Collective, ...] = ()
+    backward: tuple[Collective, ...] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """What bytes depend on besides the model."""
+
+    tensor_size: int
+    sequence_parallel: bool
+    micro_size: int
+    """sequences per forward pass"""
+    sequence_length: int
+    element_bytes: int
+    """of activations: 2 for bf16, 4 for fp32"""
+    activation_checkpointing: ActivationCheckpointing = "none"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.micro_size * self.sequence_length
+
+    def bytes_of(self, width: int) -> int:
+        """Size of the activations of one micro-batch, ``width`` elements for each token."""
+        return self.tokens * width * self.element_bytes
+
+
+def entering(split: Split, width: int, purpose: str) -> LayerCommunication:
+    """``Sharding.enter`` of ``width`` features."""
+    if split.sequence_parallel:
+        return gathering(split, width, purpose)
+    return LayerCommunication((), (Collective("all_reduce", f"gradient of {purpose}", split.bytes_of(width)),))
+
+
+def gathering(split: Split, width: int, purpose: str) -> LayerCommunication:
+    """A gather along the sequence or the features."""
+    whole = split.bytes_of(width)
+    return LayerCommunication(
+        (Collective("all_gather", purpose, whole),), (Collective("reduce_scatter", f"gradient of {purpose}", whole),)
+    )
+
+
+def leaving(split: Split, width: int, purpose: str) -> LayerCommunication:
+    """The sum over ranks at the end of a row-parallel layer or a vocabulary-parallel look-up."""
+    whole = split.bytes_of(width)
+    if split.sequence_parallel:
+        return LayerCommunication(
+            (Collective("reduce_scatter", purpose, whole),),
+            (Collective("all_gather", f"gradient of {purpose}", whole),),
+        )
+    return LayerCommunication((Collective("all_reduce", purpose, whole),))
