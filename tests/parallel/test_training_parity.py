@@ -16,10 +16,18 @@ TOLERANCE = 1e-5
 
 
 @functools.cache
-def single_process(attention: str, reading: tuple[str, str], tied: bool, document_attention: bool = False) -> Trace:
+def single_process(
+    attention: str, reading: tuple[str, str], tied: bool, document_attention: bool = False, groups: int | None = None
+) -> Trace:
     """The yardstick: plain layers, no ZeRO, no accumulation."""
     config = variant(
-        model={"attention": attention, "base": reading[0], "down": reading[1], "tie_embeddings": tied},
+        model={
+            "attention": attention,
+            "base": reading[0],
+            "down": reading[1],
+            "tie_embeddings": tied,
+            "num_kv_heads": groups,
+        },
         data={"document_attention": document_attention},
     )
     return run_world(1, train, config)[0]
@@ -36,9 +44,16 @@ def split(
     micro: int = 2,
     document_attention: bool = False,
     recompute: str = "none",
+    groups: int | None = None,
 ) -> RunConfig:
     return variant(
-        model={"attention": attention, "base": reading[0], "down": reading[1], "tie_embeddings": tied},
+        model={
+            "attention": attention,
+            "base": reading[0],
+            "down": reading[1],
+            "tie_embeddings": tied,
+            "num_kv_heads": groups,
+        },
         data={"document_attention": document_attention},
         parallel={"tensor": tensor, "pipeline": pipeline, "sequence": sequence, "zero_stage": zero},
         batch={"micro_size": micro},
@@ -57,6 +72,8 @@ CASES = {
     "zero0-tp2-untied": (2, {"zero": 0, "tensor": 2, "tied": False}),
     "tp4-standard": (4, {"tensor": 4, "attention": "standard"}),
     "tp2-sp-diff": (2, {"tensor": 2, "sequence": True, "attention": "diff"}),
+    "tp2-pp2-sp-grouped": (4, {"tensor": 2, "pipeline": 2, "sequence": True, "groups": 2, "recompute": "selective"}),
+    "tp2-zero2-dp2-grouped-standard": (4, {"tensor": 2, "zero": 2, "attention": "standard", "groups": 4}),
     "tp2-sp-diff_v2": (2, {"tensor": 2, "sequence": True, "attention": "diff_v2", "micro": 8}),
     "tp2-sp-head-head": (2, {"tensor": 2, "sequence": True, "reading": ("head", "head")}),
     "tp4-sp-layer-layer": (4, {"tensor": 4, "sequence": True}),
@@ -81,6 +98,7 @@ def test_losses_and_norms_equal_the_single_process(name: str) -> None:
         (config.model.base, config.model.down),
         config.model.tie_embeddings,
         config.data.document_attention,
+        config.model.num_kv_heads,
     )
     traces = run_world(processes, train, config)
     for trace in traces:

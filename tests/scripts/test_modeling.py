@@ -41,7 +41,22 @@ def test_eager_and_sdpa_give_the_same_logits_and_gradients(kind: str, export_of:
         torch.testing.assert_close(gradient, results["sdpa"][1][name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("kind", ["diff", "diff_v2-grouped", "shared_diff-layer-layer", "shared_diff-head-head"])
+@pytest.mark.parametrize(
+    ("kind", "heads", "groups"),
+    [("diff-grouped", 6, 2), ("shared_diff-grouped", 3, 1), ("shared_diff-head-head-grouped", 6, 2)],
+)
+def test_grouped_heads_make_the_cache_smaller_by_the_size_of_a_group(
+    kind: str, heads: int, groups: int, export_of: Callable[..., Path]
+) -> None:
+    cache = load(export_of(kind))(TOKENS, use_cache=True).past_key_values
+    held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    two_per_head = 2 * 2 * heads * TOKENS.numel() * KINDS[kind].head_dim * KINDS[kind].num_layers  # keys and values
+    assert sum(tensor.numel() for tensor in held) == two_per_head * groups // heads
+
+
+@pytest.mark.parametrize(
+    "kind", ["diff", "diff_v2-grouped", "shared_diff-layer-layer", "shared_diff-head-head-grouped"]
+)
 def test_a_cache_a_static_cache_chunks_and_left_padding_change_no_token(
     kind: str, export_of: Callable[..., Path]
 ) -> None:
