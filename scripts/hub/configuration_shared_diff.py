@@ -52,8 +52,6 @@ class SharedDiffConfig(PretrainedConfig):
         eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if attention not in ("diff", "shared_diff", "diff_v2"):
-            raise ValueError(f"attention: must be diff, shared_diff or diff_v2, is {attention!r}")
         if len(lambda_inits) != num_hidden_layers:
             raise ValueError(
                 f"lambda_inits: must have num_hidden_layers = {num_hidden_layers} entries, has {len(lambda_inits)}"

@@ -226,13 +226,23 @@ class DiffV2Attention(DifferentialHeads):
         return self.o_proj(out_BTHK.flatten(2))
 
 
+ATTENTIONS = {"diff": DiffAttention, "shared_diff": DiffAttention, "diff_v2": DiffV2Attention}
+"""Kind of attention, as config.json names it -> its layer."""
+
+
+def build_attention(config: SharedDiffConfig, layer_idx: int) -> DifferentialHeads:
+    """The attention layer of the kind that ``config`` names."""
+    if config.attention not in ATTENTIONS:
+        raise ValueError(f"attention: must be one of {', '.join(ATTENTIONS)}, is {config.attention!r}")
+    return ATTENTIONS[config.attention](config, layer_idx)
+
+
 class SharedDiffDecoderLayer(GradientCheckpointingLayer):
     """One block: Y = Attn(norm(X)) + X, X' = FFN(norm(Y)) + Y."""
 
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
         super().__init__()
-        attention = DiffV2Attention if config.attention == "diff_v2" else DiffAttention
-        self.self_attn = attention(config, layer_idx)
+        self.self_attn = build_attention(config, layer_idx)
         self.mlp = FeedForward(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)

@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from scripts.hub.check import FP32_TOLERANCE, HALF_TOLERANCE
+from scripts.hub.configuration_shared_diff import SharedDiffConfig
+from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
 from tests.scripts.conftest import KINDS
 
 OWN = [kind for kind in KINDS if not kind.startswith("standard")]
@@ -142,3 +144,9 @@ with torch.no_grad():
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(out.stdout.split()[-1]) < 250, "megabytes"
+
+
+def test_a_kind_that_the_code_does_not_know_is_refused_by_name() -> None:
+    config = SharedDiffConfig(attention="standard")  # a Llama, which needs no code of ours
+    with pytest.raises(ValueError, match="attention: must be one of diff, shared_diff, diff_v2, is 'standard'"):
+        SharedDiffForCausalLM(config)
