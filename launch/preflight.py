@@ -10,8 +10,8 @@ from common.cli import parse_config
 from common.errors import InputError
 from common.flags import FlagParser
 from launch.node_checks import check_nodes
-from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
+from pretrain.engines.accelerator import choose_accelerator
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +50,8 @@ def _look_at_plan(config: RunConfig, world_size: int, connected: int, device: st
 
 
 def _look_at_nodes(config: RunConfig) -> None:
-    from pretrain.topology import connect, disconnect, topology_from_environment
+    from pretrain.engines.connection import connect, disconnect
+    from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)
     connect(topology)

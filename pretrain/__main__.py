@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from common.cli import parse_config, run_command
-from pretrain.accelerator import choose_accelerator
 from pretrain.config import RunConfig
+from pretrain.engines.accelerator import choose_accelerator
 from pretrain.resilience.attempts import Outcome
 from pretrain.resilience.signals import StopSignal, die_with_launcher
 

@@ -9,7 +9,8 @@ import torch
 from model.layers import LayerDefinition, build_layers
 from model.parallel import Sharding, Unsharded
 from pretrain.config import RunConfig
-from pretrain.topology import Topology, device_of, tensor_group
+from pretrain.engines.connection import tensor_group
+from pretrain.topology import Topology, device_of
 
 
 def build_model(config: RunConfig, topology: Topology) -> tuple[list[LayerDefinition], Sharding]:

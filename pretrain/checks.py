@@ -7,7 +7,7 @@ from common.errors import InputError
 from model.checks import check_split, nearest_multiples
 from pretrain.checkpoint.layout import list_steps, step_of
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import deepspeed_config
+from pretrain.engines.deepspeed_config import deepspeed_config
 from pretrain.evaluation_command import check_command
 from pretrain.schedule import check_schedule
 from pretrain.topology import Topology

@@ -13,7 +13,9 @@ from common.errors import InputError
 from data.batch import BatchSchedule
 from data.stream import Validation
 from pretrain.config import RunConfig
-from pretrain.engine import Engine, Evaluation, MicroBatch
+from pretrain.engines.engine import Engine
+from pretrain.engines.evaluation import Evaluation
+from pretrain.engines.micro_batch import MicroBatch
 from pretrain.feed import BatchFeed
 from pretrain.recall import RecallMarks
 from pretrain.topology import Topology

@@ -14,7 +14,7 @@ import torch
 
 from data.batch import BatchSchedule, document_starts
 from pretrain.config import RunConfig
-from pretrain.engine import MicroBatch
+from pretrain.engines.micro_batch import MicroBatch
 from pretrain.topology import Topology
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pretrain.devices import device_peak_flops
-from pretrain.engine import StepResult
+from pretrain.engines.engine import StepResult
 
 
 @dataclass

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
 from data.stream import TokenStream
 from pretrain.config import RunConfig
-from pretrain.engine import MicroBatch
+from pretrain.engines.micro_batch import MicroBatch
 from pretrain.topology import Topology
 
 TOKENS_AT_ONCE = 1 << 20

@@ -20,7 +20,7 @@ from pretrain.checkpoint.resume import load, newest_whole
 from pretrain.checkpoint.saved_state import check_resumable, is_imported
 from pretrain.checks import check_batch
 from pretrain.config import RunConfig
-from pretrain.engine import Engine
+from pretrain.engines.engine import Engine
 from pretrain.history import check_same_model, describe_changes, with_past
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.runfolder import announce

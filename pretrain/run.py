@@ -16,7 +16,8 @@ from pretrain.checkpoint.staging import open_staging
 from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
-from pretrain.engine import build_engine
+from pretrain.engines.build import build_engine
+from pretrain.engines.connection import connect, disconnect
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
@@ -31,7 +32,7 @@ from pretrain.restore import find_checkpoint, restore
 from pretrain.run_data import open_data
 from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, check_own_folder, open_logs, open_sinks, record_start, save_config
-from pretrain.topology import Topology, connect, disconnect, topology_from_environment
+from pretrain.topology import Topology, topology_from_environment
 from pretrain.trainer import Trainer
 
 NodeCheck = Callable[[RunConfig, Topology], None]

@@ -14,7 +14,8 @@ from data.stream import TokenStream
 from pretrain.checkpoint.state import local_fragments
 from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter
 from pretrain.config import RunConfig
-from pretrain.engine import Engine, MicroBatch
+from pretrain.engines.engine import Engine
+from pretrain.engines.micro_batch import MicroBatch
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter

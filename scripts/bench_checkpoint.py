@@ -22,8 +22,8 @@ from common.cli import run_command
 from common.flags import FlagParser
 from model.config import ModelConfig
 from model.counts import parameter_counts
-from pretrain.accelerator import choose_accelerator
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig
+from pretrain.engines.accelerator import choose_accelerator
 
 STEPS = 6
 
@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("build"), help="on the disk to measure")
     folder: Path = parser.parse_args(arguments).folder / "bench_checkpoint"  # of its own: it is emptied
     choose_accelerator()
-    from pretrain.topology import connect, disconnect, topology_from_environment
+    from pretrain.engines.connection import connect, disconnect
+    from pretrain.topology import topology_from_environment
 
     torch.set_num_threads(1)
     model = ModelConfig(hidden_size=512, ffn_hidden_size=1408, num_heads=4, head_dim=64, rank=64, num_layers=6)
@@ -61,7 +62,8 @@ def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
     from pretrain.checkpoint.retention import Retention
     from pretrain.checkpoint.state import local_fragments
     from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, WriterSettings
-    from pretrain.engine import MicroBatch, build_engine
+    from pretrain.engines.build import build_engine
+    from pretrain.engines.micro_batch import MicroBatch
     from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)

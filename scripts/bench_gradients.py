@@ -16,8 +16,8 @@ import torch.distributed as dist
 from common.cli import run_command
 from model.config import ModelConfig
 from model.parallel import info_of
-from pretrain.accelerator import choose_accelerator
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig
+from pretrain.engines.accelerator import choose_accelerator
 
 ROUNDS = 5
 
@@ -25,7 +25,8 @@ ROUNDS = 5
 def main(arguments: list[str]) -> int:
     """Prints the table on rank 0."""
     choose_accelerator()
-    from pretrain.topology import connect, disconnect, topology_from_environment
+    from pretrain.engines.connection import connect, disconnect
+    from pretrain.topology import topology_from_environment
 
     torch.set_num_threads(1)
     model = ModelConfig(hidden_size=256, ffn_hidden_size=704, num_heads=4, head_dim=32, rank=32, num_layers=4)
@@ -57,8 +58,10 @@ def _compare(config: RunConfig) -> tuple[list[float], list[float]]:
 def _steps(config: RunConfig, every_micro_batch: bool) -> Callable[[], float]:
     """A function that takes one optimizer step and returns its seconds."""
     from pretrain.build import build_model
-    from pretrain.engine import MicroBatch, build_engine
-    from pretrain.topology import tensor_group, topology_from_environment
+    from pretrain.engines.build import build_engine
+    from pretrain.engines.connection import tensor_group
+    from pretrain.engines.micro_batch import MicroBatch
+    from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)
     layers, sharding = build_model(config, topology)

@@ -16,7 +16,7 @@ from common.errors import InputError
 from common.flags import FlagParser
 from pretrain.checkpoint.layout import KINDS, MANIFEST, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
-from pretrain.gradients import square_sum
+from pretrain.engines.gradients import square_sum
 
 
 def main(arguments: list[str]) -> int:

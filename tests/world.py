@@ -20,7 +20,13 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-PRELOADED = ["torch", "deepspeed", "megatron.core.parallel_state", "megatron.core.tensor_parallel", "pretrain.engine"]
+PRELOADED = [
+    "torch",
+    "deepspeed",
+    "megatron.core.parallel_state",
+    "megatron.core.tensor_parallel",
+    "pretrain.engines.build",
+]
 
 
 def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300.0) -> list[Any]:
@@ -83,7 +89,7 @@ def _run_rank(
     )
     import torch
 
-    from pretrain.topology import compile_nothing
+    from pretrain.engines.connection import compile_nothing
 
     torch.set_num_threads(1)
     compile_nothing()

@@ -8,7 +8,7 @@ from launch.checks.finding import Finding, Level
 from launch.checks.storage import check_space, data_problem, writing_problem
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps
+from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.topology import plan_topology
 
 

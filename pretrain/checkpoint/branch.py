@@ -14,7 +14,7 @@ from pretrain.checkpoint.layout import KINDS, MANIFEST
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole, whole
 from pretrain.config import RunConfig
-from pretrain.engine import Engine
+from pretrain.engines.engine import Engine
 from pretrain.topology import Topology
 
 

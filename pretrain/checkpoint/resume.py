@@ -16,7 +16,7 @@ from pretrain.checkpoint.agreement import first_problem, told_by_main
 from pretrain.checkpoint.layout import KINDS, POINTER, Kind, TensorLayout, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.state import local_fragments, publish
-from pretrain.engine import Engine
+from pretrain.engines.engine import Engine
 from pretrain.topology import Topology
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pretrain.checkpoint.layout import KINDS, Kind, TensorLayout
-from pretrain.engine import Engine
+from pretrain.engines.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What one rank exchanges in one optimizer step, as a formula.
 
 In: a RunConfig and a Topology. Out: the exchanges of ``topology.rank`` with their bytes. Always: pure arithmetic on the
-configuration that DeepSpeed gets (pretrain/deepspeed_config.py); tests/parallel/test_ledger.py counts the same bytes in
-real steps of the real engine.
+configuration that DeepSpeed gets (pretrain/engines/deepspeed_config.py); tests/parallel/test_ledger.py counts the same
+bytes in real steps of the real engine.
 
 With M micro-batches of B sequences on each of d data-parallel ranks, e bytes per activation, N parameters on this rank:
 
@@ -23,7 +23,7 @@ from collections import Counter
 from model.communication import layer_communication
 from model.split import Split
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps
+from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.zero import data_exchanges, overflow_checks
@@ -96,7 +96,7 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
 
 
 def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """Replicated parameters that each rank feeds only in part (pretrain/gradients.py): once per step, in fp32."""
+    """Replicated parameters that each rank feeds only in part (PartialGradientSum): once per step, in fp32."""
     elements = sum(
         elements_per_rank(info, topology.tensor_size)
         for info in stage_parameters(config, topology)

@@ -14,9 +14,9 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
           2   2 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
           3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
 
-With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients (pretrain/gradients.py).
+With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients.
 `live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
-`reduce_bucket_size` gradients (pretrain/deepspeed_config.py) of 4 bytes, or 2 if they are communicated so.
+`reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py) of 4 bytes, or 2 if they are communicated so.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from model.activations import block_activations, ends_activations, loss_bytes
 from model.kernels.kept import GPU, Kernels
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic

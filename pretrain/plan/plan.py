@@ -15,7 +15,7 @@ from model.kinds.registry import KINDS, kind_of
 from model.recompute import ActivationCheckpointing
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps
+from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.memory import RankMemory, most_loaded, rank_memory

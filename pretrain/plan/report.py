@@ -5,7 +5,7 @@ In: a Plan. Out: lines. Always: every figure is the Plan's; units stand beside t
 
 from collections.abc import Iterable, Sequence
 
-from pretrain.deepspeed_config import accumulation_steps
+from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.plan import USABLE, Plan
 from pretrain.plan.time import peak_flops

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 from model.counts import executed_flops, head_flops, training_flops_per_token
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps
 from pretrain.devices import Device
+from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.layers import stage_layers

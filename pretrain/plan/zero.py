@@ -22,7 +22,7 @@ from typing import Any
 
 from model.parallel import ParameterInfo
 from pretrain.config import RunConfig
-from pretrain.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
 from pretrain.plan.exchange import Exchange, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic

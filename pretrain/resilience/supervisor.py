@@ -19,7 +19,7 @@ import torch.distributed as dist
 from common.files import open_itself, write_atomically
 from data.stream import TokenStream
 from pretrain.config import RunConfig
-from pretrain.engine import Engine, StepResult
+from pretrain.engines.engine import Engine, StepResult
 from pretrain.resilience.attempts import SKIPPED_FILE, Attempt, Outcome
 from pretrain.resilience.rollback import read_rollbacks, roll_back, samples_of
 from pretrain.resilience.signals import StopSignal, describe_signal

@@ -20,7 +20,8 @@ from launch.checks.finding import Finding, Level, refuse_errors
 from launch.checks.network import judge_bandwidths, neighbour_rounds
 from launch.node_checks import check_nodes
 from pretrain.config import CheckpointConfig, RunConfig
-from pretrain.topology import connect, topology_from_environment
+from pretrain.engines.connection import connect
+from pretrain.topology import topology_from_environment
 from tests.pretrain.test_run import config_for
 from tests.world import run_world
 

@@ -10,9 +10,11 @@ from model.config import ModelConfig
 from pretrain.build import build_model
 from pretrain.checks import check_run
 from pretrain.config import BatchConfig, OptimizerConfig, ParallelConfig, RunConfig, ScheduleConfig, TrainConfig
-from pretrain.engine import Engine, StepResult, build_engine
+from pretrain.engines.build import build_engine
+from pretrain.engines.connection import connect
+from pretrain.engines.engine import Engine, StepResult
 from pretrain.feed import BatchFeed
-from pretrain.topology import connect, topology_from_environment
+from pretrain.topology import topology_from_environment
 
 STEPS = 20
 

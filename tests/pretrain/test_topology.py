@@ -5,7 +5,8 @@ from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
 from common.errors import InputError
 from pretrain.config import ParallelConfig
-from pretrain.topology import connect, plan_topology, topology_from_environment
+from pretrain.engines.connection import connect
+from pretrain.topology import plan_topology, topology_from_environment
 from tests.world import run_world
 
 

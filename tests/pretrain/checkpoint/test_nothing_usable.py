@@ -131,7 +131,7 @@ def test_a_pointer_without_its_checkpoints_is_not_a_new_run(run_dir: Path, corpu
 
 def train_on_nan(config: RunConfig) -> str:
     """One rank whose every loss is NaN."""
-    from pretrain.engine import SequentialEngine
+    from pretrain.engines.sequential import SequentialEngine
 
     whole = SequentialEngine._run_step
 

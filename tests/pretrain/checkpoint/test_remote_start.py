@@ -12,8 +12,9 @@ from pretrain.checkpoint.layout import step_folder
 from pretrain.checkpoint.remote import RemoteCheckpoints
 from pretrain.checkpoint.remote_start import join_remote
 from pretrain.config import CheckpointConfig, EvaluationConfig, RunConfig, TrainConfig
+from pretrain.engines.connection import connect
 from pretrain.run_id import ID_FILE
-from pretrain.topology import connect, topology_from_environment
+from pretrain.topology import topology_from_environment
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 

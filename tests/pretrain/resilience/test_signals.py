@@ -10,7 +10,7 @@ import pytest
 
 from pretrain.checkpoint.writer import CheckpointWriter
 from pretrain.config import RunConfig
-from pretrain.engine import Engine
+from pretrain.engines.engine import Engine
 from pretrain.resilience.attempts import read_attempts
 from pretrain.resilience.signals import STOP_SIGNALS, StopSignal
 from pretrain.run import pretrain

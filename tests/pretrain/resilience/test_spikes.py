@@ -15,7 +15,7 @@ import torch
 from data.config import StageConfig
 from data.stream import TokenStream
 from pretrain.config import CheckpointConfig, EvaluationConfig, ResilienceConfig, RunConfig, TrainConfig
-from pretrain.engine import Engine, StepResult
+from pretrain.engines.engine import Engine, StepResult
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome
 from pretrain.resilience.rollback import read_rollbacks
 from pretrain.resilience.spikes import WARM_UP, SpikeGuard

@@ -10,7 +10,7 @@ from common.errors import InputError
 from model.config import ModelConfig
 from model.counts import parameter_counts
 from pretrain.config import RunConfig, TrainConfig
-from pretrain.deepspeed_config import LARGEST_BUCKET, deepspeed_config
+from pretrain.engines.deepspeed_config import LARGEST_BUCKET, deepspeed_config
 from pretrain.topology import plan_topology
 
 BF16 = RunConfig(train=TrainConfig(precision="bf16"))

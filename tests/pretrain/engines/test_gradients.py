@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pretrain.config import ParallelConfig
-from pretrain.gradients import clip_by_global_norm, square_sum
+from pretrain.engines.gradients import clip_by_global_norm, square_sum
 from pretrain.topology import plan_topology
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.library_caches import INDUCTOR
-from pretrain.accelerator import choose_accelerator
+from pretrain.engines.accelerator import choose_accelerator
 
 
 def test_a_rank_keeps_compiled_code_where_no_other_user_can_put_some(

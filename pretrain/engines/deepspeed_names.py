@@ -13,7 +13,7 @@ from typing import Any, Literal
 from common.errors import InputError, nearest
 from common.ranges import MOST_STEPS, check_range
 from common.typed import check_section, shown
-from pretrain.accelerator import choose_accelerator
+from pretrain.engines.accelerator import choose_accelerator
 
 DataType = Literal["fp32", "fp16", "bf16"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from common.errors import InputError
 from model.counts import parameter_counts
 from pretrain.config import RunConfig
-from pretrain.deepspeed_names import check_deepspeed_settings
+from pretrain.engines.deepspeed_names import check_deepspeed_settings
 from pretrain.topology import Topology
 
 # Settings that another section owns; accepting them twice would let the two disagree.
@@ -70,7 +70,7 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
 
 
 def clips_itself(config: RunConfig) -> bool:
-    """ZeRO-0 in fp32 has no DeepSpeed optimizer around ours: norm and clipping are pretrain/gradients.py's."""
+    """ZeRO-0 in fp32 has no DeepSpeed optimizer around ours: norm and clipping are pretrain/engines/gradients.py's."""
     return config.parallel.zero_stage == 0
 
 

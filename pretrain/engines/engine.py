@@ -1,0 +1,139 @@
+"""One optimizer step: micro-batches in, loss and gradient norm out. DeepSpeed lives here.
+
+In: a RunConfig, a Topology, the list of layers, and a judge who may refuse a step. Out: an Engine.
+Always: the loss is the mean over all tokens of the global batch and is equal on every rank; a step whose loss or
+gradient norm is not finite, or that the judge refuses, changes neither weights nor moments.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from model.kernels.attention import attention_backend
+from model.kernels.norm import norm_backend
+from model.parallel import Sharding
+from pretrain.config import RunConfig
+from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
+from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
+from pretrain.engines.evaluation import Evaluation
+from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
+from pretrain.engines.micro_batch import MicroBatch
+from pretrain.engines.stages import StagedModel
+from pretrain.optimizer import GatedAdamW, build_optimizer
+from pretrain.topology import Topology, device_of
+
+Judge = Callable[[float, float], bool]
+"""(loss, gradient norm) of a step with finite values -> may it reach the weights?"""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step gives."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+
+
+class Engine:
+    """The model, its optimizer and DeepSpeed's engine around both; subclasses drive one module or a pipeline."""
+
+    def __init__(
+        self, config: RunConfig, topology: Topology, module: nn.Module, sharding: Sharding, judge: Judge
+    ) -> None:
+        self.topology = topology
+        self.device = device_of(topology)
+        self.accumulation_steps = accumulation_steps(config, topology)
+        self.micro_size = config.batch.micro_size
+        self.zero_stage = config.parallel.zero_stage
+        self._judge = judge
+        self._clipping = config.optimizer.gradient_clipping if clips_itself(config) else None
+        self._loss = math.nan
+        self._grad_norm = math.nan
+        self._sharding = sharding
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer: GatedAdamW = build_optimizer(config.optimizer, self.parameters, self._gate)
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=self.optimizer,
+            config=deepspeed_config(config, topology),
+            mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
+        )
+        self.partial_gradients = (
+            PartialGradientSum(self.parameters, tensor_group(), self.accumulation_steps)
+            if topology.tensor_size > 1
+            else None
+        )
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
+        """One optimizer step over this rank's micro-batches of the global batch."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if len(micro_batches) != self.accumulation_steps:
+            self._accumulate(len(micro_batches))
+        self._loss = self._grad_norm = math.nan
+        self.optimizer.begin_step()
+        self._run_step([batch.to(self.device) for batch in micro_batches])
+        if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
+            self._loss, self._grad_norm = self._global_loss(), math.inf
+        return StepResult(self._loss, self._grad_norm, self.optimizer.applied)
+
+    def _accumulate(self, micro_batches: int) -> None:
+        """Takes ``micro_batches`` per optimizer step from here on, as a batch-size ramp asks."""
+        self.accumulation_steps = micro_batches
+        self.deepspeed.set_train_batch_size(micro_batches * self.micro_size * self.topology.data_size)
+        if self.partial_gradients is not None:
+            self.partial_gradients.accumulate(micro_batches)
+
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
+        """The loss of the micro-batches of all data-parallel ranks, without gradients; a collective call."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
+        dtype = self.parameters[0].dtype
+        wrapper = type(self.deepspeed.optimizer).__name__
+        parts = [
+            self.topology.describe(),
+            f"ZeRO {self.zero_stage}",
+            f"{str(dtype).removeprefix('torch.')} on {self.device}",
+            f"attention: {attention_backend(self.device, dtype)}",
+            f"norm: {norm_backend(self.device)}",
+            f"optimizer: fused AdamW{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}",
+            f"collectives: {dist.get_backend()}",
+        ]
+        if self.partial_gradients is not None:
+            parts.append(f"{len(self.partial_gradients)} replicated parameters summed over the tensor-parallel group")
+        return "; ".join(parts)
+
+    def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        raise NotImplementedError
+
+    def _global_loss(self) -> float:
+        """The step's loss so far, averaged over the data-parallel ranks; a collective call."""
+        raise NotImplementedError
+
+    def _gate(self) -> bool:
+        """Decides, between clipping and the update, whether this step may reach the weights."""
+        self._loss = self._global_loss()
+        if self._clipping is None:
+            self._grad_norm = float(self.deepspeed.optimizer._global_grad_norm)
+        else:
+            self._grad_norm = clip_by_global_norm(self.parameters, self._clipping, self.topology, self._model_group())
+        finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
+        return finite and self._judge(self._loss, self._grad_norm)
+
+    def _model_group(self) -> dist.ProcessGroup | None:
+        """All ranks that hold a part of one replica of the model."""
+        raise NotImplementedError
+
+    def _mean_over_data(self, value: torch.Tensor) -> torch.Tensor:
+        value = value.detach().to(torch.float64, copy=True)
+        if self.topology.data_size > 1:
+            dist.all_reduce(value, group=data_group())
+        return value / self.topology.data_size

@@ -1,0 +1,68 @@
+"""The list of layers cut into stages, run one-forward-one-backward by DeepSpeed's pipeline engine.
+
+In: what an Engine takes. Out: an Engine for two and more pipeline stages. Always: every rank knows the loss, which the
+last stage computes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from model.layers import LayerDefinition
+from model.loss import cross_entropy_TB, mean_loss
+from model.parallel import Sharding
+from pretrain.config import RunConfig
+from pretrain.engines.engine import Engine, Judge
+from pretrain.engines.evaluation import Evaluation, MarkedLoss
+from pretrain.engines.micro_batch import MicroBatch
+from pretrain.engines.stages import StagedModel
+from pretrain.topology import Topology
+
+
+class PipelinedEngine(Engine):
+    """The list of layers cut into stages, run one-forward-one-backward by DeepSpeed's pipeline engine."""
+
+    def __init__(
+        self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
+    ) -> None:
+        marked = MarkedLoss()
+
+        def loss(logits_TBV: torch.Tensor, targets: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            if isinstance(targets, torch.Tensor):
+                return mean_loss(logits_TBV, targets, sharding)
+            labels_BT, marked_BT = targets
+            loss_TB = cross_entropy_TB(logits_TBV, labels_BT, sharding)
+            marked.add(loss_TB, marked_BT)
+            return loss_TB.mean()
+
+        self._marked = marked
+        self._shape: torch.Size | None = None
+        super().__init__(config, topology, StagedModel(layers, topology, loss), sharding, judge)
+
+    def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        self.deepspeed.train_batch(self._batches(micro_batches))
+
+    def _global_loss(self) -> float:
+        return float(self.deepspeed._aggregate_total_loss())
+
+    def _model_group(self) -> dist.ProcessGroup | None:
+        group: dist.ProcessGroup = self.deepspeed.grid.get_model_parallel_group()
+        return group
+
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
+        loss = self.deepspeed.eval_batch(self._batches(micro_batches), num_micro_batches=len(micro_batches))
+        sums = self._marked.take(self.device)  # known on the last stage only, equal on its tensor-parallel ranks
+        dist.all_reduce(sums)
+        return Evaluation(float(loss), *(sums / self.topology.tensor_size).tolist())
+
+    def _batches(self, micro_batches: Sequence[MicroBatch]) -> Iterator[tuple[Any, Any]]:
+        """What DeepSpeed reads; a new shape must be told, or stages go on exchanging tensors of the old one."""
+        shape = micro_batches[0].tokens_BT.shape
+        if self._shape not in (None, shape):
+            self.deepspeed.reset_activation_shape()
+        self._shape = shape
+        marked = [(batch.labels_BT, batch.marked_BT) for batch in micro_batches]
+        targets = [labels if marks is None else (labels, marks) for labels, marks in marked]
+        return iter([(batch.payload(), target) for batch, target in zip(micro_batches, targets, strict=True)])
