@@ -15,8 +15,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[f"{room}*" for room in ROOMS]),
-    # setuptools adds these markers by itself from 69 on; the build may use 68.
-    package_data={room: ["py.typed"] for room in ROOMS},
+    # setuptools adds the markers of types by itself from 69 on; the build may use 68.
+    package_data={room: ["py.typed"] for room in ROOMS} | {"launch.slurm": ["pretrain.sbatch", "site.yaml"]},
     install_requires=[
         "torch>=2.7",
         "deepspeed>=0.19.3,<0.20",
@@ -24,20 +24,25 @@ setup(
         "datasets>=3",
         "tiktoken>=0.9",
         "tokenizers>=0.21",
+        "huggingface-hub>=0.30",
+        "regex>=2024.5",
         "wandb>=0.31",
         "jsonargparse>=4.40",
         "docstring-parser>=0.16",
         "pyyaml>=6",
         "numpy>=2",
+        "pyarrow>=17",
+        "pydantic>=2",
         "matplotlib>=3.9",
         "safetensors>=0.5",
         "fsspec>=2024.6",
+        "aiohttp>=3.9",
         "xxhash>=3.4",
     ],
     extras_require={
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7"],
         "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1"],
-        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil"],
+        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil", "packaging"],
     },
 )

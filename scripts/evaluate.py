@@ -59,12 +59,10 @@ def _print(name: str, result: TaskResult, seconds: float) -> None:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    settings = parse_config(EvaluateConfig, arguments, "python scripts/evaluate.py", f"{__doc__}\n{described()}")
-    # This file's folder comes first on the path, where `import evaluate` of another library would find this file.
-    here = str(Path(__file__).resolve().parent)
-    sys.path[:] = [entry for entry in sys.path if entry != here]
-    evaluate(settings)
+    evaluate(parse_config(EvaluateConfig, arguments, "python scripts/evaluate.py", f"{__doc__}\n{described()}"))
 
 
 if __name__ == "__main__":
+    # A script's folder comes first on the path, where `import evaluate` of lm-eval's would find this file.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
     sys.exit(run_command(main, sys.argv[1:]))

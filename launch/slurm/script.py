@@ -29,9 +29,13 @@ class Job:
     arguments: list[str]
     """the training's own, such as --config configs/X.yaml"""
     project: Path
-    """folder that holds the packages; the job runs there"""
+    """the job's working folder, which relative paths of the config begin at"""
     tries: int = 3
     """attempts that may end after the same step before the run is stopped"""
+    python: str = "python"
+    """interpreter of the job; a container has its own"""
+    code: Path | None = None
+    """folder that the packages are imported from; none: the interpreter finds them by itself, or in ``project``"""
 
 
 def render(job: Job, site: Site) -> str:
@@ -49,7 +53,7 @@ def render(job: Job, site: Site) -> str:
         f"#!/bin/bash\n# {job.name} on {job.nodes} nodes, rendered by `python -m launch slurm`.",
         "\n".join(f"#SBATCH {option}" for option in _options(job, site)),
         "\n".join(site.setup),  # a blank line follows: a backslash at its end takes nothing of the script in
-        "\n".join(_exports(site)),
+        "\n".join(_exports(job, site)),
         "\n".join(_variables(job, site)),
         _body(),
     ]
@@ -101,18 +105,23 @@ def _shell_values(job: Job, site: Site) -> list[tuple[str, str]]:
         *(("site.setup", line) for line in site.setup),
         *(("site.container", value) for value in container),
         ("site.interface", site.interface or ""),
+        ("the interpreter", job.python),
+        ("the packages' folder", str(job.code or "")),
     ]
 
 
-def _exports(site: Site) -> list[str]:
+def _exports(job: Job, site: Site) -> list[str]:
     variables = dict(site.environment)
     if site.interface:
         variables = {"NCCL_SOCKET_IFNAME": site.interface, "GLOO_SOCKET_IFNAME": site.interface} | variables
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    if job.code is not None:
+        lines.append(f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    return lines
 
 
 def _variables(job: Job, site: Site) -> list[str]:
-    srun, python, helper = ["srun"], ["python"], []
+    srun, python, helper = ["srun"], [job.python], []
     if site.container is not None and site.container.runtime == "pyxis":
         srun += [f"--container-image={site.container.image}"]
         srun += [f"--container-mounts={','.join(site.container.mounts)}"] if site.container.mounts else []

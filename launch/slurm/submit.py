@@ -24,6 +24,7 @@ from common.urls import references_in_values
 from launch.local import check
 from launch.slurm.container import check_container
 from launch.slurm.environment import outside_of_jobs
+from launch.slurm.installation import interpreter, packages_folder
 from launch.slurm.script import Job, render
 from launch.slurm.setup import check_setup
 from launch.slurm.site import ALWAYS_PASSED, Site, load_site
@@ -31,6 +32,7 @@ from launch.verdict import LOG_FILE
 from pretrain.config import RunConfig
 
 SITE_FILE = Path("site.yaml")
+EXAMPLE_SITE = Path(__file__).parent / "site.yaml"
 SCRIPT_FILE = "job.sbatch"
 SITE_PREFIX = "--site."
 
@@ -48,7 +50,16 @@ def main(arguments: list[str]) -> int:
             check_container(site.container, Path.cwd(), Path.home(), config.run_folder, paths_inside(config))
     check(config, settings.nodes * site.processes)
     check_references(config, site)
-    job = Job(config.name, settings.nodes, config.run_folder, training, Path.cwd(), settings.tries)
+    job = Job(
+        config.name,
+        settings.nodes,
+        config.run_folder,
+        training,
+        project=Path.cwd(),
+        tries=settings.tries,
+        python=interpreter(site),
+        code=packages_folder(site, Path.cwd()),
+    )
     check_setup(site.setup)
     script = render(job, site)
     warn_of_shared_cores(site)
@@ -94,7 +105,7 @@ def check_site(site: Site, site_file: str | None) -> None:
     if not site.says_processes:
         raise InputError(
             f"site: there is no {SITE_FILE} here, and nothing else says how many processes a node has; copy "
-            "launch/slurm/site.yaml, or set --site.gpus_per_node or --site.processes_per_node"
+            f"{EXAMPLE_SITE}, or set --site.gpus_per_node or --site.processes_per_node"
             if site_file is None
             else f"{site_file}: says nothing of processes; set gpus_per_node or processes_per_node"
         )

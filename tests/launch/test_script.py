@@ -66,6 +66,13 @@ def test_what_was_asked_for_stands_in_the_script() -> None:
     assert [line.startswith("#") or not line for line in lines[: lines.index("module load cuda")]].count(False) == 0
 
 
+def test_a_job_gets_the_interpreter_and_the_packages_that_it_is_given() -> None:
+    lines = render(replace(JOB, python="/my venv/bin/python", code=Path("/it's here")), Site()).splitlines()
+    assert "PYTHON=('/my venv/bin/python')" in lines
+    assert """export PYTHONPATH='/it'"'"'s here'${PYTHONPATH:+:$PYTHONPATH}""" in lines
+    assert not any("PYTHONPATH" in line for line in render(JOB, Site()).splitlines())
+
+
 def test_what_a_site_does_not_say_is_left_to_slurm() -> None:
     text = render(JOB, Site())
     for option in ("partition", "account", "qos", "time", "gpus-per-node", "cpus-per-task"):
