@@ -9,6 +9,7 @@ Always: every block of a recipe is used; what it adds passes the linter; it touc
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from tests.conftest import ROOT
 from tests.old.runs import MADE
 
 PAGE = (ROOT / "docs/extending.md").read_text()
-ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs")
-MOST_FILES = {"an evaluation task": 2}
+ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs", "tests")
+MOST_FILES = {"a kind of attention": 5, "an evaluation task": 2}
 """files of the product that a recipe may add or edit"""
 BLOCK = re.compile(r"^(?:`([^`\n]+)`, (new|edited):\n\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -35,7 +36,7 @@ class Recipe:
     new: dict[str, str]
     """path -> the file"""
     edits: dict[str, list[str]]
-    """path -> blocks of lines that begin with ' ', '+' or '-'"""
+    """path -> places, as lines that begin with ' ', '+' or '-'"""
     commands: list[str]
 
     @property
@@ -54,7 +55,7 @@ def recipe(name: str) -> Recipe:
             found.new[path] = block
         elif what == "edited":
             assert language == "diff", path
-            found.edits.setdefault(path, []).append(block)
+            found.edits.setdefault(path, []).extend(block.split("@@\n"))
         else:
             assert language == "bash", f"a block that nobody carries out:\n{block}"
             found.commands.extend(block.splitlines())
@@ -62,12 +63,12 @@ def recipe(name: str) -> Recipe:
     return found
 
 
-def edited(text: str, block: str, path: str) -> str:
-    """``text`` with a block's lines added and removed; the block must fit in exactly one place."""
-    lines = block.splitlines(keepends=True)
-    assert all(line[0] in " +-\n" for line in lines), block
-    before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
-    after = "".join(line[1:] or "\n" for line in lines if line[0] != "-")
+def edited(text: str, place: str, path: str) -> str:
+    """``text`` with a place's lines added and removed; there must be exactly one such place."""
+    lines = place.splitlines(keepends=True)
+    assert all(line[0] in " +-" for line in lines), place
+    before = "".join(line[1:] for line in lines if line[0] != "+")
+    after = "".join(line[1:] for line in lines if line[0] != "-")
     assert text.count(before) == 1, f"{path} has {text.count(before)} places like\n{before}"
     return text.replace(before, after)
 
@@ -79,18 +80,18 @@ def carried_out(tmp_path: Path) -> Callable[[str], tuple[Path, list[str]]]:
     def carry_out(name: str) -> tuple[Path, list[str]]:
         tree = tmp_path / "tree"
         for room in ROOMS:
-            shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__", MADE.name))
         shutil.copy(ROOT / "pyproject.toml", tree)
         steps = recipe(name)
         for path, content in steps.new.items():
             assert not (tree / path).exists(), path
             (tree / path).write_text(content)
-        for path, blocks in steps.edits.items():
-            for block in blocks:
-                (tree / path).write_text(edited((tree / path).read_text(), block, path))
+        for path, places in steps.edits.items():
+            for place in places:
+                (tree / path).write_text(edited((tree / path).read_text(), place, path))
         python = Path(sys.executable)
         for check in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
-            subprocess.run([python.with_name("ruff"), *check, *sorted(steps.files)], cwd=tree, check=True)
+            subprocess.run([python.with_name("ruff"), *check, *steps.new, *steps.edits], cwd=tree, check=True)
         assert f"| [{name}](#{name.replace(' ', '-')}) | {len(steps.files)} |" in PAGE
         assert len(steps.files) <= MOST_FILES[name]
         return tree, steps.commands
@@ -100,12 +101,32 @@ def carried_out(tmp_path: Path) -> Callable[[str], tuple[Path, list[str]]]:
 
 def run(tree: Path, command: str, *more: str | Path) -> str:
     """Runs a command of the page with ``more`` words at its end; returns what it printed."""
-    python, *words = command.split()
+    python, *words = shlex.split(command)
     assert python == "python"
     environment = os.environ | {"PYTHONPATH": str(tree)}
     done = subprocess.run([sys.executable, *words, *more], cwd=tree, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def training(corpus: Path) -> list[str]:
+    """A few steps on a corpus with a vocabulary of 300."""
+    return [
+        *("--data.train", f"[{{path: {corpus}/train, weight: 1.0}}]", "--data.validation", f"{corpus}/validation"),
+        *("--train.steps", "3", "--schedule.warmup_steps", "1", "--metrics.wandb", "false", "--metrics.every", "1"),
+        *("--batch.global_size", "2", "--batch.micro_size", "1", "--data.sequence_length", "32"),
+        *("--model.num_layers", "2", "--model.vocab_size", "320", "--evaluation.batches", "1"),
+        *("--evaluation.ar_hits", "false"),
+    ]
+
+
+def test_a_kind_of_attention(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:
+    tree, (test, train, plan, export) = carried_out("a kind of attention")
+    assert "passed" in run(tree, test)
+    assert "finished: runs/gated (3 steps" in run(tree, train, *training(corpus))
+    assert "gated, 3.288 B parameters" in run(tree, plan)
+    assert "logits against the trainer's model" in run(tree, export)
+    assert json.loads((tree / "exports/gated/config.json").read_text())["attention"] == "gated"
 
 
 def test_an_evaluation_task(carried_out: Callable[[str], tuple[Path, list[str]]]) -> None:

@@ -109,6 +109,17 @@ def test_links_of_a_document_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors_of(path), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(document: Path) -> None:
+    """But for those that a recipe makes."""
+    text = document.read_text()
+    rooms = "common|configs|data|docs|launch|model|pretrain|scripts|tests"
+    named = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", text)) - set(
+        re.findall(r"^`(\S+)`, new:$", text, re.MULTILINE)
+    )
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def anchors_of(document: Path) -> set[str]:
     """Names that GitHub gives to the headings of a document."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)

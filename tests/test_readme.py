@@ -60,11 +60,3 @@ def test_the_commands_of_an_own_run_work_one_after_the_other(workplace: Path) ->
         ran.append(words[1])
     assert ran == ["-m", "-m", "-m", "scripts/plan.py", "scripts/export.py", "scripts/evaluate.py", "scripts/report.py"]
     assert (workplace / "exports" / "mine" / "model.safetensors.index.json").exists()
-
-
-def test_every_file_that_the_readme_names_exists() -> None:
-    named = re.findall(r"`((?:tests|configs|docs|model|pretrain|data|launch|scripts)/[\w./-]*)`", README)
-    named += re.findall(r"\]\(([\w./-]+)\)", README)
-    assert named
-    for name in named:
-        assert (ROOT / name).exists(), name

@@ -22,8 +22,8 @@ TINY = {
 }
 
 
-def every_reading(sizes: dict[str, int], grouped: dict[str, int]) -> dict[str, ModelConfig]:
-    """A model of every kind and reading that is registered; a "-grouped" one has ``grouped``'s key/value heads.
+def every_reading(sizes: dict[str, int], group: int) -> dict[str, ModelConfig]:
+    """A model of every kind and reading that is registered; in a "-grouped" one, ``group`` key/value heads are one.
 
     Every second reading has a head of its own.
     """
@@ -33,11 +33,11 @@ def every_reading(sizes: dict[str, int], grouped: dict[str, int]) -> dict[str, M
             name = f"{kind.name}-{reading.heading.replace('/', '-')}" if reading.label else kind.name
             config = ModelConfig(attention=kind.name, **reading.settings, **sizes)
             models[name] = replace(config, tie_embeddings=number % 2 == 0)
-            models[f"{name}-grouped"] = replace(config, num_kv_heads=grouped[kind.name])
+            models[f"{name}-grouped"] = replace(config, num_kv_heads=kind.key_value_heads(config) // group)
     return models
 
 
-KINDS = every_reading(TINY, {"standard": 2, "diff": 1, "shared_diff": 1, "diff_v2": 1})
+KINDS = every_reading(TINY, group=3)
 
 
 def build(config: ModelConfig, seed: int = 1, dtype: torch.dtype = torch.float64, **options) -> LanguageModel:

@@ -30,7 +30,7 @@ SIZES = {
     "rank": 6,
     "vocab_size": 64,
 }
-KINDS = every_reading({**SIZES, "num_heads": 8}, {"standard": 4, "diff": 4, "shared_diff": 4, "diff_v2": 4})
+KINDS = every_reading({**SIZES, "num_heads": 8}, group=2)
 
 
 def tensor_parallel(sequence_parallel: bool) -> Sharding:
