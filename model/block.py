@@ -13,17 +13,26 @@ from model.norm import Norm
 from model.parallel import Sharding
 from model.payload import Payload, pack, unpack
 from model.recompute import ActivationCheckpointing, recomputed
+from model.recorder import Recorder
 
 
 class Block(nn.Module):
     """Block ``layer``, counted from 0; ``activation_checkpointing`` says what its backward pass recomputes."""
 
     def __init__(
-        self, config: ModelConfig, layer: int, sharding: Sharding, activation_checkpointing: ActivationCheckpointing
+        self,
+        config: ModelConfig,
+        layer: int,
+        sharding: Sharding,
+        recorder: Recorder,
+        activation_checkpointing: ActivationCheckpointing,
     ) -> None:
         super().__init__()
+        self.recorder = recorder
         self.attention_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        self.attention = kind_of(config).build(config, layer, sharding, activation_checkpointing == "selective")
+        self.attention = kind_of(config).build(
+            config, layer, sharding, recorder.within("attention."), activation_checkpointing == "selective"
+        )
         self.ffn_norm = Norm(config.hidden_size, config.norm_eps, sharding)
         self.ffn = FeedForward(config, sharding)
         self.recompute_all = activation_checkpointing == "full"
@@ -31,7 +40,7 @@ class Block(nn.Module):
     def forward(self, payload: Payload) -> Payload:
         x_TBD, document_starts_TB = unpack(payload)
         if self.recompute_all and torch.is_grad_enabled():
-            x_TBD = recomputed(self.transform, x_TBD, document_starts_TB)
+            x_TBD = recomputed(self.transform, x_TBD, document_starts_TB, second_time=self.recorder.paused)
         else:
             x_TBD = self.transform(x_TBD, document_starts_TB)
         return pack(x_TBD, document_starts_TB)

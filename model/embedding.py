@@ -12,14 +12,16 @@ from model.config import ModelConfig
 from model.norm import Norm
 from model.parallel import Sharding
 from model.payload import Payload, pack, unpack
+from model.recorder import Recorder
 
 
 class Embedding(nn.Module):
     """Tokens to activations, and with tied embeddings also activations to logits."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
         super().__init__()
         self.sharding = sharding
+        self.recorder = recorder
         self.embedding = sharding.vocab_embedding(config.vocab_size, config.hidden_size)
 
     @property
@@ -37,7 +39,7 @@ class Embedding(nn.Module):
     def logits(self, payload: Payload) -> Tensor:
         """logits_TBV of this rank's part of the vocabulary: the tied head."""
         x_TBD, _ = unpack(payload)
-        return F.linear(self.sharding.enter(x_TBD), self.weight)
+        return recorded_logits(F.linear(self.sharding.enter(x_TBD), self.weight), self.recorder)
 
 
 class FinalNorm(nn.Module):
@@ -55,11 +57,18 @@ class FinalNorm(nn.Module):
 class Head(nn.Module):
     """Activations to logits with a weight of its own (untied embeddings)."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
         super().__init__()
         self.sharding = sharding
+        self.recorder = recorder
         self.head = sharding.column_linear(config.hidden_size, config.vocab_size)
 
     def forward(self, payload: Payload) -> Tensor:
         x_TBD, _ = unpack(payload)
-        return self.head(self.sharding.enter(x_TBD))
+        return recorded_logits(self.head(self.sharding.enter(x_TBD)), self.recorder)
+
+
+def recorded_logits(logits_TBV: Tensor, recorder: Recorder) -> Tensor:
+    """The logits as they are; their largest value goes to ``recorder``."""
+    recorder.record("largest_logit", logits_TBV, "max")
+    return logits_TBV

@@ -20,6 +20,7 @@ from model.init import initialise
 from model.parallel import Sharding
 from model.payload import Payload
 from model.recompute import ActivationCheckpointing
+from model.recorder import Recorder
 
 
 def call(layer: nn.Module, payload: Payload) -> Payload:
@@ -46,6 +47,7 @@ class LayerDefinition:
 def build_layers(
     config: ModelConfig,
     sharding: Sharding,
+    recorder: Recorder | None = None,
     *,
     seed: int,
     dtype: torch.dtype = torch.float32,
@@ -56,6 +58,7 @@ def build_layers(
     """The model as a list; nothing is allocated before a ``build`` is called.
 
     Args:
+        recorder: takes numbers from inside the layers while it is open; None: nobody asks for any.
         seed: with a parameter's logical name, the source of its initial value.
         dtype: type of the parameters and so of the activations.
         device: where parameters are allocated; "meta" allocates and generates nothing.
@@ -64,19 +67,23 @@ def build_layers(
         sequence_length: tokens of a sequence; used for ``cost`` only.
     """
 
+    recorder = recorder or Recorder()
+
     def layer(construct: Callable[[], nn.Module], prefix: str) -> Callable[[], nn.Module]:
         return partial(_build, construct, prefix, config, sharding, seed, dtype, device)
 
     def block(index: int) -> LayerDefinition:
-        construct = partial(Block, config, index, sharding, activation_checkpointing)
+        place = recorder.within(f"blocks.{index}.")
+        construct = partial(Block, config, index, sharding, place, activation_checkpointing)
         return LayerDefinition(f"blocks.{index}", layer(construct, f"blocks.{index}."), cost=1.0)
 
-    embedding = layer(partial(Embedding, config, sharding), "")
+    at_head = recorder.within("head.")
+    embedding = layer(partial(Embedding, config, sharding, at_head), "")
     head_cost = head_flops(config) / block_flops(config, sequence_length)
     if config.tie_embeddings:
         head = LayerDefinition("head", embedding, head_cost, tied_to="embedding", forward=tied_head)
     else:
-        head = LayerDefinition("head", layer(partial(Head, config, sharding), ""), head_cost)
+        head = LayerDefinition("head", layer(partial(Head, config, sharding, at_head), ""), head_cost)
     return [
         LayerDefinition("embedding", embedding, cost=0.0),
         *(block(index) for index in range(config.num_layers)),

@@ -4,6 +4,7 @@ In: a function of tensors. Out: its value. Always: the same bits as without, bec
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,6 +13,19 @@ from torch.utils.checkpoint import checkpoint
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
-def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """``function(*arguments)``, keeping only the arguments for the backward pass."""
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+def recomputed(
+    function: Callable[..., Tensor],
+    *arguments: Any,
+    second_time: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:
+    """``function(*arguments)``, keeping only the arguments for the backward pass.
+
+    ``second_time`` makes the context in which the backward pass calls ``function`` again.
+    """
+    return checkpoint(
+        function,
+        *arguments,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), second_time()),
+    )

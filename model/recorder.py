@@ -11,13 +11,13 @@ have found. Only a "norm" adds up, and must be recorded once for each element of
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Reduce = Literal["mean", "rms", "norm", "max"]
 """How the values under one name become one number:
@@ -84,6 +84,9 @@ class Recorder:
     def record(self, name: str, values: Tensor, reduce: Reduce, over: Tensor | None = None) -> None:
         """Adds ``values`` to what is known under ``name``; nothing where the recorder is closed.
 
+        What is computed for this call only is computed where ``recording`` is true and under ``torch.no_grad()``: a
+        block that is recomputed must keep the same tensors for its gradient whether it is recorded or not.
+
         Args:
             name: what it is, without the layer, as in "entropy".
             values: any shape.
@@ -115,6 +118,22 @@ class Recorder:
             yield
         finally:
             self._page.open = was_open
+
+
+def look_at_weight(module: nn.Module, recorder: Recorder, look: Callable[[Tensor], None]) -> None:
+    """Calls ``look(module.weight)``, without gradients, at the end of every recorded forward pass of ``module``.
+
+    That is where the weight is whole on this rank even where ZeRO 3 partitions it.
+    """
+
+    @torch.no_grad()
+    def after_forward(owner: nn.Module, inputs: object, output: object) -> None:
+        if recorder.recording:
+            weight = owner.weight
+            assert isinstance(weight, Tensor)
+            look(weight)
+
+    module.register_forward_hook(after_forward)
 
 
 def _parts(values: Tensor, reduce: Reduce, over: Tensor | None) -> Tensor:

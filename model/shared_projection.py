@@ -30,6 +30,21 @@ def with_updates(base: Tensor, low_rank: Tensor, up_HSKR: Tensor) -> Tensor:
     return base_TBH1K + update_TBHSK
 
 
+def update_norms(down: Tensor, up_HSKR: Tensor) -> Tensor:
+    """||A B|| (Frobenius) of every head and stream, [H, S] in fp32 or better, without the product itself.
+
+    ||up down||^2 = sum of (up^T up) * (down down^T), two matrices of R x R.
+
+    Args:
+        down: [S, R, D] or [H, S, R, D].
+        up_HSKR: the heads' B.
+    """
+    precise = torch.promote_types(up_HSKR.dtype, torch.float32)
+    down, up_HSKR = down.to(precise), up_HSKR.to(precise)
+    square_HS = ((up_HSKR.mT @ up_HSKR) * (down @ down.mT)).sum((-2, -1))
+    return square_HS.clamp(min=0).sqrt()
+
+
 def merged_weight(base_weight: Tensor, down: Tensor, up_HSKR: Tensor) -> Tensor:
     """The plain weight [H*2*K, D], rows ordered (head, stream, k), that gives the same queries or keys.
 

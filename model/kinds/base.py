@@ -18,6 +18,7 @@ from model.kernels.attention import softmax_attention
 from model.kernels.kept import Kernels
 from model.parallel import Sharding
 from model.recompute import recomputed
+from model.recorder import Recorder
 from model.rope import positions_TB, rotary_angles, rotate
 from model.split import LayerCommunication, Split
 
@@ -29,10 +30,11 @@ class Attention(nn.Module):
     gradient is summed over the ranks once.
     """
 
-    def __init__(self, config: ModelConfig, sharding: Sharding, recompute_product: bool) -> None:
+    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder, recompute_product: bool) -> None:
         super().__init__()
         self.config = config
         self.sharding = sharding
+        self.recorder = recorder
         self.heads_per_rank = config.num_heads // sharding.size
         self.recompute_product = recompute_product
 
@@ -103,8 +105,13 @@ class Kind(ABC):
         """Its key/value heads G, each as this kind counts them."""
 
     @abstractmethod
-    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
-        """The layer of block ``layer``, counted from 0; its parameters are allocated, not initialised."""
+    def build(
+        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> Attention:
+        """The layer of block ``layer``, counted from 0; its parameters are allocated, not initialised.
+
+        ``recorder`` takes its numbers under their bare names, as in "entropy".
+        """
 
     @abstractmethod
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:

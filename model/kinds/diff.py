@@ -12,6 +12,7 @@ from model.distributions import Distribution, reading
 from model.kinds.base import Attention, Reading, Recipe
 from model.kinds.differential import Differential, DifferentialAttention
 from model.parallel import Sharding
+from model.recorder import Recorder
 from model.split import LayerCommunication, Split
 
 
@@ -19,9 +20,15 @@ class DiffAttention(DifferentialAttention):
     """Queries and keys by two plain matrices, rows ordered (head, stream, k)."""
 
     def __init__(
-        self, config: ModelConfig, groups: int, layer: int, sharding: Sharding, recompute_product: bool
+        self,
+        config: ModelConfig,
+        groups: int,
+        layer: int,
+        sharding: Sharding,
+        recorder: Recorder,
+        recompute_product: bool,
     ) -> None:
-        super().__init__(config, groups, layer, sharding, recompute_product)
+        super().__init__(config, groups, layer, sharding, recorder, recompute_product)
         D, K = config.hidden_size, config.head_dim
         self.query = sharding.column_linear(D, config.num_heads * 2 * K)
         self.key = sharding.column_linear(D, groups * 2 * K)
@@ -40,8 +47,10 @@ class Diff(Differential):
     converts_into: ClassVar[frozenset[str]] = frozenset()
     widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
 
-    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
-        return DiffAttention(config, self.key_value_heads(config), layer, sharding, recompute_product)
+    def build(
+        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> Attention:
+        return DiffAttention(config, self.key_value_heads(config), layer, sharding, recorder, recompute_product)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {"query.weight": reading(config), "key.weight": reading(config), **super().initial(config)}

@@ -10,20 +10,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from model.attention_numbers import record_pairs
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
 from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Kind, Reading, Recipe
 from model.kinds.heads import check_groups, equation_flops
 from model.parallel import Sharding
+from model.recorder import Recorder
 from model.split import LayerCommunication, Split
 
 
 class DiffV2Attention(Attention):
     """Head 2i of pair i minus sigmoid(lambda_i) times head 2i+1, with lambda = x W_lambda. No head norm."""
 
-    def __init__(self, config: ModelConfig, groups: int, sharding: Sharding, recompute_product: bool) -> None:
-        super().__init__(config, sharding, recompute_product)
+    def __init__(
+        self, config: ModelConfig, groups: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> None:
+        super().__init__(config, sharding, recorder, recompute_product)
         H, K, D = config.num_heads, config.head_dim, config.hidden_size
         self.query = sharding.column_linear(D, 2 * H * K)
         self.key = sharding.column_linear(D, groups * K)
@@ -40,6 +44,9 @@ class DiffV2Attention(Attention):
         precise = torch.promote_types(v.dtype, torch.float32)
         first, second = pairs_TBHSK.to(precise).unbind(3)
         weight_TBH1 = self.lambda_proj(x_TBD).to(precise).sigmoid()[..., None]
+        if self.recorder.recording:
+            self.recorder.record("lambda", weight_TBH1, "mean")
+            record_pairs(self.recorder, q, k, weight_TBH1, document_starts_TB)
         return self.output((first - weight_TBH1 * second).to(v.dtype).flatten(2))
 
 
@@ -58,8 +65,10 @@ class DiffV2(Kind):
     def key_value_heads(self, config: ModelConfig) -> int:
         return config.num_kv_heads or config.num_heads
 
-    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
-        return DiffV2Attention(config, self.key_value_heads(config), sharding, recompute_product)
+    def build(
+        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> Attention:
+        return DiffV2Attention(config, self.key_value_heads(config), sharding, recorder, recompute_product)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {

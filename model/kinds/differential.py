@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from model.attention_numbers import record_streams
 from model.config import ModelConfig
 from model.distributions import ONES, Distribution, Normal, reading, writing
 from model.kernels.attention import differential_attention
@@ -21,6 +22,7 @@ from model.kinds.heads import check_groups, equation_flops
 from model.norm import Norm
 from model.parallel import Sharding
 from model.recompute import recomputed
+from model.recorder import Recorder, look_at_weight
 from model.split import Split
 
 LAMBDA_VECTORS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
@@ -30,9 +32,15 @@ class DifferentialAttention(Attention):
     """The layer; subclasses say where queries and keys come from."""
 
     def __init__(
-        self, config: ModelConfig, groups: int, layer: int, sharding: Sharding, recompute_product: bool
+        self,
+        config: ModelConfig,
+        groups: int,
+        layer: int,
+        sharding: Sharding,
+        recorder: Recorder,
+        recompute_product: bool,
     ) -> None:
-        super().__init__(config, sharding, recompute_product)
+        super().__init__(config, sharding, recorder, recompute_product)
         K, D = config.head_dim, config.hidden_size
         self.lambda_init = config.lambda_init_of(layer)
         self.value = sharding.column_linear(D, groups * 2 * K)
@@ -43,6 +51,7 @@ class DifferentialAttention(Attention):
         self.lambda_k2 = sharding.replicated(K, touched_by="heads")
         if config.head_norm:
             self.head_norm = Norm(2 * K, config.norm_eps, sharding, touched_by="heads")
+            look_at_weight(self.head_norm, recorder, self._record_gains)
 
     @abstractmethod
     def queries_and_keys(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +61,14 @@ class DifferentialAttention(Attention):
         entered_TBD = self.sharding.enter(x_TBD)
         q, k = self.rotated(*self.queries_and_keys(x_TBD, entered_TBD), document_starts_TB)
         v = self.value(entered_TBD).unflatten(-1, (-1, 2 * self.config.head_dim))
+        lambda_full = self.lambda_full()
+        if self.recorder.recording:
+            self.recorder.record("lambda", lambda_full, "mean")
+            record_streams(self.recorder, q, k, lambda_full, document_starts_TB)
         if self.recompute_product:
-            heads_TBHE = recomputed(differential_attention, q, k, v, self.lambda_full(), document_starts_TB)
+            heads_TBHE = recomputed(differential_attention, q, k, v, lambda_full, document_starts_TB)
         else:
-            heads_TBHE = differential_attention(q, k, v, self.lambda_full(), document_starts_TB)
+            heads_TBHE = differential_attention(q, k, v, lambda_full, document_starts_TB)
         return self.output(self.normalised(heads_TBHE).flatten(2))
 
     def lambda_full(self) -> Tensor:
@@ -70,6 +83,10 @@ class DifferentialAttention(Attention):
         if not self.config.head_norm:
             return heads_TBHE
         return self.head_norm(heads_TBHE) * (1 - self.lambda_init)
+
+    def _record_gains(self, gains: Tensor) -> None:
+        self.recorder.record("head_norm_mean", gains, "mean")
+        self.recorder.record("head_norm_max", gains, "max")
 
 
 def lambda_of(q1_K: Tensor, k1_K: Tensor, q2_K: Tensor, k2_K: Tensor, lambda_init: float) -> Tensor:

@@ -25,7 +25,8 @@ from model.kinds.base import Attention, Reading, Recipe
 from model.kinds.diff import Diff
 from model.kinds.differential import Differential, DifferentialAttention
 from model.parallel import Sharding
-from model.shared_projection import low_rank_per_head, merged_weight, with_updates
+from model.recorder import Recorder, look_at_weight
+from model.shared_projection import low_rank_per_head, merged_weight, update_norms, with_updates
 from model.split import LayerCommunication, Split, gathering
 
 
@@ -39,9 +40,15 @@ class SharedDiffAttention(DifferentialAttention):
     """
 
     def __init__(
-        self, config: ModelConfig, groups: int, layer: int, sharding: Sharding, recompute_product: bool
+        self,
+        config: ModelConfig,
+        groups: int,
+        layer: int,
+        sharding: Sharding,
+        recorder: Recorder,
+        recompute_product: bool,
     ) -> None:
-        super().__init__(config, groups, layer, sharding, recompute_product)
+        super().__init__(config, groups, layer, sharding, recorder, recompute_product)
         H, G, K, R, D = config.num_heads, groups, config.head_dim, config.rank, config.hidden_size
         base_of_layer, down_of_layer = config.base == "layer", config.down == "layer"
         self.query_base = sharding.column_linear(D, K if base_of_layer else H * K)
@@ -50,6 +57,8 @@ class SharedDiffAttention(DifferentialAttention):
         self.key_down = sharding.replicated(*(() if down_of_layer else (G,)), 2, R, D, touched_by="heads")
         self.query_up = sharding.replicated(H, 2, K, R, touched_by="heads")
         self.key_up = sharding.replicated(G, 2, K, R, touched_by="heads")
+        look_at_weight(self.query_base, recorder, self._record_query_update)
+        look_at_weight(self.key_base, recorder, self._record_key_update)
 
     def queries_and_keys(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
         query_base, key_base = self._bases(entered_TBD)
@@ -80,6 +89,19 @@ class SharedDiffAttention(DifferentialAttention):
         query, key = low.unbind(2)
         return query, key
 
+    def _record_query_update(self, base: Tensor) -> None:
+        self._record_update("query_update", base, self.query_down, self.query_up)
+
+    def _record_key_update(self, base: Tensor) -> None:
+        self._record_update("key_update", base, self.key_down, self.key_up)
+
+    def _record_update(self, name: str, base: Tensor, down: Tensor, up_HSKR: Tensor) -> None:
+        """||A B|| / ||W|| in the root mean square over heads and streams; ``base`` is this rank's part of W."""
+        own = self.sharding.own_heads
+        norms_HS = update_norms(down if self.config.down == "layer" else own(down), own(up_HSKR))
+        for_each_base = 2 * (up_HSKR.shape[0] if self.config.base == "layer" else 1)
+        self.recorder.record(name, norms_HS / math.sqrt(for_each_base), "rms", over=base)
+
 
 class SharedDiff(Differential):
     """The declarations."""
@@ -93,8 +115,10 @@ class SharedDiff(Differential):
     converts_into = frozenset({Diff.name})
     widens = {"base": ("layer", "head"), "down": ("layer", "head")}
 
-    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
-        return SharedDiffAttention(config, self.key_value_heads(config), layer, sharding, recompute_product)
+    def build(
+        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> Attention:
+        return SharedDiffAttention(config, self.key_value_heads(config), layer, sharding, recorder, recompute_product)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         """Base and update bring half of a projection's variance s² each: A B has variance R s²/(2R).

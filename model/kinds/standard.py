@@ -9,20 +9,24 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from model.attention_numbers import record_maps
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
 from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Kind, Reading, Recipe
 from model.kinds.heads import check_groups, equation_flops
 from model.parallel import Sharding
+from model.recorder import Recorder
 from model.split import LayerCommunication, Split
 
 
 class StandardAttention(Attention):
     """Multi-head attention with grouped key/value heads."""
 
-    def __init__(self, config: ModelConfig, groups: int, sharding: Sharding, recompute_product: bool) -> None:
-        super().__init__(config, sharding, recompute_product)
+    def __init__(
+        self, config: ModelConfig, groups: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> None:
+        super().__init__(config, sharding, recorder, recompute_product)
         D, K, width = config.hidden_size, config.head_dim, 2 * config.num_heads * config.head_dim
         self.query = sharding.column_linear(D, width)
         self.key = sharding.column_linear(D, groups * K)
@@ -34,6 +38,8 @@ class StandardAttention(Attention):
         heads_of_K = (-1, self.config.head_dim)
         q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
         q, k = self.rotated(q, k, document_starts_TB)
+        if self.recorder.recording:
+            record_maps(self.recorder, q, k, document_starts_TB)
         return self.output(self.softmax_product(q, k, v, document_starts_TB).flatten(2))
 
 
@@ -52,8 +58,10 @@ class Standard(Kind):
     def key_value_heads(self, config: ModelConfig) -> int:
         return config.num_kv_heads or 2 * config.num_heads
 
-    def build(self, config: ModelConfig, layer: int, sharding: Sharding, recompute_product: bool) -> Attention:
-        return StandardAttention(config, self.key_value_heads(config), sharding, recompute_product)
+    def build(
+        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
+    ) -> Attention:
+        return StandardAttention(config, self.key_value_heads(config), sharding, recorder, recompute_product)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {
