@@ -23,7 +23,6 @@ from data.adopt import AdoptConfig
 from data.prepare import PrepareConfig
 from data.show import ShowConfig
 from data.verify import VerifyConfig
-from launch.slurm.site import Site
 from pretrain.config import RunConfig
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.export import ExportConfig
@@ -46,13 +45,10 @@ class Command:
 
     usage: str
     config: type
-    prefix: str = ""
-    """what stands before each of its settings"""
 
 
 COMMANDS = (
     Command("python -m pretrain", RunConfig),
-    Command("python -m launch slurm", Site, "site."),
     Command("python -m data prepare", PrepareConfig),
     Command("python -m data adopt", AdoptConfig),
     Command("python -m data show", ShowConfig),
@@ -69,7 +65,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for command in COMMANDS:
         parts.append(f"## `{command.usage}`\n")
-        parts += _section(command.config, command.prefix)
+        parts += _section(command.config, "")
     return "\n".join(parts)
 
 

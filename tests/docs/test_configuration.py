@@ -1,10 +1,11 @@
 """docs/configuration.md is what scripts/reference.py makes of the code, and leaves no command out."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 
+from launch.slurm.site import Site
 from scripts import reference
 from tests.conftest import ROOT
 
@@ -18,7 +19,13 @@ def test_the_page_is_the_one_that_make_docs_writes() -> None:
 def test_every_command_that_takes_a_config_is_on_it() -> None:
     sources = [path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     taken = {name for source in sources for name in re.findall(r"\bparse_config\((\w+),", source)}
-    assert taken - {"config_class"} == {command.config.__name__ for command in reference.COMMANDS}
+    assert taken - {"config_class", "Site"} == {command.config.__name__ for command in reference.COMMANDS}
+
+
+def test_the_site_file_has_its_table_in_the_guide_to_clusters() -> None:
+    guide = (ROOT / "docs/cluster.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in guide.splitlines() if line.startswith("| `"))
+    assert {entry.name for entry in fields(Site)} <= set(re.findall(r"`(\w+)`", rows)) | {"processes_per_node"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Outer:
 
 
 def test_sections_lists_and_defaults_of_a_part_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "COMMANDS", [reference.Command("try", Outer, "x.")])
+    monkeypatch.setattr(reference, "COMMANDS", [reference.Command("try", Outer)])
     assert reference.page().removeprefix(reference.INTRODUCTION).strip().splitlines() == [
         "## `try`",
         "",
@@ -50,25 +57,25 @@ def test_sections_lists_and_defaults_of_a_part_are_shown(monkeypatch: pytest.Mon
         "",
         "| setting | value | default | meaning |",
         "|---|---|---|---|",
-        "| `x.entries` | a list | required | its list |",
+        "| `entries` | a list | required | its list |",
         "",
-        "#### `x.entries[]`",
-        "",
-        "The part below.",
-        "",
-        "| setting | value | default | meaning |",
-        "|---|---|---|---|",
-        "| `x.entries[].size` | a whole number | required | how \\| large |",
-        "| `x.entries[].note` | a text or null | `null` | a text over two lines |",
-        "",
-        "### `x.part`",
+        "#### `entries[]`",
         "",
         "The part below.",
         "",
         "| setting | value | default | meaning |",
         "|---|---|---|---|",
-        "| `x.part.size` | a whole number | `7` | how \\| large |",
-        "| `x.part.note` | a text or null | `seven` | a text over two lines |",
+        "| `entries[].size` | a whole number | required | how \\| large |",
+        "| `entries[].note` | a text or null | `null` | a text over two lines |",
+        "",
+        "### `part`",
+        "",
+        "The part below.",
+        "",
+        "| setting | value | default | meaning |",
+        "|---|---|---|---|",
+        "| `part.size` | a whole number | `7` | how \\| large |",
+        "| `part.note` | a text or null | `seven` | a text over two lines |",
     ]
 
 
