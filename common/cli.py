@@ -23,6 +23,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from common.errors import InputError
+from common.options import as_keys, option, spelled
 from common.output import in_words, is_broken_pipe, patient_output, say
 from common.strict_yaml import load_yaml, read_yaml
 from common.typed import alternatives_of, check_section, check_value, section_of, shortened, suggestion
@@ -99,9 +100,10 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], program: 
         InputError: unknown key, a key written twice, wrong type, missing key or unreadable file.
     """
     parser = config_parser(config_class, program, description)
-    _check_arguments(config_class, arguments)
+    named = as_keys(arguments)
+    _check_arguments(config_class, named)
     try:
-        parsed = parser.instantiate(parser.parse_args(list(arguments)))
+        parsed = parser.instantiate(parser.parse_args(named))
     except InputError:
         raise
     except (ArgumentError, ValueError) as error:
@@ -127,10 +129,18 @@ def config_from_values(config_class: type[Config], values: Mapping[str, Any], wh
     return _build(config_class, parsed)
 
 
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, which names options by their keys, with a help that spells them as all others."""
+
+    def format_help(self, *settings: Any, **named: Any) -> str:
+        """The page that ``--help`` prints."""
+        return spelled(super().format_help(*settings, **named))
+
+
 def config_parser(config_class: type, program: str, description: str = "") -> ArgumentParser:
-    """The parser behind ``parse_config``; it also serves ``--help`` and ``--print_config``."""
+    """The parser behind ``parse_config``; it also serves ``--help`` and ``--print-config``."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser = _Parser(prog=program, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file; --section.key value overrides what it says")
     parser.add_class_arguments(config_class)
     return parser
@@ -177,7 +187,7 @@ def _check_file(config_class: type, name: str) -> None:
 def _check_flag(hint: Any, flag: str, text: str) -> None:
     """``text`` is YAML unless the setting is a text, or may be one."""
     kinds = alternatives_of(hint)
-    what = f"--{shortened(flag)}"
+    what = option(shortened(flag))
     value: Any = text
     if str not in kinds or (type(None) in kinds and text == "null"):
         value = load_yaml(text, what, flag.removesuffix("+"))
@@ -197,7 +207,9 @@ def _hint_of(config_class: type, flag: str) -> Any:
         hints = typing.get_type_hints(section)
         if part not in hints:
             path = f"{prefix}.{part}" if prefix else part
-            raise InputError(f"--{shortened(flag)}: unknown key '{shortened(path)}'{suggestion(section, part, prefix)}")
+            raise InputError(
+                f"{option(shortened(flag))}: unknown key '{shortened(path)}'{suggestion(section, part, prefix)}"
+            )
         hint = hints[part]
         section = section_of(hint)
         prefix = f"{prefix}.{part}" if prefix else part
@@ -212,4 +224,4 @@ def _one_line(error: Exception) -> str:
         text = refused[1]
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("a typing.Literal[", "one of [")
     key, separator, rest = text.removeprefix("Parser key ").partition(": ")
-    return f"--{key.strip(chr(34))}: {rest}" if separator and text.startswith("Parser key ") else text
+    return f"{option(key.strip(chr(34)))}: {rest}" if separator and text.startswith("Parser key ") else text

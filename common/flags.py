@@ -4,9 +4,12 @@ In: argparse's own calls. Out: a namespace. Always: a wrong flag is an InputErro
 """
 
 import argparse
-from typing import NoReturn
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from common.errors import InputError
+from common.options import hyphenated
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -14,6 +17,12 @@ class FlagParser(argparse.ArgumentParser):
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse does; an underscore in an option's name is read as a hyphen."""
+        return super().parse_known_args(hyphenated(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError with the command in front."""

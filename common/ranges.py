@@ -10,6 +10,7 @@ import unicodedata
 from typing import Any
 
 from common.errors import InputError
+from common.options import option
 
 MOST_STEPS = 10**9
 """more than any run takes; samples and tokens still fit into 64 bits"""
@@ -42,7 +43,12 @@ def check_range(
     message, as in "train." or "--".
     """
     for name in names:
-        _check_value(getattr(section, name), f"{where}{name}", low, above, high, below)
+        _check_value(getattr(section, name), _told(where, name), low, above, high, below)
+
+
+def _told(where: str, name: str) -> str:
+    """The setting as messages name it: an option, or ``where`` and its key."""
+    return option(name) if where == "--" else f"{where}{name}"
 
 
 def _check_value(
@@ -77,7 +83,7 @@ def check_place(section: Any, where: str, *names: str) -> None:
         for letter in str(getattr(section, name) or ""):
             if unicodedata.category(letter) in ("Cc", "Zl", "Zp"):
                 raise InputError(
-                    f"{where}{name}: has the character {letter!r}; name a place without control characters"
+                    f"{_told(where, name)}: has the character {letter!r}; name a place without control characters"
                 )
 
 
@@ -86,7 +92,7 @@ def check_name(section: Any, where: str, name: str) -> None:
     text: str = getattr(section, name)
     unseen = next((letter for letter in text if not letter.isprintable()), None)
     if unseen is not None:
-        raise InputError(f"{where}{name}: has the character {unseen!r}; use letters, digits, blanks and -._")
+        raise InputError(f"{_told(where, name)}: has the character {unseen!r}; use letters, digits, blanks and -._")
 
 
 def check_filled(section: Any, where: str, *names: str) -> None:
@@ -97,8 +103,10 @@ def check_filled(section: Any, where: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         if value is not None and not value.strip():
-            raise InputError(f"{where}{name}: is empty; name something, or leave it out")
+            raise InputError(f"{_told(where, name)}: is empty; name something, or leave it out")
         parts = value.split("/") if value is not None and "://" not in value else []
         longest = max((len(os.fsencode(part)) for part in parts), default=0)
         if longest > LONGEST_NAME:
-            raise InputError(f"{where}{name}: a name of {longest} bytes; file systems take at most {LONGEST_NAME}")
+            raise InputError(
+                f"{_told(where, name)}: a name of {longest} bytes; file systems take at most {LONGEST_NAME}"
+            )

@@ -230,7 +230,7 @@ def scan_file(file: FlatFile, vocab_size: int, eod_id: int, report: Report) -> S
             report(len(content), tokens.size)
     if not counts[eod_id]:
         raise InputError(
-            f"{file.path}: token {eod_id}, which ends a document, never occurs: another tokenizer or --eod_token, "
+            f"{file.path}: token {eod_id}, which ends a document, never occurs: another tokenizer or --eod-token, "
             "or written without ends of documents"
         )
     return Scan(np.concatenate(checksums).tobytes(), counts, np.concatenate(ends))

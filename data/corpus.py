@@ -56,7 +56,7 @@ class Reading:
     """column or JSON key that holds the document"""
     on_damage: OnDamage = "refuse"
     """a file that cannot be read: an error, or passed over with a count"""
-    flag: str = "--text_field"
+    flag: str = "--text-field"
     """the setting that names the field, for errors"""
 
 

@@ -32,7 +32,7 @@ def train_small_bpe(texts: Iterable[str], vocab_size: int) -> TiktokenTokenizer:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     if vocab_size < 257:
-        raise InputError(f"--vocab_size: must be at least 257 (256 bytes and the end of a document), is {vocab_size}")
+        raise InputError(f"--vocab-size: must be at least 257 (256 bytes and the end of a document), is {vocab_size}")
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -170,7 +170,7 @@ class HuggingFaceTokenizer:
         names = [eod_token] if eod_token else EOD_NAMES
         self._eod_token = next((candidate for candidate in names if candidate in vocabulary), None)
         if self._eod_token is None:
-            raise InputError(f"{name}: has none of the end-of-document tokens {', '.join(names)}; name it: --eod_token")
+            raise InputError(f"{name}: has none of the end-of-document tokens {', '.join(names)}; name it: --eod-token")
         self.eod_id = vocabulary[self._eod_token]
         self.vocab_size = 1 + max(vocabulary.values())
         _check_vocabulary(name, self.vocab_size)
@@ -269,7 +269,7 @@ def _tokenizer_in(folder: Path, eod_token: str | None) -> Tokenizer:
         return _tokenizer_of_file(tokenizer_json.find_file(folder), eod_token or tokenizer_json.end_token(folder))
     saved = load_tokenizer(folder)
     if eod_token and saved.token_id(eod_token) != saved.eod_id:
-        raise InputError(f"--eod_token {eod_token}: the tokenizer saved in {folder} ends documents with another token")
+        raise InputError(f"--eod-token {eod_token}: the tokenizer saved in {folder} ends documents with another token")
     return saved
 
 
@@ -291,7 +291,7 @@ def _tiktoken_encoding(name: str, eod_token: str | None) -> Tokenizer:
     ranks, special = encoding._mergeable_ranks, encoding._special_tokens
     eod = eod_token or EOD_NAMES[0]
     if eod not in special:
-        raise InputError(f"--eod_token {eod}: {name} has the special tokens {', '.join(special)}")
+        raise InputError(f"--eod-token {eod}: {name} has the special tokens {', '.join(special)}")
     return TiktokenTokenizer(name, encoding._pat_str, ranks, special, special[eod])
 
 

@@ -14,6 +14,7 @@ from common.cli import parse_config
 from common.errors import InputError
 from common.flags import FlagParser
 from common.output import say
+from common.ranges import check_range
 from launch.torchrun import NodePlan, run_node
 from launch.verdict import Action, close_attempt, decide, was_refused
 from pretrain.config import RunConfig
@@ -90,10 +91,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--nproc", type=int, help="processes (default: one per GPU, or one)")
     parser.add_argument("--tries", type=int, default=1, help="starts that may end at the same step before giving up")
     settings, training = parser.parse_known_args(arguments)
-    for name in ("nproc", "tries"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name}: must be at least 1, is {value}")
+    check_range(settings, "--", "nproc", "tries", low=1)
     return settings, training
 
 

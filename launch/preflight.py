@@ -7,10 +7,11 @@ something must not be trained on. Under srun or torchrun, on several processes, 
 import os
 
 from common.cli import parse_config
-from common.errors import InputError
 from common.flags import FlagParser
+from common.ranges import check_range
 from launch.node_checks import check_nodes
 from pretrain.config import RunConfig
+from pretrain.devices import DEFAULT_DEVICE, DEVICES
 from pretrain.engines.accelerator import choose_accelerator
 
 
@@ -22,10 +23,9 @@ def main(arguments: list[str]) -> int:
         description="Checks a run before it starts. All other arguments are those of `python -m pretrain`.",
     )
     parser.add_argument("--world-size", type=int, help="processes of the planned job (default: those there are)")
-    parser.add_argument("--device", default="H100", help="its GPUs: H100, H200, B200, A100, L40S or 4090")
+    parser.add_argument("--device", default=DEFAULT_DEVICE, help=f"its GPUs: {', '.join(DEVICES)}")
     settings, training = parser.parse_known_args(arguments)
-    if settings.world_size is not None and settings.world_size < 1:
-        raise InputError(f"--world-size: must be at least 1, is {settings.world_size}")
+    check_range(settings, "--", "world_size", low=1)
     config = parse_config(RunConfig, training, "python -m launch preflight")
     choose_accelerator()
     connected = int(os.environ.get("WORLD_SIZE", "1"))

@@ -35,6 +35,8 @@ DEVICES = {
     "L40S": Device(362e12, 91.6e12, 44 * GIB, 0.86e12, 32e9, 25e9),
     "4090": Device(165e12, 82.6e12, 23.5 * GIB, 1.0e12, 32e9, 12.5e9),
 }
+DEFAULT_DEVICE = "H100"
+"""what is planned for where no device is named"""
 
 
 def device_by_name(name: str) -> Device:

@@ -28,7 +28,7 @@ def check_same_model(old: RunConfig, new: RunConfig, where: str) -> None:
         if theirs != ours:
             raise InputError(
                 f"{section}.{key}: is {ours}, but {where} was trained with {theirs}; restore the setting, or start "
-                "another run (--name or --run_dir), from these weights with --checkpoint.branch_from"
+                "another run (--name or --run-dir), from these weights with --checkpoint.branch_from"
             )
 
 

@@ -192,7 +192,7 @@ def in_use(run_folder: Path, holder: Record) -> str:
     if holder:
         who = f"process {holder.get('process')} on {holder.get('host')}, since {holder.get('since')}"
     return (
-        f"run_dir: {run_folder} is in use by {who}; wait for it, stop it, or name another folder (--run_dir or --name)"
+        f"run_dir: {run_folder} is in use by {who}; wait for it, stop it, or name another folder (--run-dir or --name)"
     )
 
 

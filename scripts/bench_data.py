@@ -5,7 +5,6 @@ time to resume, tokens per second, memory, and preparation in tokens per second 
 figure comes from a process of its own; imports are not counted; a peer that is not installed is named.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -19,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from common.cli import run_command
 from common.flags import FlagParser
+from common.ranges import check_range
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # as a script it sees its own folder only
 
 SEQUENCE_LENGTH = 2048
 VOCABULARY = 50_000
 DOCUMENT_TOKENS = 800
-MOSAIC_SETUP = "`make bench` gives it an environment of its own, which --mosaic_python names"
+MOSAIC_SETUP = "`make bench` gives it an environment of its own, which --mosaic-python names"
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,19 @@ class System:
     folder: str
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Makes the tokens, lets every system read them, prints the table."""
-    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(prog="python scripts/bench_data.py", description=__doc__)
     parser.add_argument("--tokens", type=int, default=128_000_000, help="tokens of the single source and of the blend")
     parser.add_argument("--sources", type=int, default=8, help="sources of the blend")
     parser.add_argument("--tries", type=int, default=3, help="repetitions; the best counts")
     parser.add_argument(
-        "--mosaic_python",
+        "--mosaic-python",
         default=sys.executable,
         help="interpreter that has mosaicml-streaming",
     )
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
+    check_range(flags, "--", "tokens", "sources", "tries", low=1)
     warnings.simplefilter("ignore", UserWarning)  # megatron-core misses apex aloud
     systems = _systems(flags.mosaic_python)
     with tempfile.TemporaryDirectory(prefix="bench_data_") as folder:
@@ -122,7 +123,7 @@ def _compare_loaders(work: Path, systems: list[System], tokens: int, sources: in
 
 
 def _run(system: System, folders: list[str], first_sample: int) -> dict[str, float]:
-    flags = ["--folders", *folders, "--sequence_length", str(SEQUENCE_LENGTH), "--first_sample", str(first_sample)]
+    flags = ["--folders", *folders, "--sequence-length", str(SEQUENCE_LENGTH), "--first-sample", str(first_sample)]
     done = subprocess.run([*system.command, *flags], capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{system.name} failed:\n{done.stderr}")
@@ -171,4 +172,4 @@ def _measure_trillion(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from common.cli import run_command
+from common.flags import FlagParser
 from model.config import ModelConfig
 from model.parallel import info_of
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig
@@ -24,6 +25,7 @@ ROUNDS = 5
 
 def main(arguments: list[str]) -> int:
     """Prints the table on rank 0."""
+    FlagParser(prog="scripts/bench_gradients.py", description=__doc__).parse_args(arguments)
     choose_accelerator()
     from pretrain.engines.connection import connect, disconnect
     from pretrain.topology import topology_from_environment

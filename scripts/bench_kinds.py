@@ -18,6 +18,7 @@ import torch
 from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.flags import FlagParser
+from common.ranges import check_range
 from model.config import ModelConfig
 from model.counts import training_flops_per_token
 from model.kernels.attention import attention_backend
@@ -49,9 +50,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds, after two that are not")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     flags = parser.parse_args(arguments)
-    for name in ("layers", "tokens", "rounds"):
-        if getattr(flags, name) < 1:
-            raise InputError(f"--{name}: must be at least 1, is {getattr(flags, name)}")
+    check_range(flags, "--", "layers", "lengths", "tokens", "rounds", low=1)
     if flags.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {flags.device}: there is no CUDA device here; --device cpu runs without one")
     sizes = parse_config(RunConfig, ["--config", flags.config], "python scripts/bench_kinds.py").model

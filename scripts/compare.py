@@ -16,7 +16,7 @@ from common.errors import InputError
 from common.files import atomic_file
 from common.flags import FlagParser
 from common.private import check_trusted
-from common.ranges import check_place
+from common.ranges import check_place, check_range
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
 
@@ -84,8 +84,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tolerance", type=float, default=0.0, help="nats that still count as equal (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("compare.png"), help="picture (default: compare.png)")
     options = parser.parse_args(arguments)
-    if not options.tolerance >= 0:
-        raise InputError(f"--tolerance: must be 0 or more, is {options.tolerance}")
+    check_range(options, "--", "tolerance", low=0)
     check_place(options, "--", "output")
     check_trusted(options.output.absolute().parent, "--output")
     comparisons = compare(options.runs[0], options.runs[1], options.tolerance)

@@ -1,4 +1,4 @@
-"""`python scripts/plan.py --config configs/X.yaml [--world_size N] [--section.key value ...] [--json]`
+"""`python scripts/plan.py --config configs/X.yaml [--world-size N] [--section.key value ...] [--json]`
 
 In: the training's own arguments, a number of devices and their kind. Out: parameters by part, operations per token,
 memory of the most loaded device, communication and time of one step, as text or JSON.
@@ -9,10 +9,10 @@ import json
 import sys
 
 from common.cli import parse_config, run_command
-from common.errors import InputError
 from common.flags import FlagParser
+from common.ranges import check_range
 from pretrain.config import RunConfig
-from pretrain.devices import device_by_name
+from pretrain.devices import DEFAULT_DEVICE, DEVICES, device_by_name
 
 PROGRAM = "python scripts/plan.py"
 
@@ -36,23 +36,19 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = FlagParser(
         prog=PROGRAM,
-        usage="%(prog)s --config FILE [--world_size N] [--device H100] [--json] [--section.key value ...]",
+        usage="%(prog)s --config FILE [--world-size N] [--device H100] [--json] [--section.key value ...]",
         description="What a run needs. All other arguments are those of `python -m pretrain`; its --help lists them.",
     )
-    parser.add_argument("--world_size", type=int, help="devices (default: one replica, tensor x pipeline)")
-    parser.add_argument("--device", default="H100", help="H100, H200, B200, A100, L40S or 4090")
-    parser.add_argument("--gpus_per_node", type=int, default=8, help="devices of a node, between which links are fast")
+    parser.add_argument("--world-size", type=int, help="devices (default: one replica, tensor x pipeline)")
+    parser.add_argument("--device", default=DEFAULT_DEVICE, help=f"one of {', '.join(DEVICES)}")
+    parser.add_argument("--gpus-per-node", type=int, default=8, help="devices of a node, between which links are fast")
     parser.add_argument(
         "--efficiency", type=float, default=0.55, help="assumed share of the peak that matrix products reach"
     )
     parser.add_argument("--json", action="store_true", help="all figures, for machines")
     settings, training = parser.parse_known_args(arguments)
-    for name in ("world_size", "gpus_per_node"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name}: must be at least 1, is {value}")
-    if not 0 < settings.efficiency <= 1:
-        raise InputError(f"--efficiency: must be in (0, 1], is {settings.efficiency}")
+    check_range(settings, "--", "world_size", "gpus_per_node", low=1)
+    check_range(settings, "--", "efficiency", above=0, high=1)
     return settings, training
 
 

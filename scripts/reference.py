@@ -33,7 +33,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """# Every setting
 
 Made from the code by `make docs`; do not edit. A setting is given in the YAML file of `--config` or as
-`--section.key value`; the last one given wins. What is not allowed is refused in one line, before anything starts.
+`--section.key value`, one outside of a section with hyphens, as `--run-dir value`; the last one given wins. What is
+not allowed is refused in one line, before anything starts.
 The settings of `python -m pretrain` are also those of `python -m launch local`, `slurm` and `preflight`, of
 `python scripts/plan.py`, and of `python -m data plan` and `trace`.
 """

@@ -17,6 +17,7 @@ from common.cli import run_command
 from common.errors import InputError
 from common.files import write_atomically
 from common.flags import FlagParser
+from common.ranges import check_range
 from scripts.spikes.judging import figures, table
 from scripts.spikes.trial import AFTERWARDS, run_trial
 
@@ -29,9 +30,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=int, default=30, help="how many")
     parser.add_argument("--steps", type=int, default=600, help="of each run")
     flags = parser.parse_args(arguments)
-    for name, least in (("first", 0), ("runs", 1), ("steps", 2 * AFTERWARDS)):
-        if getattr(flags, name) < least:
-            raise InputError(f"--{name}: must be at least {least}, is {getattr(flags, name)}")
+    check_range(flags, "--", "first", low=0)
+    check_range(flags, "--", "runs", low=1)
+    check_range(flags, "--", "steps", low=2 * AFTERWARDS)
     torch.set_num_threads(1)
     flags.output.mkdir(parents=True, exist_ok=True)
     traces = []

@@ -89,7 +89,7 @@ def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, len
     """One kind and seed: the path of its results."""
     run, exported, results = folder / "run", folder / "export", folder / "needles.json"
     if not results.exists():
-        own = [f"--model.attention={kind}", f"--seed={seed}", f"--name={folder.name}", f"--run_dir={run}"]
+        own = [f"--model.attention={kind}", f"--seed={seed}", f"--name={folder.name}", f"--run-dir={run}"]
         training = ["--config", settings.training, *own, *settings.settings]
         _run(["-m", "launch", "local", "--nproc", str(settings.processes), *training])
         _run(["scripts/export.py", "--run", str(run), "--output", str(exported)])

@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(json.dumps({"text": " ".join(dice.choices(words, k=60))}) + "\n")
     output = folder / "shards"
     subprocess.run(
-        [sys.executable, "-m", "data", "prepare", "--input", texts, "--output", output, "--vocab_size", "300"],
+        [sys.executable, "-m", "data", "prepare", "--input", texts, "--output", output, "--vocab-size", "300"],
         check=True,
         cwd=ROOT,
         capture_output=True,

@@ -102,7 +102,7 @@ def test_it_submits_a_slurm_job_whose_ranks_find_it(installed: Installed, tmp_pa
         (commands / name).chmod(0o755)
     copy(TREE / "configs/debug_cpu.yaml", here / "mine.yaml")
     path = f"{commands}:/usr/bin:/bin"
-    submit = ["-m", "launch", "slurm", "--nodes=1", "--config=mine.yaml", f"--run_dir={run}", "--tries=1"]
+    submit = ["-m", "launch", "slurm", "--nodes=1", "--config=mine.yaml", f"--run-dir={run}", "--tries=1"]
     said = installed.python(*submit, "--site.processes_per_node=2", "--site.cpus_per_task=2", cwd=here, PATH=path)
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("job 17: ")

@@ -8,7 +8,7 @@ on the meta device.
 from launch.checks.finding import Finding, Level
 from model.counts import parameter_counts
 from pretrain.config import RunConfig
-from pretrain.devices import GIB, device_by_name
+from pretrain.devices import DEFAULT_DEVICE, GIB, device_by_name
 from pretrain.plan.meta import build_stages, shape_problems
 from pretrain.plan.plan import Plan, make_plan
 from pretrain.plan.time import Cluster
@@ -17,7 +17,7 @@ SHOWN = 3
 """shapes that do not fit are named up to this number"""
 
 
-def check_model(config: RunConfig, world_size: int, device_name: str = "H100") -> list[Finding]:
+def check_model(config: RunConfig, world_size: int, device_name: str = DEFAULT_DEVICE) -> list[Finding]:
     """Builds every distinct shard, and compares the most loaded rank with the device.
 
     Raises:

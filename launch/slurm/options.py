@@ -21,7 +21,7 @@ SAID_BY_THE_SCRIPT = {
     "signal": "site.signal_seconds",
     "nodes": "--nodes",
     "job-name": "--name",
-    "output": "--run_dir",
+    "output": "--run-dir",
     "chdir": "the folder that you submit from",
 }
 """sbatch's long options, and where their values come from"""

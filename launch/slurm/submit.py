@@ -19,6 +19,7 @@ from common.errors import InputError, nearest
 from common.files import write_atomically
 from common.flags import FlagParser
 from common.output import say
+from common.ranges import check_range
 from common.typed import shortened
 from common.urls import references_in_values
 from launch.local import check
@@ -197,9 +198,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[st
     parser.add_argument("--tries", type=int, default=3, help="attempts that may end after the same step")
     parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     settings, rest = parser.parse_known_args(arguments)
-    for name in ("nodes", "tries"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name}: must be at least 1, is {getattr(settings, name)}")
+    check_range(settings, "--", "nodes", "tries", low=1)
     site, training = split_site_overrides(rest)
     return settings, site, training
 

@@ -22,8 +22,8 @@ def measure(open_loader: Callable[[list[Path], int, int], NextBatch]) -> None:
     """Runs the loader that ``open_loader(folders, sequence_length, first_sample)`` opens, as the flags say."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folders", nargs="+", type=Path, required=True)
-    parser.add_argument("--sequence_length", type=int, required=True)
-    parser.add_argument("--first_sample", type=int, default=0)
+    parser.add_argument("--sequence-length", type=int, required=True)
+    parser.add_argument("--first-sample", type=int, default=0)
     parser.add_argument("--batches", type=int, default=500)
     flags = parser.parse_args()
     memory = resident_bytes()

@@ -203,7 +203,7 @@ def load_subject(
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise InputError(
                 f"--model {name}: brings code that its model or tokenizer needs; read it, then allow it with "
-                "--trust_remote_code true"
+                "--trust-remote-code true"
             ) from None
         raise InputError(f"--model {name}: cannot be loaded: {first_line(error)}") from error
     spoiled = next((name for name, value in model.named_parameters() if not bool(value.isfinite().all())), None)

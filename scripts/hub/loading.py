@@ -80,7 +80,7 @@ def must_run_code(folder: Path, config: Mapping[str, Any], trust_remote_code: bo
             return False
         what = f"{folder / 'config.json'}: names code to run ({', '.join(named)})"
     if not trust_remote_code:
-        raise InputError(f"{what}; read it, then allow it with --trust_remote_code true")
+        raise InputError(f"{what}; read it, then allow it with --trust-remote-code true")
     return True
 
 

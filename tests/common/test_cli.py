@@ -31,6 +31,8 @@ class Section:
 class Config:
     name: str = "run"
     """the name"""
+    end_token: str = ""
+    """the token at the end"""
     section: Section = field(default_factory=Section)
 
 
@@ -41,13 +43,27 @@ def parse(*arguments: str) -> Config:
 def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("name: mine\nsection: {layers: 3, sources: [{path: a, weight: 2}]}\n")
-    assert parse("--config", str(path)) == Config("mine", Section(3, [Source("a", 2.0)]))
+    assert parse("--config", str(path)) == Config("mine", section=Section(3, [Source("a", 2.0)]))
     assert parse("--config", str(path), "--section.layers=5").section.layers == 5
     assert parse() == Config()
 
 
+def test_a_setting_outside_of_sections_has_an_option_with_hyphens_and_is_told_by_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parse("--end-token", "x") == parse("--end_token=x") == parse("--end-token=x")
+    for spelling in ("--end-token=a\0b", "--end_token=a\0b"):
+        with pytest.raises(InputError, match=r"^--end-token: 'end_token' contains a NUL"):
+            parse(spelling)
+    with pytest.raises(InputError, match=r"^--end-tokn: unknown key 'end_tokn'; did you mean 'end_token'"):
+        parse("--end-tokn", "x")
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "[--end-token END_TOKEN]" in capsys.readouterr().out
+
+
 def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
-    config = Config("x", Section(7, [Source("a"), Source("b", 0.5)]))
+    config = Config("x", section=Section(7, [Source("a"), Source("b", 0.5)]))
     path = tmp_path / "c.yaml"
     path.write_text(to_yaml(config))
     assert parse("--config", str(path)) == config

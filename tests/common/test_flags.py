@@ -14,7 +14,7 @@ COMMANDS = {
     "launch.slurm.submit": ["--nodes", "x"],
     "launch.slurm.begin": ["--nothing"],
     "launch.slurm.conclude": ["--nothing"],
-    "scripts.plan": ["--world_size", "x"],
+    "scripts.plan": ["--world-size", "x"],
     "scripts.compare": ["only_one"],
     "scripts.checkpoint": ["nothing"],
     "scripts.report": ["--outpu", "x"],

@@ -31,7 +31,7 @@ TEXTS = [f"document {number}" for number in range(3)]
 
 
 def prepare(*flags: str | Path) -> int:
-    flags = ("--vocab_size", "270", "--workers", "1", *flags)
+    flags = ("--vocab-size", "270", "--workers", "1", *flags)
     return run_command(main, ["prepare", *(str(flag) for flag in flags)])
 
 
@@ -86,10 +86,10 @@ def test_a_damaged_file_ends_or_is_left_out_and_what_was_finished_is_kept(
 ) -> None:
     whole = gzip.compress(b'{"text": "of a cut file"}\n' * 1000)
     (texts / "9.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    flags = ("--input", texts, "--output", tmp_path / "out", "--tokenizer", prepared / "train", "--keep_parts", "true")
+    flags = ("--input", texts, "--output", tmp_path / "out", "--tokenizer", prepared / "train", "--keep-parts", "true")
     assert prepare(*flags) == 2
     assert only_error(capsys).startswith(f"error: {texts / '9.jsonl.gz'}: damaged")
-    assert prepare(*flags, "--on_damage", "skip") == 0
+    assert prepare(*flags, "--on-damage", "skip") == 0
     said = capsys.readouterr()
     assert "6 of 7 parts are there already" in said.err
     assert f"1 damaged, skipped: {texts / '9.jsonl.gz'}" in said.out
@@ -133,7 +133,7 @@ def test_no_home_is_needed(texts: Path, tmp_path: Path) -> None:
     for name in ("XDG_CACHE_HOME", "HF_HOME"):
         settings.pop(name, None)
     done = subprocess.run(
-        [*command, "--vocab_size", "270", "--workers", "1"], env=settings, cwd=ROOT, capture_output=True, text=True
+        [*command, "--vocab-size", "270", "--workers", "1"], env=settings, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -185,7 +185,7 @@ def test_files_behind_urls_are_read_as_those_of_folders(store: str, tmp_path: Pa
 def test_a_store_that_does_not_answer_is_one_line_and_never_skipped(
     file: str, skip: bool, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--on_damage", "skip"] if skip else []
+    flags = ["--on-damage", "skip"] if skip else []
     with_password = store.replace("http://", "http://user:secret@")
     assert prepare("--input", f"{with_password}/{file}?token=secret", "--output", tmp_path / "out", *flags) == 2
     line = only_error(capsys)

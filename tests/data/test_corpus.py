@@ -57,7 +57,7 @@ def test_one_line_of_fifty_megabytes(tmp_path: Path) -> None:
 def test_another_field_can_be_named(folder: Path) -> None:
     (folder / "a.jsonl").write_text('{"content": "mine"}')
     assert read_all(str(folder / "a.jsonl"), field="content")[0] == ["mine"]
-    with pytest.raises(InputError, match="--text_field content: no such column; there are text, n"):
+    with pytest.raises(InputError, match="--text-field content: no such column; there are text, n"):
         read_all(str(folder / "c.parquet"), field="content")
 
 

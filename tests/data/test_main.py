@@ -90,7 +90,7 @@ def test_prepare_and_adopt_say_what_they_did(
     corpus_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = str(tmp_path / "out")
-    flags = ["--vocab_size", "300", "--workers", "1", f"--input={corpus_files[0]}"]
+    flags = ["--vocab-size", "300", "--workers", "1", f"--input={corpus_files[0]}"]
     assert call("prepare", *flags, "--input", *corpus_files[1:2], "--output", output) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["read", "120", "documents"]

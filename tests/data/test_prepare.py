@@ -123,8 +123,8 @@ def test_killed_at_any_moment_a_rerun_completes_it(tmp_path: Path, capfd: pytest
         rows = (json.dumps({"text": sentences(1000 * number + row, 30)}) for row in range(150))
         file.write_text("\n".join(rows))
         files.append(str(file))
-    command = [sys.executable, "-m", "data", "prepare", "--input", *files, "--vocab_size", "330"]
-    command += ["--shard_bytes", "65536", "--workers", "2"]
+    command = [sys.executable, "-m", "data", "prepare", "--input", *files, "--vocab-size", "330"]
+    command += ["--shard-bytes", "65536", "--workers", "2"]
     output = tmp_path / "killed"
     process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.DEVNULL)
     workers: list[psutil.Process] = []

@@ -111,7 +111,7 @@ NOT_READABLE: dict[str, tuple[str, bytes, str]] = {
     "deep": ("a.json", b"[" * 100_000, "not JSON"),
     "long number": ("a.json", b'[{"text": ' + b"9" * 5000 + b"}]", "not JSON"),
     "two columns": ("a.csv", b"text,text\na,b\n", "2 columns named 'text'"),
-    "no column": ("a.tsv", b"one\ttwo\na\tb\n", "--text_field text: no such column; there are one, two"),
+    "no column": ("a.tsv", b"one\ttwo\na\tb\n", "--text-field text: no such column; there are one, two"),
     "open quote": ("a.csv", b'text\n"one\ntwo\n', "a quote that is not closed"),
 }
 

@@ -45,7 +45,7 @@ def test_a_dot_in_a_name_is_no_way_into_another_column(kind: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (pa.table({"content": ["a"], "n": [1]}), "--text_field text: no such column; there are content, n"),
+        (pa.table({"content": ["a"], "n": [1]}), "--text-field text: no such column; there are content, n"),
         (pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), "2 columns named 'text'"),
         (pa.table({"text": [1, 2]}), "column 'text' holds int64, not text"),
         (pa.table({"text": [["a"], ["b"]]}), "column 'text' holds list<"),

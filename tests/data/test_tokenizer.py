@@ -67,7 +67,7 @@ def test_training_again_gives_the_same_tokenizer(small: TiktokenTokenizer) -> No
     again = train_small_bpe([sentences(seed, 20) for seed in range(50)], 330)
     assert again.fingerprint == small.fingerprint
     assert train_small_bpe([sentences(1, 50)], 330).fingerprint != small.fingerprint
-    with pytest.raises(InputError, match="--vocab_size: must be at least 257"):
+    with pytest.raises(InputError, match="--vocab-size: must be at least 257"):
         train_small_bpe(["text"], 256)
 
 
@@ -170,7 +170,7 @@ def test_a_tiktoken_encoding_comes_out_of_its_cache(
         named_tokenizer("cl100k_base")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {"cl100k_base": small._encoding})
     named = named_tokenizer("cl100k_base")
-    with pytest.raises(InputError, match=r"--eod_token </s>: cl100k_base has the special tokens .*endoftext"):
+    with pytest.raises(InputError, match=r"--eod-token </s>: cl100k_base has the special tokens .*endoftext"):
         named_tokenizer("cl100k_base", "</s>")
     assert (named.kind, named.eod_id, named.vocab_size) == ("tiktoken", 329, 330)
 
@@ -305,7 +305,7 @@ def test_a_folder_of_hugging_face_is_taken_with_its_own_end_token(tokenizer_json
     with pytest.raises(InputError, match=r"holds no tokenizer\.json; of its tokenizer\.model, transformers makes one"):
         named_tokenizer(str(tmp_path / "other"))
     plain.save(tmp_path / "ours")
-    with pytest.raises(InputError, match=r"--eod_token <pad>: the tokenizer saved in .* with another"):
+    with pytest.raises(InputError, match=r"--eod-token <pad>: the tokenizer saved in .* with another"):
         named_tokenizer(str(tmp_path / "ours"), "<pad>")
 
 

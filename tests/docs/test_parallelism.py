@@ -17,7 +17,7 @@ SETTINGS = re.findall(r"^\| (?:none: .*?|`(--.*?)`) \| [\d.]+ \| [\d.]+ \| [\d.]
 
 @pytest.mark.parametrize("number", range(len(ROWS)))
 def test_a_row_of_the_example_is_what_the_planner_says(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--config", str(CONFIG), "--world_size", "64", "--json", *SETTINGS[number].split()]) == 0
+    assert main(["--config", str(CONFIG), "--world-size", "64", "--json", *SETTINGS[number].split()]) == 0
     plan = json.loads(capsys.readouterr().out)
     step = plan["step"]["shared_diff"]
     said = f"{plan['memory']['total'] / 2**30:.1f}", f"{step['seconds']:.2f}", f"{step['data']:.2f}"

@@ -24,7 +24,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_exports(tmp_path: Path) -> None:
     def train(run_dir: Path, steps: int) -> None:
         command(
             *("-m", "launch", "local", "--nproc", "1", "--config", "configs/debug_gpu.yaml"),
-            *("--run_dir", str(run_dir), "--train.steps", str(steps), "--schedule.kind", "wsd"),
+            *("--run-dir", str(run_dir), "--train.steps", str(steps), "--schedule.kind", "wsd"),
             *("--data.train", f"[{{path: {corpus}/train, weight: 1.0}}]", "--data.validation", f"{corpus}/validation"),
             *("--checkpoint.every", "20", "--metrics.every", "1", "--metrics.wandb", "false"),
         )

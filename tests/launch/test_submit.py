@@ -38,7 +38,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def launch(folder: Path, *arguments: str, site: Sequence[str] = SITE) -> int:
-    return run_command(main, ["slurm", *CONFIG, *site, f"--run_dir={folder / 'run'}", *arguments])
+    return run_command(main, ["slurm", *CONFIG, *site, f"--run-dir={folder / 'run'}", *arguments])
 
 
 def test_a_job_is_submitted_after_slurm_has_judged_it(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:

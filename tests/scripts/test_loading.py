@@ -66,9 +66,9 @@ def test_the_evaluator_runs_code_only_where_the_flag_says_so(
     assert run_command(evaluate, command) == 2
     assert not marker.exists()
     line = capsys.readouterr().err
-    assert "names code to run (other.py); read it, then allow it with --trust_remote_code true" in line
+    assert "names code to run (other.py); read it, then allow it with --trust-remote-code true" in line
     assert len(line.strip().splitlines()) == 1
-    run_command(evaluate, [*command, "--trust_remote_code=true"])
+    run_command(evaluate, [*command, "--trust-remote-code=true"])
     assert marker.exists()
 
 
@@ -76,7 +76,7 @@ def test_a_tokenizer_that_needs_code_is_refused(stock_llama: Path, tmp_path: Pat
     folder = with_code(stock_llama, tmp_path / "model", marker)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "OtherTokenizer"}))
-    with pytest.raises(InputError, match=r"model or tokenizer needs; .* --trust_remote_code true"):
+    with pytest.raises(InputError, match=r"model or tokenizer needs; .* --trust-remote-code true"):
         load_subject(str(folder), "cpu", "auto", 1024)
     assert not marker.exists()
 
@@ -88,7 +88,7 @@ def test_an_export_whose_code_was_changed_is_not_run(
     folder = shutil.copytree(export_of("diff"), tmp_path / "model")
     with (folder / name).open("a") as file:
         file.write(HOSTILE.format(marker=str(marker)))
-    with pytest.raises(InputError, match=rf"{name}: is not the code of this version; read it, .*trust_remote_code"):
+    with pytest.raises(InputError, match=rf"{name}: is not the code of this version; read it, .*trust-remote-code"):
         load_subject(str(folder), "cpu", "auto", 1024)
     assert CheckpointReader(import_folder(ImportConfig(str(folder), str(tmp_path / "run")))).step == 0
     assert not marker.exists()

@@ -47,7 +47,7 @@ def test_the_papers_configs_have_the_sizes_that_the_readme_states(capsys) -> Non
 
 
 def test_json_holds_the_figures_of_the_text(capsys) -> None:
-    arguments = ("--config", "configs/shared_diff_13b.yaml", "--world_size", "512", "--device", "H200")
+    arguments = ("--config", "configs/shared_diff_13b.yaml", "--world-size", "512", "--device", "H200")
     _, text, _ = run(capsys, *arguments)
     _, raw, _ = run(capsys, *arguments, "--json")
     plan = json.loads(raw)
@@ -72,9 +72,9 @@ def test_overrides_change_the_plan(capsys) -> None:
     ("arguments", "message"),
     [
         (["--device", "H10"], "--device H10: not in the table; did you mean 'H100'?"),
-        (["--world_size", "0"], "--world_size: must be at least 1, is 0"),
-        (["--efficiency", "1.5"], "--efficiency: must be in (0, 1], is 1.5"),
-        (["--world_size", "3"], "batch.global_size: must be a multiple"),
+        (["--world-size", "0"], "--world-size: must be at least 1, is 0"),
+        (["--efficiency", "1.5"], "--efficiency: must be at most 1, is 1.5"),
+        (["--world-size", "3"], "batch.global_size: must be a multiple"),
         (["--model.rnak", "3"], "--model.rnak: unknown key 'model.rnak'; did you mean 'model.rank'?"),
         (["--parallel.tensor", "2"], "model.num_heads: 3 cannot be split over parallel.tensor 2"),
     ],

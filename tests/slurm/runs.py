@@ -124,7 +124,7 @@ class Site:
         """The training's own arguments."""
         settings = {**OVERRIDES, **{key.replace("__", "."): value for key, value in overrides.items()}}
         flags = [f"--{key}={value}" for key, value in settings.items()]
-        return ["--config=configs/debug_cpu.yaml", f"--run_dir={folder}", *flags]
+        return ["--config=configs/debug_cpu.yaml", f"--run-dir={folder}", *flags]
 
     def launch(self, *arguments: str, user: int = 0, **environment: str) -> Answer:
         """`python -m launch ...` on the login node."""
@@ -152,7 +152,7 @@ class Site:
             "NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0": "GLOO_SOCKET_IFNAME=eth0 OMP_NUM_THREADS=1",
             "PROCESSES=8": f"PROCESSES={PROCESSES}",
             "CORES=64": f"CORES={CORES}",
-            "--config configs/shared_diff_3b.yaml --run_dir runs/shared_diff_3b": " ".join(
+            "--config configs/shared_diff_3b.yaml --run-dir runs/shared_diff_3b": " ".join(
                 self.arguments(folder, **overrides)
             ),
             "runs/shared_diff_3b": str(folder),

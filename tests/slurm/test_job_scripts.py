@@ -106,7 +106,7 @@ def test_a_name_and_a_folder_arrive_as_they_were(text: str, desk: Desk) -> None:
     run = desk.folder / text
     (run / "logs").mkdir(parents=True)
     options = [f"--comment={shlex.quote(text)}"]
-    arguments = ["--name", text, "", "a\nb", f"--run_dir={run}"]
+    arguments = ["--name", text, "", "a\nb", f"--run-dir={run}"]
     site = Site(processes_per_node=3, cpus_per_task=CORES, options=options, setup=desk.setup)
     script = render(Job(text, 2, run, arguments, Path.cwd()), site)
     shown = desk.job(script)
