@@ -2,8 +2,9 @@
 
 from xml.etree import ElementTree
 
-from model.communication import Split, layer_communication
+from model.communication import layer_communication
 from model.config import ModelConfig
+from model.split import Split
 from tests.conftest import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
