@@ -8,17 +8,21 @@ import torch
 
 from model.layers import LayerDefinition, build_layers
 from model.parallel import Sharding, Unsharded
+from model.recorder import Recorder
 from pretrain.config import RunConfig
 from pretrain.engines.connection import tensor_group
 from pretrain.topology import Topology, device_of
 
 
-def build_model(config: RunConfig, topology: Topology) -> tuple[list[LayerDefinition], Sharding]:
-    """The list of layers of ``config`` for this rank, and its Sharding."""
+def build_model(
+    config: RunConfig, topology: Topology, recorder: Recorder | None = None
+) -> tuple[list[LayerDefinition], Sharding]:
+    """The list of layers of ``config`` for this rank, and its Sharding; ``recorder`` takes the layers' numbers."""
     sharding = _sharding(topology)
     layers = build_layers(
         config.model,
         sharding,
+        recorder,
         seed=config.seed,
         dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
         device=device_of(topology),

@@ -189,13 +189,15 @@ class MetricsConfig:
 
     every: int = 10
     """steps between logged lines; 0: only the last"""
+    telemetry_every: int = 50
+    """steps between lines with numbers from inside the model (docs/telemetry.md); 0: never"""
     wandb: bool = True
     """log to Weights & Biases: offline unless you are logged in, and never a reason to fail"""
     wandb_project: str = "shared-diff"
     """the project's name there"""
 
     def __post_init__(self) -> None:
-        check_range(self, "metrics.", "every", low=0, high=MOST_STEPS)
+        check_range(self, "metrics.", "every", "telemetry_every", low=0, high=MOST_STEPS)
         check_filled(self, "metrics.", "wandb_project")
         check_name(self, "metrics.", "wandb_project")
 

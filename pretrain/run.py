@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from common.urls import values_without_credentials
 from model.counts import training_flops_per_token
+from model.recorder import Recorder
 from pretrain.build import build_model
 from pretrain.checkpoint.remote_start import join_remote
 from pretrain.checkpoint.retention import remove_leftovers
@@ -32,6 +33,7 @@ from pretrain.restore import find_checkpoint, restore
 from pretrain.run_data import open_data
 from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, check_own_folder, open_logs, open_sinks, record_start, save_config
+from pretrain.telemetry.telemetry import Telemetry
 from pretrain.topology import Topology, topology_from_environment
 from pretrain.trainer import Trainer
 
@@ -85,7 +87,8 @@ def _pretrain(
             announce_end(attempt, topology, config)
             return Outcome.FINISHED
         staging = open_staging(config, run_id)
-        layers, sharding = build_model(config, topology)
+        recorder = Recorder()
+        layers, sharding = build_model(config, topology, recorder)
         clips = config.optimizer.gradient_clipping > 0
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
@@ -115,6 +118,7 @@ def _pretrain(
             feed=BatchFeed(stream, config, topology),
             held_out=held_out,
             meter=StepMeter(topology.world_size, flops_per_token),
+            telemetry=Telemetry(config, engine, recorder),
             writer=CheckpointWriter(checkpoints, topology, writer_settings(config, run_id, staging, tokens_at)),
             sinks=sinks,
             supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),

@@ -145,7 +145,8 @@ class WeightsAndBiases:
         return cls(run)
 
     def write(self, metrics: Mapping[str, Any]) -> None:
-        self._attempt(lambda run: run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"]))
+        flat = {name: value for name, value in flattened(metrics) if name != "step"}
+        self._attempt(lambda run: run.log(flat, step=metrics["step"]))
 
     def close(self) -> None:
         self._attempt(lambda run: run.finish())
@@ -158,6 +159,17 @@ class WeightsAndBiases:
         except Exception as error:
             print(f"Weights & Biases is off from here: {without_credentials(str(error))}", flush=True)
             self._run = None
+
+
+def flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each number under a name of its own: those of blocks end with the block's number, as in "telemetry/x/03"."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}/")
+        elif isinstance(value, list):
+            yield from flattened({f"{layer:02d}": number for layer, number in enumerate(value)}, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @contextlib.contextmanager

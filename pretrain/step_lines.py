@@ -31,14 +31,24 @@ NUMBERS = (
     "validation_others_loss",
 )
 """keys that hold a number, or null"""
+TELEMETRY = "telemetry"
+"""key that holds numbers from inside the model: by name a number, or a list with one for each block"""
 OLD_WORDS = ("inf", "-inf", "nan")
 """what earlier versions wrote into skipped_steps.jsonl in the place of null"""
 
 
 def step_line(values: Mapping[str, Any]) -> str:
     """The line of a step."""
-    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
-    return json.dumps(finite) + "\n"
+    return json.dumps(_finite(values)) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for every number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
@@ -76,7 +86,16 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     values |= {key: None for key in NUMBERS if values.get(key) in OLD_WORDS}
     numbers = [values[key] for key in NUMBERS if values.get(key) is not None]
+    if not _is_telemetry(values.get(TELEMETRY, {})):
+        return None
     return values if all(map(_is_number, [values["step"], *numbers])) and values["step"] >= 0 else None
+
+
+def _is_telemetry(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    lists = [inner if isinstance(inner, list) else [inner] for inner in value.values()]
+    return all(number is None or _is_number(number) for numbers in lists for number in numbers)
 
 
 def _is_number(value: Any) -> bool:

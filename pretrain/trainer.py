@@ -22,6 +22,7 @@ from pretrain.metrics import StepMeter
 from pretrain.resilience.supervisor import Ending, Supervisor
 from pretrain.schedule import learning_rate
 from pretrain.sinks import Sink
+from pretrain.telemetry.telemetry import Telemetry
 from pretrain.topology import Topology
 
 
@@ -56,6 +57,7 @@ class Trainer:
     feed: BatchFeed
     held_out: HeldOut | None
     meter: StepMeter
+    telemetry: Telemetry
     writer: CheckpointWriter
     sinks: Sequence[Sink]
     supervisor: Supervisor
@@ -69,12 +71,16 @@ class Trainer:
         ending = None
         for step, micro_batches in enumerate(self.supervisor.batches(self.feed.steps(start, steps)), start=start):
             rate = learning_rate(self.config.schedule, self.config.optimizer.learning_rate, steps, step)
+            done = step + 1
+            inside = self.telemetry.due(done)
+            if inside:
+                self.telemetry.begin()
             result = self.engine.train_step(micro_batches, rate)
+            numbers = self.telemetry.end(result) if inside else {}
             self._count(micro_batches)
             self.state.applied_steps += result.applied
-            done = step + 1
-            if self._due(self.config.metrics.every, done) or not result.applied:
-                self._tell(self.meter.record(done, self.state.tokens, result, rate))
+            if self._due(self.config.metrics.every, done) or inside or not result.applied:
+                self._tell(self.meter.record(done, self.state.tokens, result, rate) | numbers)
             ending = self.supervisor.after_step(step, result)
             if ending is not None:
                 if ending.saves:

@@ -7,6 +7,7 @@ import torch
 
 from data.config import DataConfig
 from model.config import ModelConfig
+from model.recorder import Recorder
 from pretrain.build import build_model
 from pretrain.checks import check_run
 from pretrain.config import BatchConfig, OptimizerConfig, ParallelConfig, RunConfig, ScheduleConfig, TrainConfig
@@ -66,12 +67,12 @@ class Trace:
     """replicated parameters after the last step, by logical name (ZeRO 0 to 2)"""
 
 
-def start_engine(config: RunConfig) -> tuple[Engine, BatchFeed]:
+def start_engine(config: RunConfig, recorder: Recorder | None = None) -> tuple[Engine, BatchFeed]:
     """Connects this rank and builds its engine and data."""
     topology = topology_from_environment(config.parallel)
     check_run(config, topology)
     connect(topology)
-    layers, sharding = build_model(config, topology)
+    layers, sharding = build_model(config, topology, recorder)
     engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
     samples = SyntheticTokens(config.model.vocab_size, config.data.sequence_length)
     return engine, BatchFeed(samples, config, topology)

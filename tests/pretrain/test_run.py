@@ -57,7 +57,7 @@ def config_for(corpus: Path, run_dir: Path, **sections: object) -> RunConfig:
         train=TrainConfig(steps=STEPS),
         checkpoint=CheckpointConfig(every=3, keep=2),
         evaluation=EvaluationConfig(every=12, batches=2),
-        metrics=MetricsConfig(wandb=False, every=1),
+        metrics=MetricsConfig(wandb=False, every=1, telemetry_every=7),
     )
     return replace(config, **sections)  # type: ignore[arg-type]
 
@@ -67,6 +67,11 @@ def losses(run_dir: Path) -> list[tuple[int, float]]:
     lines = [(line["step"], line["loss"]) for line in read_steps(run_dir / "metrics.jsonl") if "loss" in line]
     assert [step for step, _ in lines] == sorted({step for step, _ in lines})
     return lines
+
+
+def inside(run_dir: Path) -> dict[int, dict[str, object]]:
+    """Numbers from inside the model, by step."""
+    return {line["step"]: line["telemetry"] for line in read_steps(run_dir / "metrics.jsonl") if "telemetry" in line}
 
 
 def train(config: RunConfig) -> str:
@@ -102,6 +107,7 @@ def test_the_run_folder_holds_what_the_design_promises(never_stopped: Path, corp
     assert keys | {"model_flops_utilization"} <= set(lines[0])
     assert [line["step"] for line in lines if "validation_loss" in line] == [12, 24, 30]
     assert lines[-2]["loss"] < lines[0]["loss"] - 1
+    assert list(inside(never_stopped)) == [7, 14, 21, 28, 30]
     assert (never_stopped / "loss.png").exists()
     assert keep_run_id(never_stopped) == read_run_id(never_stopped)[0]
     assert not (never_stopped / LOCK_FILE).exists()
@@ -117,6 +123,7 @@ def test_the_same_seed_gives_the_same_losses_and_one_process_gives_them_too(
 ) -> None:
     run_world(2, train, config_for(corpus, tmp_path / "again"))
     assert losses(tmp_path / "again") == losses(never_stopped)
+    assert inside(tmp_path / "again") == inside(never_stopped)
     run_world(1, train, config_for(corpus, tmp_path / "alone"))
     for (_, alone), (_, two) in zip(losses(tmp_path / "alone"), losses(never_stopped), strict=True):
         assert alone == pytest.approx(two, abs=1e-5)

@@ -90,6 +90,19 @@ def test_weights_and_biases_never_stops_a_run(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.count("Weights & Biases is off from here: no network") == 1
 
 
+def test_weights_and_biases_gets_a_name_for_every_number() -> None:
+    logged: list[tuple[dict[str, Any], int]] = []
+
+    class Run:
+        def log(self, values: dict[str, Any], step: int) -> None:
+            logged.append((values, step))
+
+    inside = {"attention.lambda": [0.25, 0.5], "gradient_norm/ffn.up": 1.5}
+    WeightsAndBiases(Run()).write({"step": 10, "loss": 2.5, "telemetry": inside})
+    names = {"telemetry/attention.lambda/00": 0.25, "telemetry/attention.lambda/01": 0.5}
+    assert logged == [({"loss": 2.5, **names, "telemetry/gradient_norm/ffn.up": 1.5}, 10)]
+
+
 class Recorder:
     """In place of the wandb package: what runs were begun with."""
 

@@ -34,6 +34,10 @@ def test_what_a_kill_tore_is_left_out(torn: str, tmp_path: Path) -> None:
         '{"step": 1.5}',
         '{"step": 4, "loss": "5.1"}',
         '{"step": 4, "tokens": [1]}',
+        '{"step": 4, "telemetry": [1]}',
+        '{"step": 4, "telemetry": {"x": "5.1"}}',
+        '{"step": 4, "telemetry": {"x": [1.5, [2]]}}',
+        '{"step": 4, "telemetry": {"x": NaN}}',
         '{"step": 4, "loss": NaN}',
         '{"step": 4, "validation_loss": 1e999}',
         '{"step": 4, "tokens": ' + "9" * 40 + "}",
@@ -65,3 +69,16 @@ def test_numbers_that_are_not_finite_are_null_and_no_damage(tmp_path: Path) -> N
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_steps(tmp_path)
+
+
+def test_numbers_from_inside_the_model_come_back_as_written_and_null_where_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    inside = {"attention.lambda": [0.25, math.nan], "head.largest_logit": -math.inf, "gradient_norm/ffn.up": 0.5}
+    path.write_text(step_line({"step": 4, "loss": math.inf, "telemetry": inside}))
+    (line,) = read_steps(path)
+    assert line["loss"] is None
+    assert line["telemetry"] == {
+        "attention.lambda": [0.25, None],
+        "head.largest_logit": None,
+        "gradient_norm/ffn.up": 0.5,
+    }

@@ -1,0 +1,1 @@
+"""Numbers from inside the model and the optimizer, on the steps that ask for them (docs/telemetry.md)."""
