@@ -24,7 +24,7 @@ from tests.old.runs import MADE
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs", "tests")
-MOST_FILES = {"a kind of attention": 5, "an evaluation task": 2}
+MOST_FILES = {"a kind of attention": 5, "a number from inside the model": 2, "an evaluation task": 2}
 """files of the product that a recipe may add or edit"""
 BLOCK = re.compile(r"^(?:`([^`\n]+)`, (new|edited):\n\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -127,6 +127,15 @@ def test_a_kind_of_attention(carried_out: Callable[[str], tuple[Path, list[str]]
     assert "gated, 3.288 B parameters" in run(tree, plan)
     assert "logits against the trainer's model" in run(tree, export)
     assert json.loads((tree / "exports/gated/config.json").read_text())["attention"] == "gated"
+
+
+def test_a_number_from_inside_the_model(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:
+    tree, (train,) = carried_out("a number from inside the model")
+    run(tree, train, *training(corpus))
+    lines = [json.loads(line) for line in (tree / "runs/numbers/metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["telemetry"]["residual"] for line in lines if "telemetry" in line}
+    assert told.keys() == {2, 3}
+    assert all(len(blocks) == 2 and min(blocks) > 0 for blocks in told.values())
 
 
 def test_an_evaluation_task(carried_out: Callable[[str], tuple[Path, list[str]]]) -> None:
