@@ -9,6 +9,7 @@ from pretrain.checkpoint.layout import list_steps, step_of
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import deepspeed_config
 from pretrain.evaluation_command import check_command
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.schedule import check_schedule
 from pretrain.topology import Topology
 
@@ -57,7 +58,12 @@ def _check_stage_sequences(config: RunConfig, topology: Topology) -> None:
 
 
 def _check_zero(config: RunConfig) -> None:
-    stage = config.parallel.zero_stage
+    stage, optimizer = config.parallel.zero_stage, optimizer_kind(config.optimizer)
+    if stage not in optimizer.zero_stages:
+        raise InputError(
+            f"parallel.zero_stage: optimizer.kind {optimizer.name} works with "
+            f"{', '.join(map(str, sorted(optimizer.zero_stages)))}, not {stage}"
+        )
     if config.parallel.pipeline > 1 and stage > 1:
         raise InputError(
             f"parallel.zero_stage: a pipeline works with 0 or 1, not {stage}; or set parallel.pipeline to 1"

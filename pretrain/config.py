@@ -24,6 +24,8 @@ from data.batch import BatchSchedule
 from data.config import LARGEST_BATCH, DataConfig, RampConfig
 from model.checks import check_model
 from model.config import ModelConfig
+from pretrain.optimizers.config import OptimizerConfig
+from pretrain.optimizers.registry import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -62,31 +64,6 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with fp32 state; weight decay acts on matrices only."""
-
-    learning_rate: float = 3e-4
-    """peak learning rate"""
-    beta1: float = 0.9
-    """decay of the first moment"""
-    beta2: float = 0.95
-    """decay of the second moment"""
-    eps: float = 1e-8
-    """added to the square root of the second moment"""
-    weight_decay: float = 0.1
-    """decoupled weight decay of matrices; norms and lambda vectors have none"""
-    gradient_clipping: float = 1.0
-    """largest global gradient norm; 0 turns clipping off"""
-
-    def __post_init__(self) -> None:
-        check_range(self, "optimizer.", "learning_rate", low=0, high=10)
-        check_range(self, "optimizer.", "beta1", "beta2", low=0, below=1)
-        check_range(self, "optimizer.", "eps", low=1e-30, high=1)  # less is 0 in fp32
-        check_range(self, "optimizer.", "weight_decay", low=0, high=1000)
-        check_range(self, "optimizer.", "gradient_clipping", low=0, high=1e30)
 
 
 @dataclass(frozen=True)
@@ -148,7 +125,8 @@ class CheckpointConfig:
     branch_from: str | None = None
     """checkpoint or run folder whose weights a new run starts from, with its own data, schedule and sequence length"""
     branch_moments: bool = True
-    """a branch takes over the Adam moments, too; not possible where the weights are converted to another attention"""
+    """a branch takes over the optimizer's moments, too; not possible from another optimizer, nor where the weights are
+    converted to another attention"""
 
     def __post_init__(self) -> None:
         check_range(self, "checkpoint.", "every", "keep", "keep_every", low=0, high=MOST_STEPS)
@@ -254,6 +232,7 @@ class RunConfig:
         check_name(self, "", "name")
         check_place(self, "", "run_dir")
         check_model(self.model)
+        check_optimizer(self.optimizer)
 
     @property
     def run_folder(self) -> Path:

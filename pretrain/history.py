@@ -24,12 +24,25 @@ def check_same_model(old: RunConfig, new: RunConfig, where: str) -> None:
         InputError: names the first setting that differs.
     """
     for section, key in [("model", key) for key in vars(new.model)] + [("data", "document_attention")]:
-        theirs, ours = getattr(getattr(old, section), key), getattr(getattr(new, section), key)
-        if theirs != ours:
-            raise InputError(
-                f"{section}.{key}: is {ours}, but {where} was trained with {theirs}; restore the setting, or start "
-                "another run (--name or --run-dir), from these weights with --checkpoint.branch_from"
-            )
+        _check_same(old, new, section, key, where)
+
+
+def check_same_optimizer(old: RunConfig, new: RunConfig, where: str) -> None:
+    """Refuses to go on from the checkpoint ``where`` with another optimizer, which has other moments.
+
+    Raises:
+        InputError: says which it was.
+    """
+    _check_same(old, new, "optimizer", "kind", where)
+
+
+def _check_same(old: RunConfig, new: RunConfig, section: str, key: str, where: str) -> None:
+    theirs, ours = getattr(getattr(old, section), key), getattr(getattr(new, section), key)
+    if theirs != ours:
+        raise InputError(
+            f"{section}.{key}: is {ours}, but {where} was trained with {theirs}; restore the setting, or start "
+            "another run (--name or --run-dir), from these weights with --checkpoint.branch_from"
+        )
 
 
 def with_past(old: RunConfig, new: RunConfig, step: int) -> RunConfig:

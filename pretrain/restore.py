@@ -14,14 +14,13 @@ import torch
 from common.errors import InputError
 from data.stream import TokenStream
 from pretrain.checkpoint.branch import branch
-from pretrain.checkpoint.layout import KINDS
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole
 from pretrain.checkpoint.saved_state import check_resumable, is_imported
 from pretrain.checks import check_batch
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine
-from pretrain.history import check_same_model, describe_changes, with_past
+from pretrain.history import check_same_model, check_same_optimizer, describe_changes, with_past
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.runfolder import announce
 from pretrain.topology import Topology
@@ -68,9 +67,10 @@ def restore(
     before = reader.config
     check_same_model(before, config, str(reader.folder))
     if is_imported(reader):
-        load(engine, reader, 0, kinds=KINDS[:1])
+        load(engine, reader, 0, moments=False)
         announce(topology, f"beginning with the weights in {reader.folder}")
         return Start(config, TrainerState(), 0)
+    check_same_optimizer(before, config, str(reader.folder))
     saved = reader.manifest.state
     stream.check_state(saved["data"])
     resumed = with_past(before, config, reader.step)

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.cli import run_command
 from common.errors import InputError
 from common.flags import FlagParser
-from pretrain.checkpoint.layout import KINDS, MANIFEST, list_steps
+from pretrain.checkpoint.layout import MANIFEST, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.engines.gradients import square_sum
 
@@ -75,15 +75,15 @@ def inspect(path: Path) -> int:
     """Every parameter with its shape, split and norms of value and moments."""
     reader = CheckpointReader(_one(path))
     print(f"{reader.folder}: step {reader.step}, written on {reader.manifest.topology}")
-    print(f"{'parameter':<44}{'shape':<20}{'split':<8}{'rms':>12}{'rms m':>12}{'rms v':>12}")
+    print(f"{'parameter':<44}{'shape':<20}{'split':<8}{'rms':>12}  of its moments")
     total = 0
     for name in sorted(reader.names()):
         layout = reader.manifest.tensors[name]
-        values = [reader.read(name, kind) for kind in KINDS]
-        total += values[0].numel()
+        value = reader.read(name)
+        total += value.numel()
         split = "-" if layout.shard_dim is None else f"{layout.shard_dim}/{layout.tensor_size}"
-        sizes = "".join(f"{rms(value):>12.3e}" for value in values)
-        print(f"{name:<44}{'x'.join(map(str, layout.shape)):<20}{split:<8}{sizes}")
+        moments = "".join(f"  {moment} {rms(reader.read(name, moment)):.3e}" for moment in reader.moments(name))
+        print(f"{name:<44}{'x'.join(map(str, layout.shape)):<20}{split:<8}{rms(value):>12.3e}{moments}")
     print(f"{total:,} parameters")
     return 0
 

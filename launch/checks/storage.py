@@ -16,11 +16,10 @@ from common.files import open_itself
 from data.stream import open_stream
 from launch.checks.finding import Finding, Level
 from launch.checks.ranks import Ranks
-from model.counts import parameter_counts
 from pretrain.checkpoint.layout import list_steps
 from pretrain.config import RunConfig
+from pretrain.plan.memory import checkpoint_bytes
 
-BYTES_PER_PARAMETER = 12  # fp32 weight and two Adam moments
 PATIENCE_SECONDS = 10.0
 """for what another node wrote to appear; network file systems keep folder listings for a while"""
 
@@ -38,7 +37,7 @@ def check_storage(config: RunConfig, ranks: Ranks) -> list[Finding]:
 
 def check_space(config: RunConfig) -> Finding:
     """Is there room for the checkpoints that will lie there at the same time?"""
-    size = sum(parameter_counts(config.model).values()) * BYTES_PER_PARAMETER
+    size = checkpoint_bytes(config)
     free = shutil.disk_usage(_existing(config.run_folder)).free
     every = config.checkpoint.every or config.train.steps
     total = -(-config.train.steps // every)

@@ -1,6 +1,6 @@
 """A new run from another run's checkpoint: other data, schedule or sequence length, step 0 of its own.
 
-In: `checkpoint.branch_from` and a fresh engine. Out: its weights, and its Adam moments where they can follow.
+In: `checkpoint.branch_from` and a fresh engine. Out: its weights, and its moments where they can follow.
 Always: only for a run folder without checkpoints; what cannot fit is refused by name.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import InputError, named
 from pretrain.checkpoint.agreement import told_by_main
 from pretrain.checkpoint.conversion import converted
-from pretrain.checkpoint.layout import KINDS, MANIFEST
+from pretrain.checkpoint.layout import MANIFEST
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole, whole
 from pretrain.config import RunConfig
@@ -31,10 +31,11 @@ def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Map
     reader = open_origin(Path(config.checkpoint.branch_from), topology)
     _check_tokenizer(reader, tokenizer)
     source = converted(reader, config.model)
-    moments = config.checkpoint.branch_moments and source is reader and reader.step > 0
+    theirs, ours = reader.config.optimizer.kind, config.optimizer.kind
+    moments = config.checkpoint.branch_moments and source is reader and reader.step > 0 and theirs == ours
     applied_steps = reader.applied_steps if moments else 0
-    load(engine, source, applied_steps, kinds=KINDS if moments else KINDS[:1])
-    what = "weights and Adam moments" if moments else "weights"
+    load(engine, source, applied_steps, moments)
+    what = "weights and moments" if moments else "weights"
     how = "" if source is reader else f", converted from {reader.config.model.attention}"
     return f"branching from {reader.folder}: {what}{how}", applied_steps
 

@@ -1,7 +1,7 @@
 """One attention's weights as another's, where that is exact.
 
 In: a checkpoint of one ModelConfig. Out: the same function as ranges of another ModelConfig's parameters.
-Always: exact up to the rounding of one matrix product, or refused by name; Adam moments have no exact counterpart.
+Always: exact up to the rounding of one matrix product, or refused by name; moments have no exact counterpart.
 Which conversions there are, each kind of attention declares (``Kind.recipe``).
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from common.errors import InputError
 from model.config import ModelConfig
 from model.kinds.registry import KINDS, kind_of, recipe_of
-from pretrain.checkpoint.layout import Kind, TensorLayout
+from pretrain.checkpoint.layout import TensorLayout
 from pretrain.checkpoint.reader import CheckpointReader
 
 FREE = {"rope_theta", "norm_eps"}
@@ -66,7 +66,7 @@ class ConvertedCheckpoint:
         self._source = reader.config.model
         self._last: tuple[str, Tensor] | None = None
 
-    def read_range(self, name: str, kind: Kind, target: TensorLayout, rank: int, start: int, numel: int) -> Tensor:
+    def read_range(self, name: str, kind: str, target: TensorLayout, rank: int, start: int, numel: int) -> Tensor:
         """As ``CheckpointReader.read_range``."""
         recipe = recipe_of(self._source, self._target, name)
         if recipe is None:

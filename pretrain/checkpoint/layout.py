@@ -2,8 +2,9 @@
 
 A checkpoint is a folder `step_00000100/` with one `rank_00000.bin` per rank and `manifest.json`, written last. A file
 is a row of fragments. A fragment is a contiguous range of one tensor-parallel shard, flattened row by row, of one
-parameter's fp32 value or Adam moment, under the parameter's logical name. So a ZeRO partition is written as it lies in
-memory, without any gather, and any other topology finds what it needs by arithmetic (pretrain/checkpoint/reader.py).
+parameter's fp32 value or of one of its moments (pretrain/optimizers/), under the parameter's logical name. So a ZeRO
+partition is written as it lies in memory, without any gather, and any other topology finds what it needs by arithmetic
+(pretrain/checkpoint/reader.py).
 
 Always: every element of every parameter stands in exactly one fragment; every fragment has a checksum; the manifest
 has a digest of itself.
@@ -14,7 +15,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import xxhash
 
@@ -26,8 +27,8 @@ MANIFEST = "manifest.json"
 POINTER = "latest"
 BYTES_PER_ELEMENT = 4
 
-Kind = Literal["weight", "exp_avg", "exp_avg_sq"]
-KINDS: tuple[Kind, ...] = ("weight", "exp_avg", "exp_avg_sq")
+WEIGHT = "weight"
+"""the kind of a fragment of the parameter's value; other kinds are the names of moments"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Fragment:
     """``numel`` fp32 values at byte ``offset`` of ``file``: elements ``start`` .. of the flattened shard."""
 
     name: str
-    kind: Kind
+    kind: str
     tensor_rank: int
     start: int
     numel: int

@@ -1,7 +1,8 @@
 """Does a manifest describe a whole checkpoint? Asked before any of its files is opened.
 
-In: a checkpoint's folder. Out: its Manifest, or an InputError. Always: every element of every parameter and of both its
-moments stands in exactly one fragment, and every byte of the files belongs to exactly one.
+In: a checkpoint's folder. Out: its Manifest, or an InputError. Always: every element of every parameter and of its
+moments stands in exactly one fragment, and every byte of the files belongs to exactly one. Which moments a parameter
+has, the optimizer of the run that wrote it declares.
 """
 
 import re
@@ -12,20 +13,22 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, named
 from common.files import read_json, sha256_of_json
 from common.ranges import MOST_STEPS
 from common.typed import shown
 from pretrain.checkpoint.layout import (
     FORMAT,
-    KINDS,
     MANIFEST,
+    WEIGHT,
     Fragment,
     Manifest,
     TensorLayout,
     is_step_name,
     step_of,
 )
+from pretrain.optimizers.default import DEFAULT_OPTIMIZER
+from pretrain.optimizers.registry import optimizer_named
 
 LARGEST_TENSOR = 2**50
 """elements; more than any parameter has, and positions in a file of them still fit into 64 bits"""
@@ -73,8 +76,9 @@ def parse_body(body: dict[str, Any], path: Path) -> Manifest:
         raise _damaged(path, f"says step {step}, in the folder {path.parent.name}")
     tensors = {name: _tensor(name, values, path) for name, values in body["tensors"].items()}
     files = {name: _file(name, size, path) for name, size in body["files"].items()}
+    moments = _moments(body["config"], path)
     fragments = tuple(_fragment(values, tensors, files, path) for values in body["fragments"])
-    _check_complete(tensors, fragments, path)
+    _check_complete(tensors, fragments, moments, path)
     _check_files_filled(files, fragments, path)
     return Manifest(step, body["config"], body["state"], body["topology"], tensors, fragments, files)
 
@@ -103,9 +107,9 @@ def _fragment(values: Any, tensors: dict[str, TensorLayout], files: dict[str, in
     if not isinstance(values, list) or len(values) != 8:
         raise _damaged(path, "a fragment is not a list of 8 entries")
     name, kind, rank, start, numel, file, offset, digest = values
-    if not isinstance(name, str) or not isinstance(file, str) or not isinstance(digest, str):
-        raise _damaged(path, "a fragment's name, file and checksum must be texts")
-    if name not in tensors or kind not in KINDS or file not in files:
+    if not all(isinstance(text, str) for text in (name, kind, file, digest)):
+        raise _damaged(path, "a fragment's name, kind, file and checksum must be texts")
+    if name not in tensors or file not in files:
         raise _damaged(path, f"a fragment of {shown(kind)} of {shown(name)} in {shown(file)}: not one that there is")
     if not _whole_numbers([rank, start, offset], 0) or not _whole_numbers([numel], 1):
         raise _damaged(path, f"a fragment of {name}: its place must be whole numbers")
@@ -116,13 +120,34 @@ def _fragment(values: Any, tensors: dict[str, TensorLayout], files: dict[str, in
     return fragment
 
 
-def _check_complete(tensors: dict[str, TensorLayout], fragments: Iterable[Fragment], path: Path) -> None:
+def _moments(config: dict[str, Any], path: Path) -> frozenset[tuple[str, ...]]:
+    """What a parameter's moments can be under the optimizer that ``config`` names; older ones name none."""
+    section = config.get("optimizer", {})
+    name = section.get("kind", DEFAULT_OPTIMIZER) if isinstance(section, dict) else None
+    if not isinstance(name, str):
+        raise _damaged(path, f"'config.optimizer' is {shown(section)}")
+    with named(str(path)):
+        return optimizer_named(name).moments()
+
+
+def _check_complete(
+    tensors: dict[str, TensorLayout],
+    fragments: Iterable[Fragment],
+    moments: frozenset[tuple[str, ...]],
+    path: Path,
+) -> None:
     ranges: dict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
+    kinds: dict[str, set[str]] = defaultdict(set)
     for fragment in fragments:
         ranges[fragment.name, fragment.kind, fragment.tensor_rank].append((fragment.start, fragment.stop))
+        kinds[fragment.name].add(fragment.kind)
     for name, layout in tensors.items():
         numel = prod(layout.shard_shape)
-        for kind in KINDS:
+        rule = max(sorted(moments), key=lambda rule, found=kinds[name]: len(found & set(rule)))  # type: ignore[misc]
+        surplus = kinds[name] - {WEIGHT, *rule}
+        if surplus:
+            raise _damaged(path, f"a fragment of {shown(min(surplus))} of {name}: not one that there is")
+        for kind in (WEIGHT, *rule):
             for rank in range(layout.shards):
                 bounds = [(0, 0), *sorted(ranges[name, kind, rank]), (numel, numel)]
                 if any(before[1] != after[0] for before, after in pairwise(bounds)):

@@ -14,9 +14,10 @@ import torch
 
 from common.cli import config_from_values
 from common.errors import InputError
-from pretrain.checkpoint.layout import BYTES_PER_ELEMENT, Fragment, Kind, TensorLayout, checksum
+from pretrain.checkpoint.layout import BYTES_PER_ELEMENT, WEIGHT, Fragment, TensorLayout, checksum
 from pretrain.checkpoint.manifest_check import read_manifest
 from pretrain.config import RunConfig
+from pretrain.optimizers.registry import never_negative
 
 
 class CheckpointReader:
@@ -26,7 +27,7 @@ class CheckpointReader:
         self.folder = folder
         self.manifest = read_manifest(folder)
         self._checked: set[tuple[str, int]] = set()
-        self._fragments: dict[tuple[str, Kind, int], list[Fragment]] = defaultdict(list)
+        self._fragments: dict[tuple[str, str, int], list[Fragment]] = defaultdict(list)
         for fragment in self.manifest.fragments:
             self._fragments[fragment.name, fragment.kind, fragment.tensor_rank].append(fragment)
         for fragments in self._fragments.values():
@@ -52,8 +53,13 @@ class CheckpointReader:
         """The logical names of all parameters."""
         return list(self.manifest.tensors)
 
-    def read(self, name: str, kind: Kind = "weight") -> torch.Tensor:
-        """One whole parameter (or Adam moment) in fp32, of its full shape."""
+    def moments(self, name: str) -> list[str]:
+        """The names of the moments of a parameter."""
+        kinds = dict.fromkeys(fragment.kind for fragment in self.fragments_of(name))
+        return [kind for kind in kinds if kind != WEIGHT]
+
+    def read(self, name: str, kind: str = WEIGHT) -> torch.Tensor:
+        """One whole parameter, or moment, in fp32, of its full shape."""
         layout = self.manifest.tensors[name]
         shards = [
             torch.from_numpy(self._read_stored(name, kind, rank, 0, _numel(layout.shard_shape))).view(
@@ -63,9 +69,7 @@ class CheckpointReader:
         ]
         return shards[0] if layout.shard_dim is None else torch.cat(shards, dim=layout.shard_dim)
 
-    def read_range(
-        self, name: str, kind: Kind, target: TensorLayout, rank: int, start: int, numel: int
-    ) -> torch.Tensor:
+    def read_range(self, name: str, kind: str, target: TensorLayout, rank: int, start: int, numel: int) -> torch.Tensor:
         """Elements ``start`` .. ``start + numel`` of the flattened shard that ``rank`` has under ``target``.
 
         Raises:
@@ -83,7 +87,7 @@ class CheckpointReader:
         return self._read_other_split(name, kind, stored, target, rank, start, numel)
 
     def _read_other_split(
-        self, name: str, kind: Kind, stored: TensorLayout, target: TensorLayout, rank: int, start: int, numel: int
+        self, name: str, kind: str, stored: TensorLayout, target: TensorLayout, rank: int, start: int, numel: int
     ) -> torch.Tensor:
         """The same range, put together from the shards of another tensor-parallel size.
 
@@ -109,7 +113,7 @@ class CheckpointReader:
         flat = rows.reshape(-1)[start - first_row * wide :][:numel]
         return torch.from_numpy(np.ascontiguousarray(flat))
 
-    def _read_stored(self, name: str, kind: Kind, rank: int, start: int, numel: int) -> np.ndarray:
+    def _read_stored(self, name: str, kind: str, rank: int, start: int, numel: int) -> np.ndarray:
         """Elements ``start`` .. of a stored shard, from as many fragments as it takes."""
         values = np.empty(numel, dtype=np.float32)
         filled = 0
@@ -153,7 +157,7 @@ class CheckpointReader:
                 f"bytes {fragment.offset}..{fragment.offset + fragment.bytes}, does not match its checksum"
             )
         finite = np.isfinite(values).all()
-        if not finite or (fragment.kind == "exp_avg_sq" and values.min(initial=0.0) < 0):
+        if not finite or (fragment.kind in never_negative() and values.min(initial=0.0) < 0):
             what = "values below 0" if finite else "values that are not finite"
             raise InputError(
                 f"{self.folder / fragment.file}: {fragment.kind} of {fragment.name} holds {what}; nothing can be "

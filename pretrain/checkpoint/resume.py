@@ -5,7 +5,7 @@ Always: the newest whole checkpoint is taken; a damaged one is named and passed 
 there are some and none is whole, that is an error and not a beginning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -13,19 +13,18 @@ import torch
 
 from common.errors import InputError
 from pretrain.checkpoint.agreement import first_problem, told_by_main
-from pretrain.checkpoint.layout import KINDS, POINTER, Kind, TensorLayout, list_steps
+from pretrain.checkpoint.layout import POINTER, WEIGHT, TensorLayout, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.state import local_fragments, publish
 from pretrain.engines.engine import Engine
+from pretrain.optimizers.base import set_applied_steps
 from pretrain.topology import Topology
 
 
 class RangeReader(Protocol):
     """A checkpoint, as itself or converted."""
 
-    def read_range(
-        self, name: str, kind: Kind, target: TensorLayout, rank: int, start: int, numel: int
-    ) -> torch.Tensor:
+    def read_range(self, name: str, kind: str, target: TensorLayout, rank: int, start: int, numel: int) -> torch.Tensor:
         """See CheckpointReader."""
 
 
@@ -93,10 +92,10 @@ def whole(
 
 
 @torch.no_grad()
-def load(engine: Engine, reader: RangeReader, applied_steps: int, kinds: Sequence[Kind] = KINDS) -> None:
-    """Fills weights and Adam moments of ``engine``, or only some ``kinds``, from a checkpoint of any topology."""
+def load(engine: Engine, reader: RangeReader, applied_steps: int, moments: bool = True) -> None:
+    """Fills the weights of ``engine``, and its ``moments``, from a checkpoint of any topology."""
     for fragment in local_fragments(engine):
-        if fragment.kind not in kinds:
+        if fragment.kind != WEIGHT and not moments:
             continue
         values = reader.read_range(
             fragment.name,
@@ -107,5 +106,5 @@ def load(engine: Engine, reader: RangeReader, applied_steps: int, kinds: Sequenc
             fragment.values.numel(),
         )
         fragment.values.copy_(values)
-    engine.optimizer.set_applied_steps(applied_steps)
+    set_applied_steps(engine.optimizer, applied_steps)
     publish(engine)

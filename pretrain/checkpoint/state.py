@@ -1,4 +1,4 @@
-"""What a rank must save and load: views into the optimizer's fp32 weights and Adam moments, without any gather.
+"""What a rank must save and load: views into the optimizer's fp32 weights and moments, without any gather.
 
 In: an Engine. Out: LocalFragments, whose values are writable views; after loading, `publish` brings the
 weights from the optimizer to the model.
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.checkpoint.layout import KINDS, Kind, TensorLayout
+from model.parallel import info_of
+from pretrain.checkpoint.layout import WEIGHT, TensorLayout
 from pretrain.engines.engine import Engine
+from pretrain.optimizers.base import Group, create_state
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class LocalFragment:
     """A contiguous range of this rank's shard of one parameter or moment."""
 
     name: str
-    kind: Kind
+    kind: str
+    """"weight", or the name of a moment"""
     layout: TensorLayout
     tensor_rank: int
     """which shard; 0 for a replicated parameter"""
@@ -34,10 +37,12 @@ class LocalFragment:
 
 
 def local_fragments(engine: Engine) -> Iterator[LocalFragment]:
-    """Every range that this rank holds; creates the Adam moments where no step has created them yet."""
-    engine.optimizer.create_state(_master_weights(engine))
+    """Every range that this rank holds; creates the moments where no step has created them yet."""
+    for group, holder in _holders(engine):
+        create_state(engine.optimizer, group, holder)
     for parameter in engine.parameters:
-        for kind in KINDS:
+        moments = engine.optimizer_kind.group_of(info_of(parameter)).moments
+        for kind in (WEIGHT, *(moment.name for moment in moments)):
             view = _view(engine, parameter, kind)
             if view is not None:
                 yield _describe(engine, parameter, kind, *view)
@@ -83,9 +88,9 @@ def _publish_stage_1_and_2(optimizer: Any) -> None:
         optimizer._update_model_bit16_weights(index)
 
 
-def _view(engine: Engine, parameter: nn.Parameter, kind: Kind) -> tuple[int, torch.Tensor] | None:
+def _view(engine: Engine, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
     """(start in the flattened shard, view) of this rank's part of ``parameter``; None where it has none."""
-    state_key = None if kind == "weight" else kind
+    state_key = None if kind == WEIGHT else kind
     if engine.zero_stage == 0:
         tensor = parameter.data if state_key is None else engine.optimizer.state[parameter][state_key]
         return 0, tensor.view(-1)
@@ -104,14 +109,15 @@ def _view(engine: Engine, parameter: nn.Parameter, kind: Kind) -> tuple[int, tor
     return mapping.lp_fragment_address.start, source.narrow(0, address.start, address.numel)
 
 
-def _master_weights(engine: Engine) -> list[torch.Tensor]:
-    """The fp32 tensors that the optimizer updates on this rank."""
-    optimizer = engine.deepspeed.optimizer
+def _holders(engine: Engine) -> list[tuple[Group, torch.Tensor]]:
+    """The fp32 tensors that the optimizer updates on this rank, with their groups."""
+    optimizer, kind = engine.deepspeed.optimizer, engine.optimizer_kind
     if engine.zero_stage == 0:
-        return list(engine.parameters)
+        return [(kind.group_of(info_of(parameter)), parameter) for parameter in engine.parameters]
     if engine.zero_stage == 3:
-        return list(optimizer.fp32_partitioned_groups_flat)
-    return _flat_partitions(optimizer)
+        flat = optimizer.fp32_partitioned_groups_flat
+        return [(kind.groups[optimizer.sub_group_to_group_id[number]], flat[number]) for number in range(len(flat))]
+    return list(zip(kind.groups, _flat_partitions(optimizer), strict=True))
 
 
 def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:
@@ -121,7 +127,7 @@ def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:
     return list(optimizer.single_partition_of_fp32_groups)
 
 
-def _describe(engine: Engine, parameter: nn.Parameter, kind: Kind, start: int, view: torch.Tensor) -> LocalFragment:
+def _describe(engine: Engine, parameter: nn.Parameter, kind: str, start: int, view: torch.Tensor) -> LocalFragment:
     info = parameter.info  # type: ignore[attr-defined]
     topology = engine.topology
     layout = TensorLayout(tuple(info.full_shape), info.shard_dim, topology.tensor_size)

@@ -24,7 +24,9 @@ from pretrain.engines.evaluation import Evaluation
 from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.engines.stages import StagedModel
-from pretrain.optimizer import GatedAdamW, build_optimizer
+from pretrain.optimizers.base import Surroundings
+from pretrain.optimizers.gate import Gate
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.topology import Topology, device_of
 
 Judge = Callable[[float, float], bool]
@@ -57,7 +59,9 @@ class Engine:
         self._grad_norm = math.nan
         self._sharding = sharding
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimizer: GatedAdamW = build_optimizer(config.optimizer, self.parameters, self._gate)
+        self.gate = Gate(self._decide)
+        self.optimizer_kind = optimizer_kind(config.optimizer)
+        self.optimizer = self.optimizer_kind.build(config.optimizer, self.parameters, Surroundings(self.gate))
         self.deepspeed, *_ = deepspeed.initialize(
             model=module,
             optimizer=self.optimizer,
@@ -77,11 +81,11 @@ class Engine:
         if len(micro_batches) != self.accumulation_steps:
             self._accumulate(len(micro_batches))
         self._loss = self._grad_norm = math.nan
-        self.optimizer.begin_step()
+        self.gate.begin_step()
         self._run_step([batch.to(self.device) for batch in micro_batches])
         if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
             self._loss, self._grad_norm = self._global_loss(), math.inf
-        return StepResult(self._loss, self._grad_norm, self.optimizer.applied)
+        return StepResult(self._loss, self._grad_norm, self.gate.was_open)
 
     def _accumulate(self, micro_batches: int) -> None:
         """Takes ``micro_batches`` per optimizer step from here on, as a batch-size ramp asks."""
@@ -97,14 +101,15 @@ class Engine:
     def describe(self) -> str:
         """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
         dtype = self.parameters[0].dtype
-        wrapper = type(self.deepspeed.optimizer).__name__
+        wrapper = self.deepspeed.optimizer
+        within = "" if wrapper is self.optimizer else f" in {type(wrapper).__name__}"
         parts = [
             self.topology.describe(),
             f"ZeRO {self.zero_stage}",
             f"{str(dtype).removeprefix('torch.')} on {self.device}",
             f"attention: {attention_backend(self.device, dtype)}",
             f"norm: {norm_backend(self.device)}",
-            f"optimizer: fused AdamW{'' if wrapper == 'GatedAdamW' else f' in {wrapper}'}",
+            f"optimizer: {self.optimizer_kind.title}{within}",
             f"collectives: {dist.get_backend()}",
         ]
         if self.partial_gradients is not None:
@@ -118,7 +123,7 @@ class Engine:
         """The step's loss so far, averaged over the data-parallel ranks; a collective call."""
         raise NotImplementedError
 
-    def _gate(self) -> bool:
+    def _decide(self) -> bool:
         """Decides, between clipping and the update, whether this step may reach the weights."""
         self._loss = self._global_loss()
         if self._clipping is None:

@@ -24,6 +24,7 @@ from model.communication import layer_communication
 from model.split import Split
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.zero import data_exchanges, overflow_checks
@@ -131,7 +132,7 @@ def _tied_gradient(config: RunConfig, topology: Topology) -> list[Exchange]:
 def _norm(config: RunConfig, topology: Topology) -> list[Exchange]:
     """The squared gradient norm over the ranks of one replica of the model, and DeepSpeed's check for overflow."""
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
-    groups = 2  # matrices, which decay, and the rest: DeepSpeed sums each by itself
+    groups = len(optimizer_kind(config.optimizer).groups)  # DeepSpeed sums each by itself
     if stage == 0:
         size = 8
     elif stage == 1 and bf16:

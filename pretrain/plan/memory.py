@@ -5,15 +5,16 @@ what an engine really holds after a step, and the activations with what real blo
 
 With N parameters on this rank, d data-parallel ranks, N' and N" the padded sizes of pretrain/plan/zero.py, bytes:
 
-              weights             gradients                        master    Adam
-    fp32  0   4 N                 4 N                              -         8 N
-          1   4 N'                4 N, bucket                      4 N'/d    8 N'/d
-          2   4 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
-          3   4 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
-    bf16  1   2 N'                2 N + 4 N' (fp32 sums)           4 N'/d    8 N'/d
-          2   2 N'                4 N'/d, bucket                   4 N'/d    8 N'/d
-          3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    8 N"/d
+              weights             gradients                        master    optimizer
+    fp32  0   4 N                 4 N                              -         b N
+          1   4 N'                4 N, bucket                      4 N'/d    b N'/d
+          2   4 N'                4 N'/d, bucket                   4 N'/d    b N'/d
+          3   4 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
+    bf16  1   2 N'                2 N + 4 N' (fp32 sums)           4 N'/d    b N'/d
+          2   2 N'                4 N'/d, bucket                   4 N'/d    b N'/d
+          3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
 
+b: what the optimizer declares for each of its groups, 8 for AdamW's two moments (pretrain/optimizers/).
 With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients.
 `live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
 `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py) of 4 bytes, or 2 if they are communicated so.
@@ -22,16 +23,18 @@ Counted is the end of the forward pass, when most is there; not counted are the 
 fragmentation.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from model.activations import block_activations, ends_activations, loss_bytes
 from model.kernels.kept import GPU, Kernels
-from pretrain.config import RunConfig
+from pretrain.config import ParallelConfig, RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic
-from pretrain.topology import Topology
+from pretrain.topology import Topology, plan_topology
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class State:
     gradients: int
     master: int
     """fp32 copy of the weights that the optimizer updates"""
-    adam: int
-    """both moments in fp32"""
+    optimizer: int
+    """its moments, in fp32"""
     bucket: int
     """DeepSpeed's contiguous reduction buffer"""
 
@@ -69,7 +72,7 @@ class RankMemory:
             state.weights
             + state.gradients
             + state.master
-            + state.adam
+            + state.optimizer
             + state.bucket
             + self.activations
             + self.transient
@@ -118,22 +121,41 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     stage, ranks, weight = config.parallel.zero_stage, topology.data_size, activation_bytes(config)
     parameters = stage_parameters(config, topology)
     sizes = [elements_per_rank(info, topology.tensor_size) for info in parameters]
+    kind = optimizer_kind(config.optimizer)
+
+    def moments(elements: Iterable[int]) -> int:
+        """Of all parameters, of each of which this rank keeps so many elements."""
+        return sum(
+            kind.group_of(info).bytes_per_element * count for info, count in zip(parameters, elements, strict=True)
+        )
+
     if stage == 0:
-        return State(weights=4 * sum(sizes), gradients=4 * sum(sizes), master=0, adam=8 * sum(sizes), bucket=0)
+        return State(weights=4 * sum(sizes), gradients=4 * sum(sizes), master=0, optimizer=moments(sizes), bucket=0)
     reduction = deepspeed_config(config, topology)["zero_optimization"]
     bucket = int(reduction["reduce_bucket_size"]) * gradient_bytes(config, topology)
     if stage == 3:
-        whole = sum(padded_size(size, ranks) for size in sizes)
+        padded = [padded_size(size, ranks) for size in sizes]
         persistent = sum(size for size in sizes if size <= zero3_limits(config, topology).persistence)
         live = zero3_traffic(config, topology).largest_live + persistent
-        part = whole // ranks
-        return State(weight * (part + live), gradients=4 * part, master=4 * part, adam=8 * part, bucket=bucket)
-    flat = sum(flat_sizes(parameters, topology))
+        part, held = sum(padded) // ranks, moments(size // ranks for size in padded)
+        return State(weight * (part + live), gradients=4 * part, master=4 * part, optimizer=held, bucket=bucket)
+    flat_of = flat_sizes(config, parameters, topology)
+    flat = sum(flat_of.values())
     part = flat // ranks
+    held = sum(group.bytes_per_element * size // ranks for group, size in flat_of.items())
     if stage == 1 and config.train.precision == "bf16":
-        return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, adam=8 * part, bucket=0)
+        return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, optimizer=held, bucket=0)
     gradients = 4 * part if stage == 2 else 4 * sum(sizes)
-    return State(weight * flat, gradients=gradients, master=4 * part, adam=8 * part, bucket=bucket)
+    return State(weight * flat, gradients=gradients, master=4 * part, optimizer=held, bucket=bucket)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """One checkpoint: the weights and moments of all parameters, in fp32."""
+    kind, one_process = optimizer_kind(config.optimizer), plan_topology(ParallelConfig(), 1)
+    return sum(
+        (4 + kind.group_of(info).bytes_per_element) * elements_per_rank(info, tensor_size=1)
+        for info in stage_parameters(config, one_process)
+    )
 
 
 def most_loaded(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:

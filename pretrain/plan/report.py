@@ -6,6 +6,7 @@ In: a Plan. Out: lines. Always: every figure is the Plan's; units stand beside t
 from collections.abc import Iterable, Sequence
 
 from pretrain.engines.deepspeed_config import accumulation_steps
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.plan import USABLE, Plan
 from pretrain.plan.time import peak_flops
@@ -87,7 +88,7 @@ def memory(plan: Plan) -> list[str]:
         ("weights", state.weights, ""),
         ("gradients", state.gradients, "with their fp32 sums" if plan.config.train.precision == "bf16" else ""),
         ("fp32 master weights", state.master, ""),
-        ("Adam moments", state.adam, ""),
+        ("optimizer state", state.optimizer, optimizer_kind(plan.config.optimizer).title),
         ("reduction bucket", state.bucket, "deepspeed.zero_optimization.reduce_bucket_size"),
         ("activations", held.activations, f"checkpointing {mode}, {held.in_flight} {micro} in flight"),
         ("logits and loss, or recomputation", held.transient, "the larger"),

@@ -105,8 +105,8 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
     stages = [_stage_time(config, rank, cluster) for rank in ranks]
     steps = accumulation_steps(config, topology)
     slowest = max(stages, key=lambda stage: stage.micro_batch)
-    state = max((rank_state(config, rank) for rank in ranks), key=lambda state: state.adam)
-    moved = 2 * (state.master + state.adam) + state.weights + state.gradients
+    state = max((rank_state(config, rank) for rank in ranks), key=lambda state: state.optimizer)
+    moved = 2 * (state.master + state.optimizer) + state.weights + state.gradients
     return StepTime(
         compute=steps * slowest.compute,
         tensor=steps * slowest.tensor,

@@ -23,6 +23,8 @@ from typing import Any
 from model.parallel import ParameterInfo
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.optimizers.base import Group
+from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic
@@ -55,7 +57,7 @@ def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
             exchange("all_gather", "persistent weights after the update", weight * persistent),
             *scalars,
         ]
-    flat = sum(flat_sizes(parameters, topology))
+    flat = sum(flat_sizes(config, parameters, topology).values())
     reduced = flat if stage == 1 and bf16 else sum(elements)
     gradients = exchange("all_reduce", "gradients", gradient * reduced * (steps if stage == 2 else 1))
     if stage == 0:
@@ -68,7 +70,7 @@ def norm_bytes(config: RunConfig) -> int:
     stage = config.parallel.zero_stage
     if stage == 0 or (stage == 1 and config.train.precision == "bf16"):
         return 0
-    return 2 * (8 if stage == 3 else 4) + overflow_checks(config)
+    return len(optimizer_kind(config.optimizer).groups) * (8 if stage == 3 else 4) + overflow_checks(config)
 
 
 def overflow_checks(config: RunConfig) -> int:
@@ -82,12 +84,13 @@ def gradient_bytes(config: RunConfig, topology: Topology) -> int:
     return BYTES[chosen or config.train.precision]
 
 
-def flat_sizes(parameters: Iterable[ParameterInfo], topology: Topology) -> list[int]:
-    """Elements of DeepSpeed's flat parameter groups, matrices and the rest, padded."""
-    sizes = {True: 0, False: 0}
+def flat_sizes(config: RunConfig, parameters: Iterable[ParameterInfo], topology: Topology) -> dict[Group, int]:
+    """Elements of DeepSpeed's flat buffers, one for each of the optimizer's groups, padded."""
+    kind = optimizer_kind(config.optimizer)
+    sizes = dict.fromkeys(kind.groups, 0)
     for info in parameters:
-        sizes[info.decay] += elements_per_rank(info, topology.tensor_size)
-    return [padded_size(size, 2 * topology.data_size) for size in sizes.values()]
+        sizes[kind.group_of(info)] += elements_per_rank(info, topology.tensor_size)
+    return {group: padded_size(size, 2 * topology.data_size) for group, size in sizes.items()}
 
 
 def padded_size(size: int, unit: int) -> int:

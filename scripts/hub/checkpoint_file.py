@@ -1,6 +1,6 @@
 """A checkpoint made of whole parameters, for training to branch from.
 
-In: a RunConfig and parameters one by one. Out: `step_00000000/` with weights and empty Adam moments.
+In: a RunConfig and parameters one by one. Out: `step_00000000/` with weights and empty moments.
 Always: whole or absent; no more than one parameter is in memory; the moments, which are all zero, take no disk space.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.files import TEMPORARY_SUFFIX, flush_folder
 from pretrain.checkpoint.layout import (
-    KINDS,
+    WEIGHT,
     Fragment,
     Manifest,
     TensorLayout,
@@ -24,6 +24,7 @@ from pretrain.checkpoint.layout import (
     write_manifest,
 )
 from pretrain.config import RunConfig
+from pretrain.optimizers.registry import optimizer_kind
 
 DATA_FILE = "rank_00000.bin"
 
@@ -41,7 +42,7 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        fragments = _write_values(temporary / DATA_FILE, shapes, read)
+        fragments = _write_values(temporary / DATA_FILE, shapes, read, min(optimizer_kind(config.optimizer).moments()))
         layouts = {name: TensorLayout(shape, None, 1) for name, shape in shapes.items()}
         files = {DATA_FILE: fragments[-1].offset + fragments[-1].bytes}
         manifest = Manifest(0, dataclasses.asdict(config), state, "imported", layouts, tuple(fragments), files)
@@ -53,7 +54,9 @@ def write_checkpoint(
     return final
 
 
-def _write_values(path: Path, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> list[Fragment]:
+def _write_values(
+    path: Path, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor], moments: tuple[str, ...]
+) -> list[Fragment]:
     """Weights first, then the moments as a hole in the file, which reads as zeros."""
     fragments: list[Fragment] = []
     offset = 0
@@ -67,8 +70,8 @@ def _write_values(path: Path, shapes: dict[str, tuple[int, ...]], read: Callable
         for name in shapes:
             values = read(name).float().contiguous().numpy().reshape(-1)
             file.write(values.data)
-            add(name, KINDS[0], values)
-        for kind in KINDS[1:]:
+            add(name, WEIGHT, values)
+        for kind in moments:
             for name, shape in shapes.items():
                 add(name, kind, np.zeros(int(np.prod(shape)), dtype=np.float32))
         file.truncate(offset)

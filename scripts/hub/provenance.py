@@ -36,7 +36,7 @@ TOLD = {
     ),
     "data": ("sequence_length", "document_attention"),
     "batch": ("global_size",),
-    "optimizer": ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "gradient_clipping"),
+    "optimizer": ("kind", "learning_rate", "beta1", "beta2", "eps", "weight_decay", "gradient_clipping"),
     "schedule": ("kind", "warmup_steps", "decay_steps", "final_ratio"),
     "train": ("steps", "precision"),
 }
@@ -130,6 +130,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "steps": f"{facts['step']:,}",
         "tokens": f"{facts['tokens']:,}",
         "batch": f"{config['batch']['global_size']:,} sequences",
+        "optimizer": config["optimizer"]["kind"],
         "learning rate": f"{config['optimizer']['learning_rate']:g}, {config['schedule']['kind']}",
         "weight decay": config["optimizer"]["weight_decay"],
         "precision": config["train"]["precision"],

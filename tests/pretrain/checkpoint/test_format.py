@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from pretrain.checkpoint.layout import KINDS, MANIFEST, POINTER, TensorLayout, list_steps, step_folder
+from pretrain.checkpoint.layout import MANIFEST, POINTER, TensorLayout, list_steps, step_folder
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import newest_whole
 from pretrain.checkpoint.retention import Retention
@@ -40,7 +40,7 @@ def fragments(tensor_size: int, pieces: int) -> list[LocalFragment]:
             flat = shard(name, layout, rank).reshape(-1).contiguous()
             cuts = [flat.numel() * i // pieces for i in range(pieces + 1)]
             for start, stop in itertools.pairwise(cuts):
-                for kind in KINDS:
+                for kind in ("weight", "exp_avg", "exp_avg_sq"):
                     values = flat[start:stop].clone() if kind == "weight" else torch.zeros(stop - start)
                     result.append(LocalFragment(name, kind, layout, rank, start, values, slice(0, stop - start)))
     return result

@@ -67,7 +67,7 @@ SPLIT = {
 
 def held_at_rest(name: str, state: State) -> int:
     """What of the state is there between two steps: gradients only where DeepSpeed keeps a place for their sums."""
-    held = state.weights + state.master + state.adam
+    held = state.weights + state.master + state.optimizer
     if name == "bf16 zero1":
         held += state.weights * 2  # the fp32 sums, as many as there are padded weights of 2 bytes
     if "zero3" in name:

@@ -1,0 +1,122 @@
+"""What an optimizer declares: its settings, its groups of parameters, the state of each, and how it is built.
+
+In: an OptimizerConfig and the ParameterInfo of each parameter. Out: the abstract class OptimizerKind. Always: nothing
+has a default: an optimizer that leaves something out cannot be made. The planner, the checkpoints and the engine read
+these declarations and know no optimizer by name.
+
+Every tensor of state has the shape of its parameter, is fp32 and starts at zero: ZeRO cuts the fp32 weights anywhere,
+and can cut such state in the same places.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.parallel import ParameterInfo
+from pretrain.optimizers.config import OptimizerConfig
+from pretrain.optimizers.gate import Gate
+
+BYTES_PER_ELEMENT = 4
+"""of each tensor of state: fp32"""
+APPLIED_STEPS = "step"
+"""the key of torch's optimizers for the steps taken; checkpoints keep it once for all parameters"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One tensor of state for each parameter of a group."""
+
+    name: str
+    """its key in the optimizer's state, and in checkpoints"""
+    never_negative: bool = False
+    """a checkpoint in which it is below 0 is damaged"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are updated by one rule; ZeRO keeps their fp32 weights in one flat buffer."""
+
+    name: str
+    """in words"""
+    moments: tuple[Moment, ...]
+    """state of each parameter, in the order in which checkpoints keep it"""
+    counts_steps: bool
+    """whether the update depends on how many steps were applied, as a bias correction does"""
+
+    @property
+    def bytes_per_element(self) -> int:
+        """State of one element."""
+        return BYTES_PER_ELEMENT * len(self.moments)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an optimizer may ask of the engine that drives it."""
+
+    gate: Gate
+    """whether a step may reach the weights"""
+
+
+class OptimizerKind(ABC):
+    """One optimizer. The class attributes, too, have no defaults."""
+
+    name: ClassVar[str]
+    """what `optimizer.kind` says"""
+    title: ClassVar[str]
+    """in messages"""
+    settings: ClassVar[frozenset[str]]
+    """OptimizerConfig settings that it reads beside those that every optimizer reads"""
+    groups: ClassVar[tuple[Group, ...]]
+    """all its groups; every stage of a pipeline, which has a block, has parameters of each"""
+    zero_stages: ClassVar[frozenset[int]]
+    """values of `parallel.zero_stage` with which it is right"""
+    offloads: ClassVar[bool]
+    """whether DeepSpeed may keep its state on the host (`zero_optimization.offload_optimizer`)"""
+
+    def __init__(self) -> None:
+        missing = [name for name in OptimizerKind.__annotations__ if not hasattr(self, name)]
+        if missing:
+            raise TypeError(f"{type(self).__name__} does not declare {', '.join(missing)}")
+
+    @abstractmethod
+    def group_of(self, info: ParameterInfo) -> Group:
+        """Which of ``groups`` a parameter belongs to."""
+
+    @abstractmethod
+    def build(
+        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], around: Surroundings
+    ) -> torch.optim.Optimizer:
+        """The optimizer, with one parameter group for each of ``groups``, in their order.
+
+        Its ``step`` must do nothing while ``around.gate`` is closed.
+        """
+
+    def moments(self) -> frozenset[tuple[str, ...]]:
+        """The names of the state that a parameter can have: one tuple for each rule."""
+        return frozenset(tuple(moment.name for moment in group.moments) for group in self.groups)
+
+    def members(self, parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """``parameters`` that are trained, by group, in the order of ``groups``."""
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        return [[p for p in trained if self.group_of(p.info) is group] for group in self.groups]  # type: ignore[attr-defined]
+
+
+def create_state(optimizer: torch.optim.Optimizer, group: Group, holder: Tensor) -> None:
+    """Gives ``holder`` the state of ``group`` now, where no step has, so that a checkpoint can be read into it."""
+    if holder in optimizer.state:
+        return
+    state = {moment.name: torch.zeros_like(holder) for moment in group.moments}
+    if group.counts_steps:
+        state[APPLIED_STEPS] = torch.zeros((), dtype=torch.float32, device=holder.device)
+    optimizer.state[holder] = state
+
+
+def set_applied_steps(optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """Tells every rule that counts them that ``steps`` steps have been applied; refused ones do not count."""
+    for state in optimizer.state.values():
+        if APPLIED_STEPS in state:
+            state[APPLIED_STEPS].fill_(float(steps))
