@@ -5,12 +5,14 @@ In: RunFacts. Out: HTML with its pictures inside. Always: everything that came f
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 from scripts.evaluation.result import render
 from scripts.evaluation.statistics import Estimate
 from scripts.reporting.runs import RunFacts
+from scripts.reporting.telemetry import draw_inside
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -38,6 +40,8 @@ def report_page(runs: Sequence[RunFacts]) -> str:
     if any(run.lambdas for run in runs):
         note = "<small>exp(l<sub>q1</sub> l<sub>k1</sub>) - exp(l<sub>q2</sub> l<sub>k2</sub>) + its constant</small>"
         parts.append(_section("Lambda per layer", note + _picture(lambda figure: _draw_lambdas(figure, runs))))
+    if any(run.inside for run in runs):
+        parts.append(_section("Inside the model", _inside(runs)))
     if len(runs) > 1:
         parts.append(_section("Settings that differ", _table(["", *names], _differences(runs))))
     parts.append(_section("Settings", "".join(_settings(run) for run in runs)))
@@ -118,6 +122,19 @@ def _pictures(runs: Sequence[RunFacts]) -> str:
         if (content := run.pictures.get(task)) is not None
     ]
     return "".join(figures)
+
+
+def _inside(runs: Sequence[RunFacts]) -> str:
+    """One picture for each run: its heat maps, blocks from top to bottom and steps from left to right."""
+    note = (
+        "<small>docs/telemetry.md says what each number is; blocks from top to bottom, steps from left to right</small>"
+    )
+    pictures = [
+        f"<p><small>{escape(run.name)}</small></p>{_picture(partial(draw_inside, telemetry=run.inside))}"
+        for run in runs
+        if run.inside
+    ]
+    return "".join([note, *pictures])
 
 
 def _differences(runs: Sequence[RunFacts]) -> list[list[str]]:

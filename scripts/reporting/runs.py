@@ -19,7 +19,7 @@ from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from pretrain.runfolder import CONFIG_FILE
 from pretrain.sinks import LOSS_FILE
-from pretrain.step_lines import read_steps
+from pretrain.step_lines import TELEMETRY, read_steps
 from scripts.evaluation.result import read_model, read_results
 
 EVALUATIONS = "evaluations"
@@ -41,6 +41,8 @@ class RunFacts:
     """task -> PNG"""
     lambdas: dict[int, list[float]]
     """step of a checkpoint -> lambda of every layer"""
+    inside: dict[int, dict[str, Any]]
+    """step -> its numbers from inside the model (scripts/reporting/telemetry.py)"""
 
     def settings(self) -> dict[str, Any]:
         """The config as flat keys, as in ``model.rank``."""
@@ -66,6 +68,7 @@ def read_run(folder: Path) -> RunFacts:
         validation=[line for line in lines if line.get("validation_loss") is not None],
         evaluations=evaluations,
         pictures=pictures,
+        inside={line["step"]: line[TELEMETRY] for line in lines if line.get(TELEMETRY)},
         lambdas=_read_lambdas(folder / "checkpoints", config),
     )
 

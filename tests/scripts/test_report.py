@@ -30,7 +30,8 @@ def runs(run_of: Callable[[str], Path], tmp_path: Path) -> list[Path]:
         (folder / "config.yaml").write_text(to_yaml(config))
         lines = [
             {"step": 1, "tokens": 100, "loss": 5.0},
-            {"step": 2, "tokens": 200, "loss": 4.25 - number, "tokens_per_second": 1234.5},
+            {"step": 2, "tokens": 200, "loss": 4.25 - number, "tokens_per_second": 1234.5}
+            | ({"telemetry": {"attention.lambda": [0.25, 0.5], "head.largest_logit": 9.5}} if number else {}),
             {"step": 2, "validation_loss": 4.5, "validation_bits_per_byte": 1.5, "validation_perplexity": 90.0}
             | {"validation_ar_hit_loss": 0.875, "validation_others_loss": 4.75},
         ]
@@ -55,7 +56,10 @@ def test_the_page_shows_both_runs_and_needs_no_other_file(runs: list[Path], tmp_
         "model.attention",
     ):
         assert fact in text, fact
-    assert text.count("data:image/png;base64,") == 4  # losses, AR-hits, the needles' picture, lambdas
+    assert (
+        text.count("data:image/png;base64,") == 5
+    )  # losses, AR-hits, the needles' picture, lambdas, inside of one run
+    assert "Inside the model" in text
     assert "&lt;diff&gt;" in text and "<diff>" not in text
     assert "http" not in text.replace("http-equiv", "")
 
