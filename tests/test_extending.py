@@ -24,7 +24,7 @@ from tests.old.runs import MADE
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs", "tests")
-MOST_FILES = {"a kind of attention": 5, "a number from inside the model": 2, "an evaluation task": 2}
+MOST_FILES = {"a kind of attention": 5, "an optimizer": 4, "a number from inside the model": 2, "an evaluation task": 2}
 """files of the product that a recipe may add or edit"""
 BLOCK = re.compile(r"^(?:`([^`\n]+)`, (new|edited):\n\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -127,6 +127,15 @@ def test_a_kind_of_attention(carried_out: Callable[[str], tuple[Path, list[str]]
     assert "gated, 3.288 B parameters" in run(tree, plan)
     assert "logits against the trainer's model" in run(tree, export)
     assert json.loads((tree / "exports/gated/config.json").read_text())["attention"] == "gated"
+
+
+def test_an_optimizer(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:
+    tree, (test, train, plan) = carried_out("an optimizer")
+    assert "passed" in run(tree, test, "-k", "lion and declares")
+    assert "optimizer: Lion" in run(tree, train, *training(corpus))
+    manifest = (tree / "runs/lion/checkpoints/step_00000003/manifest.json").read_text()
+    assert '"exp_avg"' in manifest and "exp_avg_sq" not in manifest
+    assert re.search(r"optimizer state +0\.18  Lion", run(tree, plan))
 
 
 def test_a_number_from_inside_the_model(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:
