@@ -120,6 +120,12 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_the_index_of_the_guides_lists_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w.-]+\.md)\)", index))
+
+
 def anchors_of(document: Path) -> set[str]:
     """Names that GitHub gives to the headings of a document."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)
