@@ -7,13 +7,15 @@ micro-batch: a change of either leaves the global order as it was.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from data.config import RampConfig
+from common.ranges import check_range
+from data.config import LARGEST_BATCH, RampConfig
 
 
 def rank_samples(
@@ -78,6 +80,26 @@ class BatchSchedule:
         step = self.step_of(sample)
         place = sample - self.first_sample(step)
         return step, place // micro_size % data_size, place // (micro_size * data_size)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Sequences per optimizer step, and per forward pass of one data-parallel rank."""
+
+    global_size: int = 32
+    """sequences per optimizer step over all ranks"""
+    micro_size: int = 8
+    """sequences per forward pass of one data-parallel rank"""
+    ramp: list[RampConfig] = field(default_factory=list)
+    """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
+
+    @property
+    def schedule(self) -> BatchSchedule:
+        """The samples of each step."""
+        return BatchSchedule(self.global_size, self.ramp)
+
+    def __post_init__(self) -> None:
+        check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
 
 
 def document_starts(tokens_BT: NDArray[np.integer], eod_id: int) -> NDArray[np.int32]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.errors import InputError
+from data.checks import check_held_out, check_vocabulary
 from data.mixture import PERIOD
 from data.run_order import RunOrder
 from data.source import TokenSource
@@ -66,11 +67,9 @@ class Plan:
 
 def make_plan(run: RunOrder) -> Plan:
     """Reads the manifests and works everything out. Raises InputError where there is no readable manifest."""
-    if not run.data.train:
-        raise InputError("data.train: names no folder of token shards; prepare one: python -m data prepare --help")
     sources = open_sources(run.data)
     stream = TokenStream(run.data, run.seed, sources)
-    samples = run.schedule.first_sample(run.train.steps)
+    samples = run.batch.schedule.first_sample(run.train.steps)
     numbers = stream.skip.passed(samples)
     served = stream.order.served(numbers)
     plans = [_source_plan(source, tokens, sum(served)) for source, tokens in zip(sources, served, strict=True)]
@@ -115,7 +114,7 @@ def _problems(run: RunOrder, sources: list[TokenSource]) -> list[str]:
     checks.append(lambda: check_alike(sources))
     checks.append(lambda: _check_vocabulary(run, sources))
     stream = TokenStream(run.data, run.seed, sources)
-    checks.append(lambda: stream.check_stage_starts(run.schedule, 0, run.train.steps))
+    checks.append(lambda: stream.check_stage_starts(run.batch.schedule, 0, run.train.steps))
     checks.append(lambda: _check_validation(run, sources))
     problems = []
     for check in checks:
@@ -128,11 +127,7 @@ def _problems(run: RunOrder, sources: list[TokenSource]) -> list[str]:
 
 def _check_vocabulary(run: RunOrder, sources: list[TokenSource]) -> None:
     for source in sources:
-        if source.manifest.vocab_size > run.model.vocab_size:
-            raise InputError(
-                f"model.vocab_size: is {run.model.vocab_size}, the tokens of {source.name} need "
-                f"{source.manifest.vocab_size}"
-            )
+        check_vocabulary(run.model.vocab_size, source.manifest.vocab_size, source.name)
 
 
 def _check_validation(run: RunOrder, sources: list[TokenSource]) -> None:
@@ -140,8 +135,7 @@ def _check_validation(run: RunOrder, sources: list[TokenSource]) -> None:
     if validation is None:
         return
     validation.source.reader.check_files()
-    if validation.fingerprint != sources[0].manifest.tokenizer["fingerprint"]:
-        raise InputError(f"data.validation: {run.data.validation} was tokenized by another tokenizer than data.train")
+    check_held_out(run.data, sources[0].manifest.tokenizer, validation.tokenizer)
 
 
 def _remarks(run: RunOrder, stream: TokenStream, plans: list[SourcePlan], numbers: int) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from common.defaults import VOCABULARY
 from common.errors import InputError
 from common.files import read_json, sha256_of_json, write_json
 from common.private import check_trusted
@@ -51,7 +52,7 @@ class PrepareConfig:
     """folder for train/ and validation/"""
     tokenizer: str = small_bpe.NAME
     """small-bpe (trained on the input), a tiktoken encoding such as cl100k_base, a tokenizer.json, or a folder"""
-    vocab_size: int = 8192
+    vocab_size: int = VOCABULARY
     """entries of the small-bpe, special token included"""
     eod_token: str | None = None
     """the token that ends a document, where the tokenizer's own name for it is not known"""

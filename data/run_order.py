@@ -11,34 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common import defaults
 from common.cli import parse_config
 from common.errors import InputError
 from common.ranges import LARGEST_SEED, MOST_STEPS, check_range
 from common.strict_yaml import read_yaml
-from data.batch import BatchSchedule
-from data.config import LARGEST_BATCH, DataConfig, RampConfig
-
-
-@dataclass(frozen=True)
-class BatchOrder:
-    """As in a run's `batch` section."""
-
-    global_size: int = 32
-    """sequences per optimizer step over all ranks"""
-    micro_size: int = 8
-    """sequences per forward pass of one data-parallel rank"""
-    ramp: list[RampConfig] = field(default_factory=list)
-    """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
-
-    def __post_init__(self) -> None:
-        check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
+from data.batch import BatchConfig
+from data.config import DataConfig
 
 
 @dataclass(frozen=True)
 class TrainOrder:
     """As in a run's `train` section."""
 
-    steps: int = 100
+    steps: int = defaults.STEPS
     """optimizer steps of the whole run"""
 
     def __post_init__(self) -> None:
@@ -49,7 +35,7 @@ class TrainOrder:
 class ModelOrder:
     """As in a run's `model` section."""
 
-    vocab_size: int = 8192
+    vocab_size: int = defaults.VOCABULARY
     """entries of the embedding"""
 
     def __post_init__(self) -> None:
@@ -60,10 +46,10 @@ class ModelOrder:
 class RunOrder:
     """What decides which samples a run sees."""
 
-    seed: int = 1234
+    seed: int = defaults.SEED
     """seed of the order"""
     data: DataConfig = field(default_factory=DataConfig)
-    batch: BatchOrder = field(default_factory=BatchOrder)
+    batch: BatchConfig = field(default_factory=BatchConfig)
     train: TrainOrder = field(default_factory=TrainOrder)
     model: ModelOrder = field(default_factory=ModelOrder)
     json: bool = False
@@ -71,11 +57,6 @@ class RunOrder:
 
     def __post_init__(self) -> None:
         check_range(self, "", "seed", low=0, high=LARGEST_SEED)
-
-    @property
-    def schedule(self) -> BatchSchedule:
-        """The samples of each step."""
-        return BatchSchedule(self.batch.global_size, self.batch.ramp)
 
 
 Order = TypeVar("Order", bound=RunOrder)

@@ -217,8 +217,6 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     Raises:
         InputError: nothing named, a missing, damaged or truncated file, or sources that do not fit together.
     """
-    if not config.train:
-        raise InputError("data.train: names no folder of token shards; prepare one: python -m data prepare --help")
     sources = open_sources(config)
     check_alike(sources)
     if check_files and sum(len(source.manifest.shards) for source in sources) <= CHECKED_SHARDS:
@@ -247,7 +245,13 @@ def open_validation(config: DataConfig, *, check_files: bool = True) -> Validati
 
 
 def open_sources(config: DataConfig) -> list[TokenSource]:
-    """Every source that some stage names, once, in the order of naming."""
+    """Every source that some stage names, once, in the order of naming.
+
+    Raises:
+        InputError: nothing named, or no readable manifest.
+    """
+    if not config.train:
+        raise InputError("data.train: names no folder of token shards; prepare one: python -m data prepare --help")
     mixtures = [config.train, *(stage.train or [] for stage in config.stages)]
     paths = dict.fromkeys(source.path for mixture in mixtures for source in mixture)
     with named("data.train"):

@@ -132,7 +132,7 @@ def _place_among(records: np.ndarray, name: str, before: int) -> int | None:
 
 
 def _sightings(config: TraceConfig, stream: TokenStream, number: int, first: int, last: int) -> list[Sighting]:
-    schedule = config.schedule
+    schedule = config.batch.schedule
     limit = stream.skip.passed(schedule.first_sample(config.train.steps))
     done = schedule.first_sample(config.done)
     found = []

@@ -16,7 +16,8 @@ from common.errors import InputError
 from common.flags import FlagParser
 from common.strict_yaml import read_yaml
 from common.typed import LARGEST_INTEGER
-from pretrain.checkpoint.layout import MANIFEST, list_steps
+from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps
+from pretrain.places import CONFIG_FILE
 from pretrain.resilience.attempts import SKIPPED_FILE, AttemptRecord, read_attempts
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
@@ -71,7 +72,7 @@ def read_status(run_folder: Path, now: float | None = None) -> Status:
     if not attempts and not training:
         raise InputError(f"{run_folder}: holds no run (neither attempts/ nor {LOSS_FILE})")
     newest = training[-1] if training else {}
-    checkpoints = [path for path in list_steps(run_folder / "checkpoints") if (path / MANIFEST).exists()]
+    checkpoints = [path for path in list_steps(checkpoints_of(run_folder)) if (path / MANIFEST).exists()]
     steps = _planned_steps(run_folder)
     step = max([int(newest.get("step", 0)), *(attempt.last_step for attempt in attempts[-1:])])
     silence = _silence(run_folder, attempts, time.time() if now is None else now)
@@ -152,7 +153,7 @@ def _silence(run_folder: Path, attempts: list[AttemptRecord], now: float) -> flo
 
 def _planned_steps(run_folder: Path) -> int | None:
     try:
-        steps = read_yaml(run_folder / "config.yaml", "the run's config.yaml")["train"]["steps"]
+        steps = read_yaml(run_folder / CONFIG_FILE, f"the run's {CONFIG_FILE}")["train"]["steps"]
     except (KeyError, TypeError, ValueError):
         return None
     return steps if type(steps) is int and 0 < steps <= LARGEST_INTEGER else None

@@ -21,6 +21,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import open_itself
 from common.flags import FlagParser
+from pretrain.places import LOGS
 from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
 TORCHRUN_FAILED = 1
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("command", nargs="+", help="module and its arguments, after --")
     settings = parser.parse_args(arguments)
-    with copied_output(settings.run / "logs" / f"node_{socket.gethostname()}.log"):
+    with copied_output(settings.run / LOGS / f"node_{socket.gethostname()}.log"):
         return run_node(plan_from_slurm(settings.processes), settings.command, settings.run)
 
 

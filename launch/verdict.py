@@ -17,8 +17,6 @@ from pretrain.resilience.hang import explain_hang
 from pretrain.run_lock import refuse_if_held
 
 BAD_INPUT_STATUS = 2
-LOG_FILE = Path("logs/run.log")
-"""in the run folder: what all attempts of all jobs have printed"""
 START_TRIES = 10
 """attempts in a row that may fail to start at all: a dead node looks like this until Slurm notices"""
 DELIBERATE = {Outcome.STOPPED, Outcome.ROLLED_BACK}

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from common.defaults import VOCABULARY
 from common.errors import InputError
 from common.ranges import check_range
 from model.kinds.default import DEFAULT_KIND
@@ -45,7 +46,7 @@ class ModelConfig:
     num_kv_heads: int | None = None
     """key/value heads, G, each as wide as the kind's own (standard, diff_v2: a key and a value of K; diff, shared_diff:
     two keys of K, a value of 2K); a divisor of num_heads, of standard's 2 * num_heads; default: every head its own"""
-    vocab_size: int = 8192
+    vocab_size: int = VOCABULARY
     """entries of the embedding, V: at least the tokenizer's, padded to a multiple of 64 at your choice"""
     tie_embeddings: bool = True
     """the output head uses the embedding's weight"""

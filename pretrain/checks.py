@@ -5,7 +5,7 @@ In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no proce
 
 from common.errors import InputError
 from model.checks import check_split, nearest_multiples
-from pretrain.checkpoint.layout import list_steps, step_of
+from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import deepspeed_config
 from pretrain.evaluation_command import check_command
@@ -26,7 +26,7 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     _check_stage_sequences(config, topology)
     _check_zero(config)
     _check_pipeline(config)
-    check_batch(config, topology, max(map(step_of, list_steps(config.run_folder / "checkpoints")), default=0))
+    check_batch(config, topology, max(map(step_of, list_steps(checkpoints_of(config.run_folder))), default=0))
     check_schedule(config.schedule, config.train.steps)
     deepspeed_config(config, topology)
     if config.evaluation.command is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from common import defaults
 from common.errors import InputError
 from common.ranges import (
     LARGEST_SEED,
@@ -20,8 +21,8 @@ from common.ranges import (
     check_place,
     check_range,
 )
-from data.batch import BatchSchedule
-from data.config import LARGEST_BATCH, DataConfig, RampConfig
+from data.batch import BatchConfig
+from data.config import DataConfig
 from model.checks import check_model
 from model.config import ModelConfig
 from pretrain.optimizers.config import OptimizerConfig
@@ -47,26 +48,6 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
-class BatchConfig:
-    """Sequences per optimizer step, and per forward pass of one data-parallel rank."""
-
-    global_size: int = 32
-    """sequences per optimizer step over all ranks"""
-    micro_size: int = 8
-    """sequences per forward pass of one data-parallel rank"""
-    ramp: list[RampConfig] = field(default_factory=list)
-    """smaller batches of the first steps, as [{steps: N, global_size: M}, ...]"""
-
-    @property
-    def schedule(self) -> BatchSchedule:
-        """The samples of each step."""
-        return BatchSchedule(self.global_size, self.ramp)
-
-    def __post_init__(self) -> None:
-        check_range(self, "batch.", "global_size", "micro_size", low=1, high=LARGEST_BATCH)
-
-
-@dataclass(frozen=True)
 class ScheduleConfig:
     """The learning rate over the steps: warm-up, then a decay to `final_ratio` of the peak."""
 
@@ -88,7 +69,7 @@ class ScheduleConfig:
 class TrainConfig:
     """How long and in which arithmetic."""
 
-    steps: int = 100
+    steps: int = defaults.STEPS
     """optimizer steps of the whole run"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """arithmetic of the model; the optimizer's state is fp32 either way"""
@@ -208,7 +189,7 @@ class RunConfig:
 
     name: str = "run"
     """the run's name"""
-    seed: int = 1234
+    seed: int = defaults.SEED
     """seed of the initial weights and of the order of the data"""
     run_dir: str | None = None
     """folder of the run (default: runs/NAME)"""

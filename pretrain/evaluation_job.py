@@ -13,6 +13,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import open_itself
 from pretrain.evaluation_command import SHELL, VARIABLES, check_command, shell_code
+from pretrain.places import LOGS
 
 OF_A_RANK = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 """what torchrun tells its ranks: the command is none of them"""
@@ -35,7 +36,7 @@ class EvaluationJob:
         """Starts the command for one checkpoint and returns at once."""
         values = {"{run}": _word(self.run_folder), "{checkpoint}": _word(checkpoint), "{step}": str(step)}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK + OF_A_STEP)}
-        log = self.run_folder / "logs" / f"evaluation_{step:08d}.log"
+        log = self.run_folder / LOGS / f"evaluation_{step:08d}.log"
         try:
             check_command(self.command, self.run_folder)
             log.parent.mkdir(parents=True, exist_ok=True)

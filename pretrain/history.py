@@ -12,8 +12,9 @@ from typing import Any
 
 from common.errors import InputError
 from common.urls import values_without_credentials
+from data.batch import BatchConfig
 from data.config import RampConfig
-from pretrain.config import BatchConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.schedule import learning_rate
 
 

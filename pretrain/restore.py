@@ -14,6 +14,7 @@ import torch
 from common.errors import InputError
 from data.stream import TokenStream
 from pretrain.checkpoint.branch import branch
+from pretrain.checkpoint.layout import checkpoints_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole
 from pretrain.checkpoint.saved_state import check_resumable, is_imported
@@ -44,7 +45,7 @@ def find_checkpoint(config: RunConfig, topology: Topology) -> CheckpointReader |
     Raises:
         InputError: there are checkpoints, and none of them can be gone on from.
     """
-    return newest_whole(config.run_folder / "checkpoints", topology, check_resumable)
+    return newest_whole(checkpoints_of(config.run_folder), topology, check_resumable)
 
 
 def restore(

@@ -11,6 +11,7 @@ from common.urls import values_without_credentials
 from model.counts import training_flops_per_token
 from model.recorder import Recorder
 from pretrain.build import build_model
+from pretrain.checkpoint.layout import checkpoints_of
 from pretrain.checkpoint.remote_start import join_remote
 from pretrain.checkpoint.retention import remove_leftovers
 from pretrain.checkpoint.staging import open_staging
@@ -93,7 +94,7 @@ def _pretrain(
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
         engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
         start = restore(config, topology, engine, stream, guard, reader)
-        config, checkpoints = start.config, start.config.run_folder / "checkpoints"
+        config, checkpoints = start.config, checkpoints_of(start.config.run_folder)
         values = values_without_credentials(dataclasses.asdict(config))
         if topology.is_main:
             save_config(config)

@@ -4,7 +4,7 @@ In: a RunConfig. Out: its training and held-out streams, or an InputError that n
 group, no model; the same answer in the launcher and in every rank.
 """
 
-from common.errors import InputError
+from data.checks import check_held_out, check_vocabulary
 from data.stream import TokenStream, Validation, open_stream, open_validation
 from pretrain.config import RunConfig
 
@@ -19,14 +19,8 @@ def open_data(config: RunConfig, *, check_files: bool = True) -> tuple[TokenStre
     stream = open_stream(config.data, config.seed, check_files=check_files)
     validation = open_validation(config.data, check_files=check_files)
     for what, source in (("data.train", stream), ("data.validation", validation)):
-        if source is not None and source.vocab_size > config.model.vocab_size:
-            raise InputError(
-                f"model.vocab_size: is {config.model.vocab_size}, but the tokens of {what} need at least "
-                f"{source.vocab_size}"
-            )
-    if validation is not None and validation.tokenizer["fingerprint"] != stream.tokenizer["fingerprint"]:
-        raise InputError(
-            f"data.validation: {config.data.validation} was tokenized by another tokenizer than data.train; "
-            "prepare both with the same one"
-        )
+        if source is not None:
+            check_vocabulary(config.model.vocab_size, source.vocab_size, what)
+    if validation is not None:
+        check_held_out(config.data, stream.tokenizer, validation.tokenizer)
     return stream, validation

@@ -18,10 +18,9 @@ from common.files import open_itself, write_atomically
 from common.private import check_trusted
 from common.urls import references_in_values, values_with_references, values_without_credentials, without_credentials
 from pretrain.config import RunConfig
+from pretrain.places import CHECKPOINTS, CONFIG_FILE, LOGS
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
 from pretrain.topology import Topology
-
-CONFIG_FILE = "config.yaml"
 
 
 def check_own_folder(config: RunConfig) -> None:
@@ -32,7 +31,7 @@ def check_own_folder(config: RunConfig) -> None:
     Raises:
         InputError: names it, and whose it is.
     """
-    for part in ("", "logs", "attempts", "checkpoints", "starts", "wandb"):
+    for part in ("", LOGS, "attempts", CHECKPOINTS, "starts", "wandb"):
         check_trusted(config.run_folder / part, "run_dir", with_content=True)
     if config.checkpoint.staging is not None:
         check_trusted(Path(config.checkpoint.staging), "checkpoint.staging")
@@ -43,7 +42,7 @@ def check_own_folder(config: RunConfig) -> None:
 
 def open_logs(run_folder: Path, topology: Topology) -> None:
     """Sends every library's log records to logs/rank_R.log; warnings and errors of rank 0 go to the console, too."""
-    folder = run_folder / "logs"
+    folder = run_folder / LOGS
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = open_itself(folder / f"rank_{topology.rank}.log", "a")

@@ -20,9 +20,10 @@ import torch.distributed as dist
 
 from common.cli import run_command
 from common.flags import FlagParser
+from data.batch import BatchConfig
 from model.config import ModelConfig
 from model.counts import parameter_counts
-from pretrain.config import BatchConfig, ParallelConfig, RunConfig
+from pretrain.config import ParallelConfig, RunConfig
 from pretrain.engines.accelerator import choose_accelerator
 
 STEPS = 6

@@ -15,9 +15,10 @@ import torch.distributed as dist
 
 from common.cli import run_command
 from common.flags import FlagParser
+from data.batch import BatchConfig
 from model.config import ModelConfig
 from model.parallel import info_of
-from pretrain.config import BatchConfig, ParallelConfig, RunConfig
+from pretrain.config import ParallelConfig, RunConfig
 from pretrain.engines.accelerator import choose_accelerator
 
 ROUNDS = 5

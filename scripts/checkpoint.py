@@ -14,7 +14,7 @@ from torch import Tensor
 from common.cli import run_command
 from common.errors import InputError
 from common.flags import FlagParser
-from pretrain.checkpoint.layout import MANIFEST, list_steps
+from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.engines.gradients import square_sum
 
@@ -119,7 +119,7 @@ def _folders(path: Path) -> Iterator[Path]:
     if (path / MANIFEST).exists():
         yield path
         return
-    folders = list_steps(path / "checkpoints") or list_steps(path)
+    folders = list_steps(checkpoints_of(path)) or list_steps(path)
     if not folders:
         raise InputError(f"{path}: neither a checkpoint nor a run folder with one")
     yield from folders

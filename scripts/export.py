@@ -110,11 +110,11 @@ def export(settings: ExportConfig) -> None:
 
 def find_checkpoint(run: Path, step: int | None) -> Path:
     """The checkpoint folder of ``step``, or the newest."""
-    from pretrain.checkpoint.layout import list_steps
+    from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 
-    folders = {int(folder.name.removeprefix("step_")): folder for folder in list_steps(run / "checkpoints")}
+    folders = {step_of(folder): folder for folder in list_steps(checkpoints_of(run))}
     if not folders:
-        raise InputError(f"--run {run}: holds no checkpoints; expected {run / 'checkpoints'}/step_*")
+        raise InputError(f"--run {run}: holds no checkpoints; expected {checkpoints_of(run)}/step_*")
     if step is not None and step not in folders:
         raise InputError(f"--step {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
     return folders[max(folders) if step is None else step]

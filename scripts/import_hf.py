@@ -40,9 +40,10 @@ def import_folder(settings: ImportConfig) -> Path:
     import torch
 
     from data.config import DataConfig
+    from pretrain.checkpoint.layout import checkpoints_of
     from pretrain.checkpoint.reader import CheckpointReader
     from pretrain.config import RunConfig
-    from pretrain.runfolder import CONFIG_FILE
+    from pretrain.places import CONFIG_FILE
     from scripts.hub.check import compare_logits
     from scripts.hub.checkpoint_file import write_checkpoint
     from scripts.hub.foreign import open_foreign
@@ -62,7 +63,7 @@ def import_folder(settings: ImportConfig) -> Path:
         raise InputError(f"--output {output}: is there already; choose another run folder") from None
     try:
         checkpoint = write_checkpoint(
-            output / "checkpoints", config, shapes, foreign.read, {"imported_from": str(folder)}
+            checkpoints_of(output), config, shapes, foreign.read, {"imported_from": str(folder)}
         )
         reader = CheckpointReader(checkpoint)
         weight_bytes = sum(torch.Size(shape).numel() * 4 for shape in shapes.values())

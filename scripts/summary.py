@@ -10,8 +10,9 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.flags import FlagParser
 from data.stream import open_validation
-from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.config import RunConfig
+from pretrain.places import CONFIG_FILE
 from pretrain.sinks import LOSS_FILE, PLOT_FILE
 from pretrain.step_lines import read_steps
 
@@ -32,9 +33,9 @@ def summary(run: Path, export: Path | None) -> list[str]:
     Raises:
         InputError: no run there, or none that was evaluated yet.
     """
-    if not (run / "config.yaml").exists():
-        raise InputError(f"--run {run}: no run there (config.yaml is missing)")
-    config = parse_config(RunConfig, ["--config", str(run / "config.yaml")], "python scripts/summary.py")
+    if not (run / CONFIG_FILE).exists():
+        raise InputError(f"--run {run}: no run there ({CONFIG_FILE} is missing)")
+    config = parse_config(RunConfig, ["--config", str(run / CONFIG_FILE)], "python scripts/summary.py")
     evaluations = [line for line in read_steps(run / LOSS_FILE) if line.get("validation_loss") is not None]
     if not evaluations:
         raise InputError(f"--run {run}: metrics.jsonl holds no evaluation yet")
@@ -50,7 +51,7 @@ def summary(run: Path, export: Path | None) -> list[str]:
     if validation is not None:
         entropy = validation.unigram_entropy()
         lines.append(f"  unigram entropy   {entropy:.4f} nats per token of the same text: the loss without any context")
-    checkpoints = list_steps(run / "checkpoints")
+    checkpoints = list_steps(checkpoints_of(run))
     lines += [
         f"  loss curve        {run / PLOT_FILE}",
         f"  metrics           {run / LOSS_FILE}",

@@ -16,7 +16,7 @@ from common.files import open_itself
 from data.stream import open_stream
 from launch.checks.finding import Finding, Level
 from launch.checks.ranks import Ranks
-from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.config import RunConfig
 from pretrain.plan.memory import checkpoint_bytes
 
@@ -42,7 +42,7 @@ def check_space(config: RunConfig) -> Finding:
     every = config.checkpoint.every or config.train.steps
     total = -(-config.train.steps // every)
     kept = min(config.checkpoint.keep + 1, total) if config.checkpoint.keep else total  # one more while it is written
-    there = len(list_steps(config.run_folder / "checkpoints"))
+    there = len(list_steps(checkpoints_of(config.run_folder)))
     needed = size * max(0, kept - there)
     text = f"{_size(free)} free for {kept} checkpoints of {_size(size)} ({there} are there)"
     if needed > free:

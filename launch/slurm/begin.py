@@ -15,7 +15,6 @@ from pathlib import Path
 
 from common.flags import FlagParser
 from launch.verdict import (
-    LOG_FILE,
     Action,
     attempts_of,
     close_attempt,
@@ -23,6 +22,7 @@ from launch.verdict import (
     put_on_top,
     starts_that_failed,
 )
+from pretrain.places import LOG_FILE
 from pretrain.resilience.attempts import next_attempt
 from pretrain.run_lock import refuse_if_held
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from common.flags import FlagParser
-from launch.verdict import LOG_FILE, Action, close_attempt, decide, put_on_top, was_refused
+from launch.verdict import Action, close_attempt, decide, put_on_top, was_refused
+from pretrain.places import LOG_FILE
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from common.urls import references_in, with_references, without_credentials
 from launch.slurm.options import option_line
 from launch.slurm.quote import check_argument, check_line, directive, log_pattern
 from launch.slurm.site import ALWAYS_PASSED, Site
-from launch.verdict import LOG_FILE
+from pretrain.places import LOG_FILE
 
 TEMPLATE = Path(__file__).parent / "pretrain.sbatch"
 BODY_BEGINS = "# ---- From here on"

@@ -29,8 +29,8 @@ from launch.slurm.installation import interpreter, packages_folder
 from launch.slurm.script import Job, render
 from launch.slurm.setup import check_setup
 from launch.slurm.site import ALWAYS_PASSED, Site, load_site
-from launch.verdict import LOG_FILE
 from pretrain.config import RunConfig
+from pretrain.places import LOG_FILE
 
 SITE_FILE = Path("site.yaml")
 EXAMPLE_SITE = Path(__file__).parent / "site.yaml"
@@ -195,7 +195,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[st
     )
     parser.add_argument("--nodes", type=int, required=True, help="nodes of the job")
     parser.add_argument("--site", help=f"the cluster's settings (default: {SITE_FILE}, if there is one)")
-    parser.add_argument("--tries", type=int, default=3, help="attempts that may end after the same step")
+    parser.add_argument("--tries", type=int, default=Job.tries, help="attempts that may end after the same step")
     parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     settings, rest = parser.parse_known_args(arguments)
     check_range(settings, "--", "nodes", "tries", low=1)

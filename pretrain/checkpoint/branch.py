@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import InputError, named
 from pretrain.checkpoint.agreement import told_by_main
 from pretrain.checkpoint.conversion import converted
-from pretrain.checkpoint.layout import MANIFEST
+from pretrain.checkpoint.layout import MANIFEST, checkpoints_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole, whole
 from pretrain.config import RunConfig
@@ -45,7 +45,7 @@ def open_origin(path: Path, topology: Topology) -> CheckpointReader:
     with named("checkpoint.branch_from"):
         if told_by_main(topology, lambda: (path / MANIFEST).exists()):
             return whole(path, topology)
-        newest = newest_whole(path / "checkpoints", topology)
+        newest = newest_whole(checkpoints_of(path), topology)
     if newest is None:
         raise InputError(f"checkpoint.branch_from: {path} is neither a checkpoint nor a run folder with one")
     return newest

@@ -21,6 +21,7 @@ import xxhash
 
 from common.errors import InputError
 from common.files import sha256_of_json, write_json
+from pretrain.places import CHECKPOINTS
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -98,6 +99,11 @@ def checksum(data: Any) -> str:
     return xxhash.xxh3_64_hexdigest(data)
 
 
+def checkpoints_of(run_folder: Path) -> Path:
+    """Where all checkpoints of a run lie."""
+    return run_folder / CHECKPOINTS
+
+
 def step_folder(checkpoints: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` lies."""
     return checkpoints / f"step_{step:08d}"
@@ -128,6 +134,11 @@ def is_step_name(name: str) -> bool:
 def step_of(folder: Path) -> int:
     """The step in the name of a checkpoint's folder."""
     return int(folder.name.removeprefix("step_"))
+
+
+def rank_file(rank: int, ending: str = "bin") -> str:
+    """The name of a rank's file in a checkpoint; while it is written, other endings stand for notes of the rank's."""
+    return f"rank_{rank:05d}.{ending}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

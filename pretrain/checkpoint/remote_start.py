@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import write_json
 from pretrain.checkpoint.agreement import told_by_main
-from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.checkpoint.remote import RemoteCheckpoints
 from pretrain.config import RunConfig
 from pretrain.run_id import ID_FILE, keep_run_id
@@ -33,7 +33,7 @@ def _join(config: RunConfig) -> str:
     url, run_folder = config.checkpoint.remote, config.run_folder
     if url is None:
         return keep_run_id(run_folder)
-    has_own = bool(list_steps(run_folder / "checkpoints"))
+    has_own = bool(list_steps(checkpoints_of(run_folder)))
     try:
         remote = RemoteCheckpoints(url)
         steps, owner = remote.steps(), remote.owner()
@@ -49,7 +49,7 @@ def _join(config: RunConfig) -> str:
         _check_free(remote, owner, steps, run_folder, has_own=has_own)
         RemoteCheckpoints(url, run_id).claim(run_folder)
     if steps and not has_own:
-        _fetch_newest(remote, steps, run_folder / "checkpoints")
+        _fetch_newest(remote, steps, checkpoints_of(run_folder))
     return run_id
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.files import read_json, write_json
 from common.urls import without_credentials
+from pretrain.checkpoint.layout import rank_file
 from pretrain.checkpoint.remote import RemoteCheckpoints
 
 POLL_SECONDS = 0.02
@@ -37,10 +38,10 @@ def upload(
     """
     problem = None
     try:
-        remote.put(checkpoint / f"rank_{rank:05d}.bin", checkpoint.name)
+        remote.put(checkpoint / rank_file(rank), checkpoint.name)
     except Exception as error:  # every kind of store has errors of its own
         problem = _reason(error)
-    write_json(notes / f"rank_{rank:05d}.json", {"problem": problem})
+    write_json(notes / rank_file(rank, "json"), {"problem": problem})
     if rank != 0:
         return None
     deadline = time.monotonic() + timeout_seconds

@@ -32,6 +32,7 @@ from pretrain.checkpoint.layout import (
     Manifest,
     TensorLayout,
     checksum,
+    rank_file,
     step_folder,
     write_manifest,
 )
@@ -172,9 +173,9 @@ class CheckpointWriter:
         """The background thread; what fails here is told by the next ``wait``."""
         rank = self._topology.rank
         try:
-            file = snapshot.temporary / f"rank_{rank:05d}.bin"
+            file = snapshot.temporary / rank_file(rank)
             index = self._write_file(file, snapshot)
-            write_json(snapshot.temporary / f"rank_{rank:05d}.json", index)
+            write_json(snapshot.temporary / rank_file(rank, "json"), index)
             if self._topology.is_main:
                 self._commit(snapshot)
             if self._settings.remote is not None:
@@ -185,8 +186,8 @@ class CheckpointWriter:
             reason = without_credentials(str(error))
             self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {reason}"
             with contextlib.suppress(OSError):  # room for other files; an empty one often fits where content does not
-                (snapshot.temporary / f"rank_{rank:05d}.bin").unlink(missing_ok=True)
-                (snapshot.temporary / f"rank_{rank:05d}.failed").touch()
+                (snapshot.temporary / rank_file(rank)).unlink(missing_ok=True)
+                (snapshot.temporary / rank_file(rank, "failed")).touch()
 
     def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
         """Writes this rank's part, by way of the staging folder where one is set."""

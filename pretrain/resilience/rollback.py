@@ -20,7 +20,7 @@ from common.typed import check_complete, check_section
 from data.batch import BatchSchedule
 from data.config import SkipConfig
 from data.stream import TokenStream
-from pretrain.checkpoint.layout import POINTER, list_steps, step_folder, step_of
+from pretrain.checkpoint.layout import POINTER, checkpoints_of, list_steps, step_folder, step_of
 from pretrain.config import RunConfig
 
 ROLLBACKS_FILE = "rollbacks.json"
@@ -81,7 +81,7 @@ def roll_back(run_folder: Path, steps: Sequence[int], samples: list[list[int]]) 
     Only rank 0 calls it, while no save is under way.
     """
     target = 0
-    for folder in list_steps(run_folder / "checkpoints"):
+    for folder in list_steps(checkpoints_of(run_folder)):
         step = step_of(folder)
         if step <= min(steps):
             target = step
@@ -89,7 +89,7 @@ def roll_back(run_folder: Path, steps: Sequence[int], samples: list[list[int]]) 
             doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-    pointer = run_folder / "checkpoints" / POINTER
+    pointer = checkpoints_of(run_folder) / POINTER
     if target:
         write_atomically(pointer, step_folder(pointer.parent, target).name + "\n")
     else:

@@ -5,7 +5,6 @@ Always: whole or absent; no more than one parameter is in memory; the moments, w
 """
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,22 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common.files import TEMPORARY_SUFFIX, flush_folder
+from common.files import flush_folder
 from pretrain.checkpoint.layout import (
     WEIGHT,
     Fragment,
     Manifest,
     TensorLayout,
     checksum,
+    rank_file,
     step_folder,
     write_manifest,
 )
 from pretrain.config import RunConfig
 from pretrain.optimizers.registry import optimizer_kind
+from scripts.hub.whole_folder import whole_folder
 
-DATA_FILE = "rank_00000.bin"
+DATA_FILE = rank_file(0)
 
 
 def write_checkpoint(
@@ -38,19 +39,13 @@ def write_checkpoint(
 ) -> Path:
     """Writes the parameters called ``shapes``, whose values ``read`` gives, as step 0; returns the folder."""
     final = step_folder(checkpoints, 0)
-    temporary = final.with_name(final.name + TEMPORARY_SUFFIX)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(final) as temporary:
         fragments = _write_values(temporary / DATA_FILE, shapes, read, min(optimizer_kind(config.optimizer).moments()))
         layouts = {name: TensorLayout(shape, None, 1) for name, shape in shapes.items()}
         files = {DATA_FILE: fragments[-1].offset + fragments[-1].bytes}
         manifest = Manifest(0, dataclasses.asdict(config), state, "imported", layouts, tuple(fragments), files)
         write_manifest(temporary, manifest)
         flush_folder(temporary)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from common.cli import parse_config
 from common.errors import InputError
 from model.kinds.registry import kind_of
-from pretrain.checkpoint.layout import list_steps
+from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
-from pretrain.runfolder import CONFIG_FILE
+from pretrain.places import CONFIG_FILE
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import TELEMETRY, read_steps
 from scripts.evaluation.result import read_model, read_results
@@ -69,7 +69,7 @@ def read_run(folder: Path) -> RunFacts:
         evaluations=evaluations,
         pictures=pictures,
         inside={line["step"]: line[TELEMETRY] for line in lines if line.get(TELEMETRY)},
-        lambdas=_read_lambdas(folder / "checkpoints", config),
+        lambdas=_read_lambdas(checkpoints_of(folder), config),
     )
 
 

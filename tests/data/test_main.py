@@ -50,7 +50,7 @@ def test_any_runs_config_will_do_and_overrides_win(run_config: Path, prepared: P
     assert run.data.document_attention
     flags = [f"--config={run_config}", "--token", "5", "--batch.ramp", "[{steps: 2, global_size: 4}]"]
     traced = parse_run_order(TraceConfig, flags, "test")
-    assert traced.schedule.first_sample(3) == 16
+    assert traced.batch.schedule.first_sample(3) == 16
 
 
 @pytest.mark.parametrize("config", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

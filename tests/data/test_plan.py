@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.batch import BatchConfig
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.plan import make_plan, print_plan
-from data.run_order import BatchOrder, ModelOrder, RunOrder, TrainOrder
+from data.run_order import ModelOrder, RunOrder, TrainOrder
 from data.stream import open_stream
 from tests.data.helpers import random_tokens, write_dataset
 
@@ -21,7 +22,7 @@ def folders(tmp_path: Path) -> list[str]:
 
 def run(train: list[SourceConfig], steps: int = 100, **settings: Any) -> RunOrder:
     data = DataConfig(train, sequence_length=50, **settings)
-    return RunOrder(1, data, BatchOrder(8, 2), TrainOrder(steps), ModelOrder(1000))
+    return RunOrder(1, data, BatchConfig(8, 2), TrainOrder(steps), ModelOrder(1000))
 
 
 def test_tokens_and_epochs_are_those_of_the_stream(folders: list[str]) -> None:
@@ -56,7 +57,7 @@ def test_everything_that_is_wrong_is_listed(folders: list[str], tmp_path: Path) 
         "0/00000.tokens: 59998 bytes, expected 60000: truncated",
         "1/00000.tokens: no such file",
         "the tokenizer of",
-        "model.vocab_size: is 1000, the tokens of",
+        "model.vocab_size: is 1000, but the tokens of",
         "data.stages: the sequence length changes inside the global batch of step 25",
         "data.validation:",
     ]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from data.batch import rank_samples
+from data.batch import BatchConfig, rank_samples
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
-from data.run_order import BatchOrder, TrainOrder
+from data.run_order import TrainOrder
 from data.stream import open_stream
 from data.tokenizer import load_tokenizer
 from data.trace import Sighting, TraceConfig, print_sightings, trace
@@ -27,7 +27,7 @@ def traced(folder: Path, steps: int = 400, **settings: Any) -> tuple[TraceConfig
         skip=[SkipConfig(40, 79)],
     )
     values = {"source": str(folder / "train"), "workers": 1} | settings
-    config = TraceConfig(7, data, BatchOrder(8, 2), TrainOrder(steps), done=60, data_size=2, **values)
+    config = TraceConfig(7, data, BatchConfig(8, 2), TrainOrder(steps), done=60, data_size=2, **values)
     return config, trace(config)
 
 
