@@ -61,7 +61,7 @@ class Head(nn.Module):
         super().__init__()
         self.sharding = sharding
         self.recorder = recorder
-        self.head = sharding.column_linear(config.hidden_size, config.vocab_size)
+        self.head = sharding.vocab_linear(config.hidden_size, config.vocab_size)
 
     def forward(self, payload: Payload) -> Tensor:
         x_TBD, _ = unpack(payload)

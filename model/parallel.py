@@ -7,7 +7,7 @@ PyTorch; with ``Unsharded`` every operation is the identity or a plain matrix pr
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,9 @@ class ParameterInfo:
     """dimension split over the tensor-parallel ranks in equal contiguous parts; None: replicated"""
     partial_gradient: bool = False
     """this rank's gradient is one summand: the gradient is the sum over the tensor-parallel group"""
+    matrix: bool = False
+    """the last two dimensions are a linear map inside a block, those before them a stack of such; embedding and head,
+    whose one side is the vocabulary, are none"""
 
     @property
     def decay(self) -> bool:
@@ -99,13 +102,20 @@ class Sharding(ABC):
     def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
         """-log softmax(logits)[label] as loss_TB in fp32 from this rank's part of the vocabulary."""
 
-    def replicated(self, *shape: int, touched_by: TouchedBy) -> nn.Parameter:
+    def vocab_linear(self, hidden_size: int, vocab_size: int) -> nn.Module:
+        """``column_linear`` onto the vocabulary."""
+        head = self.column_linear(hidden_size, vocab_size)
+        weight = head.get_parameter("weight")
+        describe(weight, replace(info_of(weight), matrix=False))
+        return head
+
+    def replicated(self, *shape: int, touched_by: TouchedBy, matrix: bool = False) -> nn.Parameter:
         """An uninitialised parameter that every rank holds whole.
 
         Where ``touched_by`` says that one rank sees only some of what the parameter acts on, its gradient is partial.
         """
         partial = self.size > 1 and (touched_by == "heads" or self.sequence_parallel)
-        return describe(nn.Parameter(torch.empty(*shape)), ParameterInfo("", shape, None, partial))
+        return describe(nn.Parameter(torch.empty(*shape)), ParameterInfo("", shape, None, partial, matrix))
 
     def replicated_linear(self, x: Tensor, entered: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """Applies replicated weights, each [n, D], to every token: [..., sum of n], whole sequence.
@@ -157,7 +167,7 @@ class Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         shape = (out_features, in_features)
-        self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape))
+        self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape, matrix=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)

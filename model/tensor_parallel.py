@@ -99,7 +99,7 @@ class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
             disable_grad_reduce=True,
             tp_group=sharding.group,
         )
-        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=0))
+        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=0, matrix=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
@@ -119,7 +119,7 @@ class _RowLinear(tensor_parallel.RowParallelLinear):
             skip_bias_add=False,
             tp_group=sharding.group,
         )
-        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=1))
+        describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=1, matrix=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]

@@ -3,6 +3,8 @@
 In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no process group, no model, no data.
 """
 
+from typing import Any
+
 from common.errors import InputError
 from model.checks import check_split, nearest_multiples
 from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
@@ -28,7 +30,7 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     _check_pipeline(config)
     check_batch(config, topology, max(map(step_of, list_steps(checkpoints_of(config.run_folder))), default=0))
     check_schedule(config.schedule, config.train.steps)
-    deepspeed_config(config, topology)
+    _check_offload(config, deepspeed_config(config, topology))
     if config.evaluation.command is not None:
         check_command(config.evaluation.command, config.run_folder)
 
@@ -71,6 +73,15 @@ def _check_zero(config: RunConfig) -> None:
     if stage == 0 and config.train.precision == "bf16":
         raise InputError(
             "parallel.zero_stage: 0 cannot accumulate bf16 gradients in fp32; 1 can, also on a single process"
+        )
+
+
+def _check_offload(config: RunConfig, settings: dict[str, Any]) -> None:
+    optimizer, offload = optimizer_kind(config.optimizer), settings["zero_optimization"].get("offload_optimizer")
+    if not optimizer.offloads and offload and offload.get("device", "none") != "none":
+        raise InputError(
+            f"deepspeed.zero_optimization.offload_optimizer: optimizer.kind {optimizer.name} keeps its state on the "
+            "device; leave it out"
         )
 
 

@@ -53,10 +53,12 @@ class SharedDiffAttention(DifferentialAttention):
         base_of_layer, down_of_layer = config.base == "layer", config.down == "layer"
         self.query_base = sharding.column_linear(D, K if base_of_layer else H * K)
         self.key_base = sharding.column_linear(D, K if base_of_layer else G * K)
-        self.query_down = sharding.replicated(*(() if down_of_layer else (H,)), 2, R, D, touched_by="heads")
-        self.key_down = sharding.replicated(*(() if down_of_layer else (G,)), 2, R, D, touched_by="heads")
-        self.query_up = sharding.replicated(H, 2, K, R, touched_by="heads")
-        self.key_up = sharding.replicated(G, 2, K, R, touched_by="heads")
+        self.query_down = sharding.replicated(
+            *(() if down_of_layer else (H,)), 2, R, D, touched_by="heads", matrix=True
+        )
+        self.key_down = sharding.replicated(*(() if down_of_layer else (G,)), 2, R, D, touched_by="heads", matrix=True)
+        self.query_up = sharding.replicated(H, 2, K, R, touched_by="heads", matrix=True)
+        self.key_up = sharding.replicated(G, 2, K, R, touched_by="heads", matrix=True)
         look_at_weight(self.query_base, recorder, self._record_query_update)
         look_at_weight(self.key_base, recorder, self._record_key_update)
 

@@ -15,6 +15,7 @@ from torch import nn
 from model.parallel import info_of
 from pretrain.checkpoint.layout import WEIGHT, TensorLayout
 from pretrain.engines.engine import Engine
+from pretrain.engines.places import flat_partitions, place_in_partition
 from pretrain.optimizers.base import Group, create_state
 
 
@@ -99,14 +100,11 @@ def _view(engine: Engine, parameter: nn.Parameter, kind: str) -> tuple[int, torc
         start = local.numel() * engine.topology.data_rank
         numel = min(local.numel(), parameter.ds_numel - start)  # type: ignore[attr-defined]
         return (start, local.view(-1)[:numel]) if numel > 0 else None
-    mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-    if mapping is None:
+    place = place_in_partition(parameter, flat_partitions(engine.deepspeed.optimizer))
+    if place is None:
         return None
-    flat = _flat_partitions(engine.deepspeed.optimizer)[mapping.param_group_index]
-    # Not mapping.get_hp_fragment: DeepSpeed links moments before the second parameter group has any.
-    source = flat if state_key is None else engine.optimizer.state[flat][state_key]
-    address = mapping.hp_fragment_address
-    return mapping.lp_fragment_address.start, source.narrow(0, address.start, address.numel)
+    source = place.holder if state_key is None else engine.optimizer.state[place.holder][state_key]
+    return place.start, source.narrow(0, place.offset, place.numel)
 
 
 def _holders(engine: Engine) -> list[tuple[Group, torch.Tensor]]:
@@ -117,14 +115,7 @@ def _holders(engine: Engine) -> list[tuple[Group, torch.Tensor]]:
     if engine.zero_stage == 3:
         flat = optimizer.fp32_partitioned_groups_flat
         return [(kind.groups[optimizer.sub_group_to_group_id[number]], flat[number]) for number in range(len(flat))]
-    return list(zip(kind.groups, _flat_partitions(optimizer), strict=True))
-
-
-def _flat_partitions(optimizer: Any) -> list[torch.Tensor]:
-    """This rank's fp32 partition of every parameter group, for ZeRO 1 and 2."""
-    if hasattr(optimizer, "fp32_groups_flat_partition"):  # BF16_Optimizer
-        return list(optimizer.fp32_groups_flat_partition)
-    return list(optimizer.single_partition_of_fp32_groups)
+    return list(zip(kind.groups, flat_partitions(optimizer), strict=True))
 
 
 def _describe(engine: Engine, parameter: nn.Parameter, kind: str, start: int, view: torch.Tensor) -> LocalFragment:

@@ -23,8 +23,9 @@ from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, 
 from pretrain.engines.evaluation import Evaluation
 from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
 from pretrain.engines.micro_batch import MicroBatch
+from pretrain.engines.places import places
 from pretrain.engines.stages import StagedModel
-from pretrain.optimizers.base import Surroundings
+from pretrain.optimizers.base import Place, Surroundings
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.topology import Topology, device_of
@@ -61,7 +62,13 @@ class Engine:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.gate = Gate(self._decide)
         self.optimizer_kind = optimizer_kind(config.optimizer)
-        self.optimizer = self.optimizer_kind.build(config.optimizer, self.parameters, Surroundings(self.gate))
+        around = Surroundings(
+            self.gate,
+            self.places,
+            data_group=data_group() if self.zero_stage > 0 and topology.data_size > 1 else None,
+            tensor_group=tensor_group() if topology.tensor_size > 1 else None,
+        )
+        self.optimizer = self.optimizer_kind.build(config.optimizer, self.parameters, around)
         self.deepspeed, *_ = deepspeed.initialize(
             model=module,
             optimizer=self.optimizer,
@@ -73,6 +80,10 @@ class Engine:
             if topology.tensor_size > 1
             else None
         )
+
+    def places(self) -> list[Place]:
+        """Where this rank keeps its fp32 weights, for ZeRO 0 to 2."""
+        return places(self.parameters, self.zero_stage, self.deepspeed.optimizer)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step over this rank's micro-batches of the global batch."""

@@ -9,11 +9,12 @@ and can cut such state in the same places.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from model.parallel import ParameterInfo
@@ -54,11 +55,32 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where this rank keeps a contiguous part of one parameter's fp32 values."""
+
+    parameter: nn.Parameter
+    """this rank's shard, in the model's own type"""
+    holder: Tensor
+    """what the optimizer updates: the parameter itself, or a flat partition of its group"""
+    offset: int
+    """of the part in ``holder``, flattened"""
+    start: int
+    """of the part in the flattened shard"""
+    numel: int
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What an optimizer may ask of the engine that drives it."""
 
     gate: Gate
     """whether a step may reach the weights"""
+    places: Callable[[], Sequence[Place]]
+    """all that this rank updates, in the order of the parameters; to be asked in a step, when the engine is complete"""
+    data_group: dist.ProcessGroup | None
+    """the ranks among which ZeRO has cut the weights; None where each holds them whole"""
+    tensor_group: dist.ProcessGroup | None
+    """the ranks among which tensor parallelism has cut matrices; None where it has not"""
 
 
 class OptimizerKind(ABC):

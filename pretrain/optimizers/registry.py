@@ -10,8 +10,9 @@ from common.errors import InputError, nearest
 from pretrain.optimizers.adamw import AdamW
 from pretrain.optimizers.base import OptimizerKind
 from pretrain.optimizers.config import OptimizerConfig
+from pretrain.optimizers.muon import Muon
 
-OPTIMIZERS: tuple[OptimizerKind, ...] = (AdamW(),)
+OPTIMIZERS: tuple[OptimizerKind, ...] = (AdamW(), Muon())
 
 
 def optimizer_kind(config: OptimizerConfig) -> OptimizerKind:

@@ -13,7 +13,7 @@ from model.parallel import Unsharded, info_of
 from pretrain.checks import check_run
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.optimizers.adamw import AdamW
-from pretrain.optimizers.base import OptimizerKind, Surroundings, create_state, set_applied_steps
+from pretrain.optimizers.base import OptimizerKind, Place, Surroundings, create_state, set_applied_steps
 from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.registry import OPTIMIZERS, check_optimizer, optimizer_kind, optimizer_named
@@ -158,4 +158,4 @@ def test_a_zero_stage_with_which_it_is_wrong_is_refused(kind: OptimizerKind) -> 
 
 def alone(gate: Gate, parameters: list[torch.nn.Parameter]) -> Surroundings:
     """One process that holds everything."""
-    return Surroundings(gate)
+    return Surroundings(gate, lambda: [Place(p, p, 0, 0, p.numel()) for p in parameters], None, None)
