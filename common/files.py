@@ -7,9 +7,10 @@ new, never a part, whatever is killed when; no link that another user may have p
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -47,6 +48,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes ``value`` as JSON with sorted keys: equal values give equal bytes."""
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """``value`` as JSON has it: null for every number in it that is not finite, for which JSON has no word."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path, what: str) -> Any:

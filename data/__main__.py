@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from common.cli import parse_config, run_command
 from common.errors import InputError, nearest
+from common.files import finite
 
 Command = Callable[[list[str]], int | None]
 
@@ -73,7 +74,7 @@ def _plan(arguments: list[str]) -> int:
     config = parse_run_order(RunOrder, _flag(arguments, "--json"), "python -m data plan")
     plan = make_plan(config)
     if config.json:
-        print(json.dumps(plan.as_dict(), indent=1))
+        print(json.dumps(finite(plan.as_dict()), indent=1))
     else:
         print_plan(plan)
     return 2 if plan.problems else 0

@@ -19,12 +19,12 @@ from common.remote_files import file_in, open_remote, refusal_in
 from common.urls import without_credentials
 from data.cache import BlockCache
 from data.config import CacheConfig
-from data.storage import ArrivalCheck
+from data.storage import ArrivalCheck, Storage
 
 Result = TypeVar("Result")
 
 
-class RemoteStorage:
+class RemoteStorage(Storage):
     """The folder behind ``url``."""
 
     is_local = False

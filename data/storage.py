@@ -6,10 +6,10 @@ Always: bounded open files; a name may be an absolute path (adopted files).
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from common.errors import InputError
 
@@ -20,35 +20,42 @@ ArrivalCheck = Callable[[str, int, bytes], str | None]
 """Called with (file, offset, content) of what was fetched from afar; returns what is wrong with it, or None."""
 
 
-class Storage(Protocol):
+class Storage(ABC):
     """Where the files of a dataset lie."""
 
     location: str
     is_local: bool
 
+    @abstractmethod
     def expect(self, dataset: str, sizes: dict[str, int], check: ArrivalCheck) -> None:
         """Announces the dataset's id, the bytes of its files, and how to check what arrives."""
 
+    @abstractmethod
     def content(self, name: str) -> bytes:
         """All bytes of a small file. Raises InputError where there is none."""
 
+    @abstractmethod
     def sizes(self, names: list[str]) -> list[int]:
         """Bytes of the files. Raises InputError where there is none."""
 
+    @abstractmethod
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``. Raises InputError where the file ends before."""
 
+    @abstractmethod
     def read_origin(self, name: str, offset: int, length: int) -> bytes:
         """As ``read``, past any local copy."""
 
+    @abstractmethod
     def prefetch(self, name: str, offset: int, length: int) -> None:
         """Says that these bytes will be read soon."""
 
+    @abstractmethod
     def forget(self, name: str, offset: int, length: int) -> bool:
         """Drops local copies of these bytes; False: there are none, reading again brings the same."""
 
 
-class LocalStorage:
+class LocalStorage(Storage):
     """A folder on a mounted file system, read with pread."""
 
     is_local = True

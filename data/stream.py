@@ -6,6 +6,7 @@ go on from.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,17 @@ LOOKAHEAD = 1024
 CHECKED_SHARDS = 256
 
 
-class TokenStream:
+class Samples(ABC):
+    """Tokens of samples by number."""
+
+    eod_id: int
+
+    @abstractmethod
+    def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of shape [samples, T + 1]."""
+
+
+class TokenStream(Samples):
     """The training samples of a run."""
 
     def __init__(self, config: DataConfig, seed: int, sources: list[TokenSource]) -> None:
@@ -185,7 +196,7 @@ class TokenStream:
         return lengths[0]
 
 
-class Validation:
+class Validation(Samples):
     """Held-out samples, in the order of the shards."""
 
     def __init__(self, source: TokenSource, sequence_length: int) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import inspect
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import regex
@@ -35,7 +36,7 @@ LARGEST_VOCABULARY = 1 << 24
 """ids are counted in tables of this size; no tokenizer comes near"""
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ABC):
     """What every tokenizer offers."""
 
     name: str
@@ -45,30 +46,37 @@ class Tokenizer(Protocol):
     """largest id + 1, special tokens included"""
     fingerprint: str
 
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``; names of special tokens inside it are ordinary text."""
 
+    @abstractmethod
     def encode_document(self, text: str) -> tuple[NDArray[np.uint32], bool]:
         """The ids of ``text`` without EOD; and whether it had to be cut where the tokenizer would not have."""
 
+    @abstractmethod
     def inner_ids(self, text: str) -> list[int]:
         """The ids that ``text`` has wherever it stands: those of its first and last word are left out."""
 
+    @abstractmethod
     def decode(self, ids: list[int]) -> str:
         """The text of ``ids``."""
 
+    @abstractmethod
     def token_id(self, name: str) -> int | None:
         """The id of the special token ``name``; None where there is none."""
 
+    @abstractmethod
     def answers_to(self, fingerprint: str) -> bool:
         """Whether ``fingerprint`` was taken of this tokenizer, by this version or an earlier one."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes what ``load_tokenizer`` reads."""
 
 
 @dataclass
-class TiktokenTokenizer:
+class TiktokenTokenizer(Tokenizer):
     """A byte-level BPE that tiktoken runs: one of its own encodings or the project's small BPE."""
 
     name: str
@@ -147,7 +155,7 @@ class TiktokenTokenizer:
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
 
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer.json of the Hugging Face library, without the state that data/tokenizer_json.py takes out."""
 
     kind = "huggingface"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import finite
 from common.flags import FlagParser
 from common.strict_yaml import read_yaml
 from common.typed import LARGEST_INTEGER
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     settings = parser.parse_args(arguments)
     status = read_status(settings.run)
-    print(json.dumps(asdict(status), indent=1) if settings.json else describe(status))
+    print(json.dumps(finite(asdict(status)), indent=1) if settings.json else describe(status))
     return 0
 
 

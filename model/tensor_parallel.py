@@ -147,8 +147,8 @@ class _TokenTable(tensor_parallel.VocabParallelEmbedding):
 def let_megatron_run_on_cpu() -> None:
     """Makes ``torch.cuda.current_device()`` answer the CPU on a machine without CUDA.
 
-    megatron-core's gathers and scatters allocate their results there, whatever device their input lies on. This is
-    the one place where the framework changes a library, and with CUDA it changes nothing.
+    megatron-core's gathers and scatters allocate their results there, whatever device their input lies on. With
+    CUDA nothing is changed.
     """
     if not torch.cuda.is_available():
         torch.cuda.current_device = _cpu_device  # type: ignore[assignment]

@@ -7,24 +7,15 @@ Always: what step s holds depends on (data config, seed, batch sizes, s) only; n
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from data.batch import BatchSchedule, document_starts
+from data.stream import Samples
 from pretrain.config import RunConfig
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.topology import Topology
-
-
-class Samples(Protocol):
-    """What data/ gives: tokens of samples by number."""
-
-    eod_id: int
-
-    def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
-        """Tokens of shape [samples, T + 1]."""
 
 
 class BatchFeed:

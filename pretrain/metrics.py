@@ -1,4 +1,4 @@
-"""What a step is worth knowing: speed, utilization, time left, in the shape that every sink takes.
+"""What a step is worth knowing: speed and utilization, in the shape that every sink takes.
 
 In: the result and the duration of steps. Out: one flat dict per logged step.
 Always: the loss is the mean over all tokens of the global batch; rates are means since the last logged line.

@@ -41,7 +41,7 @@ def check_own_folder(config: RunConfig) -> None:
 
 
 def open_logs(run_folder: Path, topology: Topology) -> None:
-    """Sends every library's log records to logs/rank_R.log; warnings and errors of rank 0 go to the console, too."""
+    """Sends every library's log records to logs/rank_R.log; errors of rank 0 go to the console, too."""
     folder = run_folder / LOGS
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,32 +6,40 @@ Always: metrics.jsonl holds at most one line per step and kind; nothing here can
 
 import contextlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from common.errors import InputError
-from common.files import atomic_file, open_itself, write_atomically
+from common.files import atomic_file
 from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
-from pretrain.step_lines import read_steps, step_line
+from pretrain.records import StepFile
+from pretrain.step_lines import read_steps
 
 LOSS_FILE = "metrics.jsonl"
 PLOT_FILE = "loss.png"
 
 
-class Sink(Protocol):
+class Sink(ABC):
     """Takes metrics."""
 
+    @abstractmethod
     def write(self, metrics: Mapping[str, Any]) -> None:
         """One training step or evaluation."""
 
+    @abstractmethod
     def close(self) -> None:
         """The run ends."""
 
 
-class Console:
+class MetricsFile(StepFile, Sink):
+    """metrics.jsonl."""
+
+
+class Console(Sink):
     """One line per logged step."""
 
     def __init__(self, total_steps: int) -> None:
@@ -63,40 +71,7 @@ class Console:
         """Nothing to do."""
 
 
-class MetricsFile:
-    """metrics.jsonl: one JSON object per line, written at once; what a full disk refuses waits until there is room."""
-
-    def __init__(self, path: Path, resumed_at: int) -> None:
-        """Keeps the lines up to step ``resumed_at`` of an earlier start and drops what it did after that."""
-        kept = [line for line in read_steps(path) if line["step"] <= resumed_at]
-        write_atomically(path, "".join(step_line(line) for line in kept))
-        self._file = open_itself(path, "ab", buffering=0)
-        self._waiting = b""
-
-    def write(self, metrics: Mapping[str, Any]) -> None:
-        was_waiting = bool(self._waiting)
-        self._waiting += step_line(metrics).encode()
-        refusal = self._write_waiting()
-        if refusal and not was_waiting:
-            print(f"WARNING: {self._file.name}: {refusal}; its lines wait until there is room", flush=True)
-
-    def close(self) -> None:
-        refusal = self._write_waiting()
-        if refusal:
-            print(f"WARNING: {self._file.name}: {refusal}; its last lines are lost", flush=True)
-        self._file.close()
-
-    def _write_waiting(self) -> str | None:
-        """Writes all that waits; returns why that did not work, or None."""
-        try:
-            while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) :]
-        except OSError as error:
-            return error.strerror
-        return None
-
-
-class LossPlot:
+class LossPlot(Sink):
     """loss.png: training and validation loss over tokens, drawn at evaluations and at the end."""
 
     def __init__(self, metrics: Path, picture: Path, title: str) -> None:
@@ -115,7 +90,7 @@ class LossPlot:
             print(f"WARNING: {self._picture}: not drawn: {error}", flush=True)
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Sink):
     """One run there; offline unless the user is logged in. What fails there turns this sink off, not the run."""
 
     def __init__(self, run: Any) -> None:

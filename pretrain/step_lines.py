@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import finite
 from common.typed import LARGEST_INTEGER
 
 NUMBERS = (
@@ -39,16 +40,7 @@ OLD_WORDS = ("inf", "-inf", "nan")
 
 def step_line(values: Mapping[str, Any]) -> str:
     """The line of a step."""
-    return json.dumps(_finite(values)) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with null for every number in it that is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(values)) + "\n"
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

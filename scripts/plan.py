@@ -9,6 +9,7 @@ import json
 import sys
 
 from common.cli import parse_config, run_command
+from common.files import finite
 from common.flags import FlagParser
 from common.ranges import check_range
 from pretrain.config import RunConfig
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     world_size = settings.world_size or config.parallel.tensor * config.parallel.pipeline
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)
     plan = make_plan(config, world_size, cluster)
-    print(json.dumps(plan.as_json(), indent=1) if settings.json else "\n".join(report(plan)))
+    print(json.dumps(finite(plan.as_json()), indent=1) if settings.json else "\n".join(report(plan)))
     return 0
 
 

@@ -15,7 +15,7 @@ import torch
 
 from common.cli import run_command
 from common.errors import InputError
-from common.files import write_atomically
+from common.files import finite, write_atomically
 from common.flags import FlagParser
 from common.ranges import check_range
 from scripts.spikes.judging import figures, table
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print(f"run {number}: loss {trace['losses'][-1]:.3f}, copies {trace['copied']:.0%}", flush=True)
         traces.append(trace)
     found = figures(traces)
-    write_atomically(flags.output / "figures.json", json.dumps(found, indent=1))
+    write_atomically(flags.output / "figures.json", json.dumps(finite(found), indent=1))
     for line in table(found):
         print(line)
     return 0

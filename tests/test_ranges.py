@@ -8,8 +8,9 @@ import pytest
 
 from common.errors import InputError
 from data.adopt import AdoptConfig
+from data.batch import BatchConfig
 from data.prepare import PrepareConfig
-from data.run_order import BatchOrder, ModelOrder, RunOrder, TrainOrder
+from data.run_order import ModelOrder, RunOrder, TrainOrder
 from data.trace import TraceConfig
 from data.verify import VerifyConfig
 from launch.slurm.site import Site
@@ -29,7 +30,7 @@ NEEDED: dict[Any, dict[str, Any]] = {
     AdoptConfig: {"input": ["x"], "output": "y", "tokenizer": "z"},
     VerifyConfig: {"input": ["x"]},
     TraceConfig: {"text": "a"},
-    BatchOrder: {},
+    BatchConfig: {},
     ModelOrder: {},
     RunOrder: {},
     TrainOrder: {},

@@ -13,7 +13,7 @@ from common.errors import InputError
 from model.config import ModelConfig
 from model.kinds.registry import KINDS, kind_of, recipe_of
 from pretrain.checkpoint.layout import TensorLayout
-from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.checkpoint.reader import CheckpointReader, RangeReader
 
 FREE = {"rope_theta", "norm_eps"}
 """settings that a branch may change: they are no parameters"""
@@ -57,7 +57,7 @@ def _conversions() -> str:
     return ", ".join(f"{kind.name} into {other}" for kind in KINDS for other in sorted(kind.converts_into))
 
 
-class ConvertedCheckpoint:
+class ConvertedCheckpoint(RangeReader):
     """Reads a checkpoint as if it were one of ``target``; weights only."""
 
     def __init__(self, reader: CheckpointReader, target: ModelConfig) -> None:

@@ -5,6 +5,7 @@ Always: nothing damaged and no NaN is returned; a whole parameter is the largest
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,15 @@ from pretrain.config import RunConfig
 from pretrain.optimizers.registry import never_negative
 
 
-class CheckpointReader:
+class RangeReader(ABC):
+    """A checkpoint, as itself or converted."""
+
+    @abstractmethod
+    def read_range(self, name: str, kind: str, target: TensorLayout, rank: int, start: int, numel: int) -> torch.Tensor:
+        """Elements ``start`` .. ``start + numel`` of the flattened shard that ``rank`` has under ``target``."""
+
+
+class CheckpointReader(RangeReader):
     """One checkpoint folder, opened for reading; fragments are checked the first time that they are read."""
 
     def __init__(self, folder: Path) -> None:

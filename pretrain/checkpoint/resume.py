@@ -1,31 +1,23 @@
 """From a checkpoint back into a running engine, on whatever topology there is now.
 
-In: the checkpoints folder and a fresh engine. Out: the step to go on from and the trainer's state.
+In: the checkpoints folder and a fresh engine. Out: the checkpoint, and the engine with its weights and moments.
 Always: the newest whole checkpoint is taken; a damaged one is named and passed over; all ranks take the same; where
 there are some and none is whole, that is an error and not a beginning.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from common.errors import InputError
 from pretrain.checkpoint.agreement import first_problem, told_by_main
-from pretrain.checkpoint.layout import POINTER, WEIGHT, TensorLayout, list_steps
-from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.checkpoint.layout import POINTER, WEIGHT, list_steps
+from pretrain.checkpoint.reader import CheckpointReader, RangeReader
 from pretrain.checkpoint.state import local_fragments, publish
 from pretrain.engines.engine import Engine
 from pretrain.optimizers.base import set_applied_steps
 from pretrain.topology import Topology
-
-
-class RangeReader(Protocol):
-    """A checkpoint, as itself or converted."""
-
-    def read_range(self, name: str, kind: str, target: TensorLayout, rank: int, start: int, numel: int) -> torch.Tensor:
-        """See CheckpointReader."""
 
 
 def newest_whole(

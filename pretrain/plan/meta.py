@@ -94,7 +94,7 @@ def _build(config: RunConfig, topology: Topology) -> BuiltStage:
 
 @contextmanager
 def _fake_sharding(topology: Topology) -> Iterator[Sharding]:
-    """What ``build_sharding`` gives ``topology.rank``, as if all ranks were there."""
+    """The Sharding with which the training builds on ``topology.rank``, in groups that exchange nothing."""
     if topology.tensor_size == 1:
         yield Unsharded()
         return

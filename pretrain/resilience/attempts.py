@@ -88,6 +88,7 @@ class Attempt:
         self.number = number
         self.folder = attempt_folder(run_folder, number)
         self._progress: int | None = None
+        self._has_warned = False
 
     def launch(self, **facts: Any) -> None:
         """The launcher starts it."""
@@ -113,11 +114,16 @@ class Attempt:
         self._write("start.json", time=time.time(), step=step, **facts)
 
     def progress(self, step: int) -> None:
-        """Rank 0 has finished ``step`` steps; costs one small write."""
-        if self._progress is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._progress = os.open(self.folder / "progress", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        os.pwrite(self._progress, f"{step:>15}\n".encode(), 0)
+        """Rank 0 has finished ``step`` steps; costs one small write, and a warning, once, where the disk refuses it."""
+        try:
+            if self._progress is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._progress = os.open(self.folder / "progress", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            os.pwrite(self._progress, f"{step:>15}\n".encode(), 0)
+        except OSError as error:
+            if not self._has_warned:
+                print(f"WARNING: {self.folder / 'progress'}: {error.strerror}; it lags behind", flush=True)
+            self._has_warned = True
 
     def end(self, outcome: Outcome, reason: str, step: int | None = None) -> None:
         """It is over, and why, in one line."""

@@ -16,17 +16,16 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from common.files import open_itself, write_atomically
 from data.stream import TokenStream
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine, StepResult
+from pretrain.records import StepFile, forgiving
 from pretrain.resilience.attempts import SKIPPED_FILE, Attempt, Outcome
 from pretrain.resilience.rollback import read_rollbacks, roll_back, samples_of
 from pretrain.resilience.signals import StopSignal, describe_signal
 from pretrain.resilience.spikes import SpikeGuard
 from pretrain.resilience.stragglers import StragglerReport, WorkTimer
 from pretrain.resilience.watchdog import Watchdog
-from pretrain.step_lines import read_steps, step_line
 from pretrain.topology import Topology, device_of
 
 STRAGGLER_EVERY = 20
@@ -74,7 +73,7 @@ class Supervisor:
         self._hosts = _hosts_of_ranks(topology)
         per_stage = topology.tensor_size * topology.data_size
         self._stragglers = StragglerReport(self._hosts, [rank // per_stage for rank in range(topology.world_size)])
-        self._skipped_file = config.run_folder / SKIPPED_FILE
+        self._skipped: StepFile | None = None
         self._applied_any = False
 
     def starts(self, step: int) -> None:
@@ -83,9 +82,7 @@ class Supervisor:
         if not self._topology.is_main:
             return
         self._attempt.start(step, hosts=self._hosts, topology=self._topology.describe())
-        if self._skipped_file.exists():
-            kept = [line for line in read_steps(self._skipped_file) if line["step"] <= step]
-            write_atomically(self._skipped_file, "".join(step_line(line) for line in kept))
+        self._skipped = StepFile(self._config.run_folder / SKIPPED_FILE, step)
 
     def batches(self, batches: Iterator[Item]) -> Iterator[Item]:
         """``batches``, with the waiting time for each counted as this rank's own work."""
@@ -130,6 +127,8 @@ class Supervisor:
             outcome = ending.outcome
             if self._topology.is_main:
                 self._end_early(ending)
+        if self._skipped is not None:
+            self._skipped.close()
         if self._topology.world_size > 1:
             dist.barrier()  # no rank leaves while rank 0 writes
         return outcome
@@ -167,11 +166,8 @@ class Supervisor:
             "grad_norm": result.grad_norm,
             "samples": samples_of(self._stream, [step], self._config.batch.schedule),
         }
-        try:
-            with open_itself(self._skipped_file, "a") as file:
-                file.write(step_line(line))
-        except OSError as error:
-            print(f"WARNING: {self._skipped_file}: {error.strerror}; step {step + 1} is not on its list", flush=True)
+        if self._skipped is not None:
+            self._skipped.write(line)
         print(f"step {step + 1} skipped: {reason}", flush=True)
 
     def _report_stragglers(self) -> None:
@@ -196,7 +192,8 @@ class Supervisor:
 def announce_end(attempt: Attempt, topology: Topology, config: RunConfig) -> None:
     """Says and records, once, that the run has taken its last step."""
     if topology.is_main:
-        attempt.end(Outcome.FINISHED, f"all {config.train.steps} steps are done")
+        with forgiving("the launcher sees by the exit status that the run is finished"):
+            attempt.end(Outcome.FINISHED, f"all {config.train.steps} steps are done")
         print(f"finished: {config.run_folder} ({config.train.steps} steps; raise train.steps to go on)", flush=True)
 
 

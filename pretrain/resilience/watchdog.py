@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.files import open_itself, write_json
+from pretrain.records import forgiving
 from pretrain.resilience.attempts import HUNG_STATUS
 from pretrain.resilience.hang import hang_report
 
@@ -80,9 +81,11 @@ class Watchdog:
             f"stacks are in {self._stacks.name}",
             flush=True,
         )
-        faulthandler.dump_traceback(self._stacks, all_threads=True)
-        self._stacks.flush()
-        write_json(self._folder / f"rank_{self._rank:05d}.hang.json", hang_report(self._rank, self._step))
+        with forgiving("the stacks are not all there"):
+            faulthandler.dump_traceback(self._stacks, all_threads=True)
+            self._stacks.flush()
+        with forgiving("this rank leaves no report"):
+            write_json(self._folder / f"rank_{self._rank:05d}.hang.json", hang_report(self._rank, self._step))
         time.sleep(min(LAST_WORDS_SECONDS, self._seconds))
         self._end(HUNG_STATUS)
 

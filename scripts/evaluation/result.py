@@ -5,14 +5,13 @@ Always: a task's settings, seed and counts stand beside its numbers; an existing
 """
 
 import io
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import read_json, write_atomically, write_json
+from common.files import finite, read_json, write_atomically, write_json
 from common.typed import check_complete, check_section, shortened
 from common.urls import values_without_credentials
 from scripts.evaluation.statistics import Estimate
@@ -41,7 +40,7 @@ class TaskResult:
             "details": dict(self.details),
             "seed": seed,
         }
-        return dict(_finite(document | ({"text": self.text} if self.text is not None else {})))
+        return dict(finite(document | ({"text": self.text} if self.text is not None else {})))
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,3 @@ def render(draw: Callable[[Any], None]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

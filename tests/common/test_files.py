@@ -8,6 +8,7 @@ from common.errors import InputError
 from common.files import (
     TEMPORARY_SUFFIX,
     atomic_file,
+    finite,
     open_itself,
     read_json,
     sha256_of_json,
@@ -63,3 +64,8 @@ def test_the_temporary_name_cannot_be_foreseen(tmp_path: Path) -> None:
         with atomic_file(tmp_path / "f"):
             seen |= {path.name for path in tmp_path.glob(f"*{TEMPORARY_SUFFIX}")}
     assert len(seen) == 20
+
+
+def test_numbers_for_which_json_has_no_word_are_null_wherever_they_stand() -> None:
+    value = {"a": [1.5, float("nan"), (float("inf"), 3)], 7: {"b": -float("inf"), "c": None, "d": "nan", "e": True}}
+    assert finite(value) == {"a": [1.5, None, [None, 3]], "7": {"b": None, "c": None, "d": "nan", "e": True}}

@@ -9,8 +9,7 @@ import pytest
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.run_id import keep_run_id
 from pretrain.runfolder import open_sinks
-from pretrain.sinks import Console, MetricsFile, WeightsAndBiases, draw_losses
-from pretrain.step_lines import read_steps
+from pretrain.sinks import Console, WeightsAndBiases, draw_losses
 from pretrain.topology import plan_topology
 
 TRAINING = {
@@ -25,40 +24,6 @@ TRAINING = {
     "model_flops_utilization": None,
 }
 VALIDATION = {"step": 10, "validation_loss": 2.4, "validation_bits_per_byte": 1.0, "validation_perplexity": 11.0}
-
-
-def test_a_resumed_run_appends_and_never_has_two_lines_for_one_step(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    first = MetricsFile(path, resumed_at=0)
-    for step in (10, 20, 30):
-        first.write({**TRAINING, "step": step})
-    first.close()
-    with path.open("a") as torn:
-        torn.write('{"step": 40, "lo')
-    second = MetricsFile(path, resumed_at=20)
-    second.write({**TRAINING, "step": 30, "loss": float("nan")})
-    second.close()
-    lines = read_steps(path)
-    assert [line["step"] for line in lines] == [10, 20, 30]
-    assert lines[-1]["loss"] is None
-
-
-def test_lines_that_a_full_disk_refuses_come_when_there_is_room(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "metrics.jsonl"
-    metrics = MetricsFile(path, resumed_at=0)
-    room = metrics._file
-    with Path("/dev/full").open("ab", buffering=0) as full:
-        metrics._file = full
-        for step in (1, 2):
-            metrics.write({**TRAINING, "step": step})
-    assert (
-        capsys.readouterr().out == "WARNING: /dev/full: No space left on device; its lines wait until there is room\n"
-    )
-    metrics._file = room
-    metrics.close()
-    assert [line["step"] for line in read_steps(path)] == [1, 2]
 
 
 def test_the_console_says_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

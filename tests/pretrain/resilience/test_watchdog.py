@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pretrain.resilience.attempts import HUNG_STATUS
 from pretrain.resilience.hang import explain_hang, name_ranks
 from pretrain.resilience.watchdog import Watchdog
@@ -24,6 +26,17 @@ class Ended:
     def __call__(self, status: int) -> None:
         self.status = status
         self.event.set()
+
+
+def test_a_disk_that_refuses_the_report_does_not_keep_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rank_00000.hang.json").mkdir()
+    ended = Ended()
+    watchdog = Watchdog(tmp_path, 0, 0.2, ended)
+    assert ended.event.wait(10) and ended.status == HUNG_STATUS
+    watchdog.stop()
+    assert "Is a directory; this rank leaves no report" in capsys.readouterr().out
 
 
 def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
