@@ -18,17 +18,6 @@ from common.ranges import check_range
 from data.config import LARGEST_BATCH, RampConfig
 
 
-def rank_samples(
-    step: int, global_size: int, micro_size: int, data_size: int, data_rank: int
-) -> list[NDArray[np.int64]]:
-    """Global sample numbers of one data-parallel rank in ``step`` (from 0), one array [micro_size] per micro-batch.
-
-    Raises:
-        InputError: ``global_size`` is no multiple of ``micro_size * data_size``.
-    """
-    return BatchSchedule(global_size).rank_samples(step, micro_size, data_size, data_rank)
-
-
 class BatchSchedule:
     """Which samples each step takes: ``global_size`` of them, fewer in the steps of a batch-size ramp.
 
@@ -65,7 +54,11 @@ class BatchSchedule:
         return self._first_steps[part] + (sample - self._first_samples[part]) // self._sizes[part]
 
     def rank_samples(self, step: int, micro_size: int, data_size: int, data_rank: int) -> list[NDArray[np.int64]]:
-        """As the function ``rank_samples``."""
+        """Global sample numbers of one data-parallel rank in ``step``, one array [micro_size] for each micro-batch.
+
+        Raises:
+            InputError: the step's size is no multiple of ``micro_size * data_size``.
+        """
         size, first, per_pass = self.global_size(step), self.first_sample(step), micro_size * data_size
         if size % per_pass:
             raise InputError(

@@ -66,18 +66,6 @@ class TokenStream(Samples):
             tokens[row] = self.sources[source].reader.read(int(sample) * length, length + 1)
         return tokens
 
-    def prefetch(self, sample_numbers: NDArray[np.int64]) -> None:
-        """Begins to fetch what these samples need from remote stores; local files need nothing."""
-        if not self._all_local:
-            numbers = self.skip.number_of(np.asarray(sample_numbers, np.int64))
-            places = self._places(numbers)
-            self._announce(places, self._length_of(numbers, places.stage))
-
-    def sequence_length(self, sample_number: int) -> int:
-        """T of one sample; it changes where a stage says so."""
-        numbers = self.skip.number_of(np.array([sample_number]))
-        return self._length_of(numbers, self.order.stage_of(numbers))
-
     def stage_of(self, sample_number: int) -> int:
         """The stage that one sample belongs to, counted from 0."""
         return int(self.order.stage_of(self.skip.number_of(np.array([sample_number])))[0])

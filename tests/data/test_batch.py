@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from data.batch import BatchSchedule, document_starts, rank_samples
+from data.batch import BatchSchedule, document_starts
 from data.config import RampConfig
 
 SPLITS = [(1, 1), (1, 24), (2, 3), (4, 6), (3, 8), (8, 1), (12, 2), (24, 1), (1, 4)]
@@ -12,14 +12,14 @@ SPLITS = [(1, 1), (1, 24), (2, 3), (4, 6), (3, 8), (8, 1), (12, 2), (24, 1), (1,
 
 @pytest.mark.parametrize(("data_size", "micro_size"), SPLITS)
 def test_a_global_batch_is_the_same_for_every_split(data_size: int, micro_size: int) -> None:
-    ranks = [rank_samples(5, 24, micro_size, data_size, rank) for rank in range(data_size)]
+    ranks = [BatchSchedule(24).rank_samples(5, micro_size, data_size, rank) for rank in range(data_size)]
     assert {len(chunk) for rank in ranks for chunk in rank} == {micro_size}
     assert sorted(np.concatenate([chunk for rank in ranks for chunk in rank])) == list(range(120, 144))
 
 
 def test_a_batch_that_does_not_divide_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"batch\.global_size: 24 .* micro-batches of 5 on 2 .* a multiple of 10"):
-        rank_samples(0, 24, 5, 2, 0)
+        BatchSchedule(24).rank_samples(0, 5, 2, 0)
 
 
 def test_a_ramp_takes_samples_without_gaps() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from data.batch import BatchConfig, rank_samples
+from data.batch import BatchConfig, BatchSchedule
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.run_order import TrainOrder
 from data.stream import open_stream
@@ -37,7 +37,9 @@ def check_against_the_stream(config: TraceConfig, sightings: list[Sighting]) -> 
     source = stream.sources[0].reader
     seen = [sighting for sighting in sightings if sighting.step is not None]
     for sighting in seen:
-        samples = rank_samples(sighting.step or 0, 8, 2, 2, sighting.data_rank or 0)[sighting.micro_batch or 0]
+        samples = BatchSchedule(8).rank_samples(sighting.step or 0, 2, 2, sighting.data_rank or 0)[
+            sighting.micro_batch or 0
+        ]
         numbers = stream.skip.number_of(samples)
         assert sighting.global_sample in numbers
         tokens = stream.fetch(samples[numbers == sighting.global_sample])[0]
