@@ -4,14 +4,14 @@ In: the model's parameters and the `optimizer` section. Out: torch's fused AdamW
 Always: weight decay acts on matrices only; a step that the gate refuses leaves weights and moments as they were.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from model.parallel import ParameterInfo
-from pretrain.optimizers.base import Group, Moment, OptimizerKind, Surroundings
+from pretrain.optimizers.base import FREE, Group, HeldPart, Moment, OptimizerKind, Surroundings, UpdateCost
 from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.gate import Gate
 
@@ -57,3 +57,6 @@ class AdamW(OptimizerKind):
             for members, decay in zip(self.members(parameters), decays, strict=True)
         ]
         return GatedAdamW([group for group in groups if group["params"]], config, around.gate)
+
+    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+        return FREE

@@ -70,6 +70,38 @@ class Place:
 
 
 @dataclass(frozen=True)
+class HeldPart:
+    """The same on paper: what one rank updates of one parameter."""
+
+    info: ParameterInfo
+    shard: int
+    """elements of the parameter on one tensor-parallel rank"""
+    split: int
+    """tensor-parallel ranks that it is split over"""
+    numel: int
+    """elements of the part"""
+    holders: int
+    """data-parallel ranks that hold a part of the same shard, this one included"""
+
+
+@dataclass(frozen=True)
+class UpdateCost:
+    """What an update costs one rank beyond reading and writing weights and state."""
+
+    gathered: int
+    """bytes that its gathers among tensor-parallel ranks return"""
+    exchanged: int
+    """bytes that it sends to data-parallel ranks, or receives from them: the larger"""
+    workspace: int
+    """bytes at once, at most; activations are gone by then"""
+    flops: float
+
+
+FREE = UpdateCost(0, 0, 0, 0.0)
+"""of an update that looks at each element by itself"""
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What an optimizer may ask of the engine that drives it."""
 
@@ -116,6 +148,10 @@ class OptimizerKind(ABC):
 
         Its ``step`` must do nothing while ``around.gate`` is closed.
         """
+
+    @abstractmethod
+    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+        """What a step costs a rank that updates ``parts`` of a model whose elements have so many bytes."""
 
     def moments(self) -> frozenset[tuple[str, ...]]:
         """The names of the state that a parameter can have: one tuple for each rule."""

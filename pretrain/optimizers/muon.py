@@ -19,7 +19,7 @@ head, norms and vectors are AdamW's.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,10 +28,19 @@ from torch import Tensor, nn
 from model.parallel import ParameterInfo, info_of
 from pretrain.optimizers.adamw import MOMENTS as ADAMW_MOMENTS
 from pretrain.optimizers.adamw import SETTINGS as ADAMW_SETTINGS
-from pretrain.optimizers.base import Group, Moment, OptimizerKind, Place, Surroundings, create_state
+from pretrain.optimizers.base import (
+    Group,
+    HeldPart,
+    Moment,
+    OptimizerKind,
+    Place,
+    Surroundings,
+    UpdateCost,
+    create_state,
+)
 from pretrain.optimizers.config import OptimizerConfig
-from pretrain.optimizers.newton_schulz import orthogonalised
-from pretrain.optimizers.whole import WholeMatrices
+from pretrain.optimizers.newton_schulz import newton_schulz_flops, orthogonalised, workspace_bytes
+from pretrain.optimizers.whole import WholeMatrices, exchange_cost
 
 MOMENTUM = Moment("momentum")
 MATRICES = Group("matrices of the blocks", (MOMENTUM,), counts_steps=False)
@@ -113,7 +122,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 def scaled_update(momentum: Tensor, place: Place) -> Tensor:
     """0.2 sqrt(max(n, m)) times the orthogonalised ``momentum`` [..., n, m], computed in the model's arithmetic."""
     scale = RMS_OF_ADAMW * math.sqrt(max(momentum.shape[-2:]))
-    return scale * orthogonalised(momentum.to(place.parameter.dtype)).to(momentum.dtype)
+    return orthogonalised(momentum.to(place.parameter.dtype)).to(momentum.dtype).mul_(scale)
 
 
 class Muon(OptimizerKind):
@@ -134,3 +143,12 @@ class Muon(OptimizerKind):
     ) -> torch.optim.Optimizer:
         matrices, others = self.members(parameters)
         return MuonWithAdamW(matrices, others, config, around)
+
+    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+        matrices = [part for part in parts if part.info.matrix]
+        shapes = [part.info.full_shape for part in matrices]
+        return exchange_cost(
+            matrices,
+            workspaces=[workspace_bytes(shape, element_bytes) for shape in shapes],
+            flops=sum(newton_schulz_flops(shape) for shape in shapes),
+        )

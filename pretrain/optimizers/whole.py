@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.parallel import info_of
-from pretrain.optimizers.base import Place
+from pretrain.optimizers.base import BYTES_PER_ELEMENT, HeldPart, Place, UpdateCost
 
 Piece = tuple[int, int, int]
 """(rank in the group, start in the flattened shard, elements) of what another rank holds of a matrix"""
@@ -65,15 +65,24 @@ class WholeMatrices:
         places = self._places.get(holder, [])
         received = self._exchange(flat, places)
         for place in places:
-            info = info_of(place.parameter)
-            part = flat.narrow(0, place.offset, place.numel)
-            shard = self._shard(place, part, received).view(place.parameter.shape)
-            if info.shard_dim is None or self._tensor_group is None:
-                changed = function(shard, place)
-            else:
-                whole = function(self._gathered(shard, info.shard_dim), place)
-                changed = whole.chunk(self._tensor_group.size(), dim=info.shard_dim)[self._tensor_group.rank()]
-            part.copy_(changed.reshape(-1).narrow(0, place.start, place.numel))
+            self._change_one(flat.narrow(0, place.offset, place.numel), place, received, function)
+
+    def _change_one(
+        self,
+        part: Tensor,
+        place: Place,
+        received: dict[str, list[tuple[int, Tensor]]],
+        function: Callable[[Tensor, Place], Tensor],
+    ) -> None:
+        """By itself, so that nothing of a matrix is left when the next one is gathered."""
+        dim = info_of(place.parameter).shard_dim
+        shard = self._shard(place, part, received).view(place.parameter.shape)
+        if dim is None or self._tensor_group is None:
+            changed = function(shard, place)
+        else:
+            whole = function(self._gathered(shard, dim), place)
+            changed = whole.chunk(self._tensor_group.size(), dim=dim)[self._tensor_group.rank()]
+        part.copy_(changed.reshape(-1).narrow(0, place.start, place.numel))
 
     def _exchange(self, flat: Tensor, places: Sequence[Place]) -> dict[str, list[tuple[int, Tensor]]]:
         """What others hold of the matrices that are not whole here: (start in the shard, values), by name."""
@@ -119,3 +128,16 @@ class WholeMatrices:
         shards = [torch.empty_like(shard) for _ in range(self._tensor_group.size())]
         dist.all_gather(shards, shard, group=self._tensor_group)
         return torch.cat(shards, dim=dim)
+
+
+def exchange_cost(parts: Sequence[HeldPart], workspaces: Sequence[int], flops: float) -> UpdateCost:
+    """What ``WholeMatrices`` costs a rank that holds ``parts``, with what the function on each of them takes."""
+    cut = [part for part in parts if part.holders > 1]
+    sent = BYTES_PER_ELEMENT * sum(part.numel * (part.holders - 1) for part in cut)
+    received = BYTES_PER_ELEMENT * sum(part.shard - part.numel for part in cut)
+    gathered = [BYTES_PER_ELEMENT * part.shard * part.split if part.split > 1 else 0 for part in parts]
+    at_once = []
+    for part, whole, workspace in zip(parts, gathered, workspaces, strict=True):
+        shard = BYTES_PER_ELEMENT * part.shard if part.holders > 1 else 0
+        at_once.append(shard + whole + max(whole, workspace))  # the shards beside the whole, or what follows
+    return UpdateCost(sum(gathered), max(sent, received), sent + received + max(at_once, default=0), flops)

@@ -13,6 +13,8 @@ With M micro-batches of B sequences on each of d data-parallel ranks, e bytes pe
                                          + 4 M B T document starts, forward only         with document attention
     tied       all_reduce                4 V D / t                                       p > 1, tied embeddings
     data       gradients and weights     see pretrain/plan/zero.py                       d > 1
+    data       all_to_all                what the optimizer declares                     d > 1, pretrain/plan/update.py
+    tensor     all_gather                the same                                        t > 1
     scalars    norm, loss                a few bytes                                     always
 
 The engine asks DeepSpeed's pipeline for the global loss twice per step, before and after the update.
@@ -27,6 +29,7 @@ from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
+from pretrain.plan.update import update_cost
 from pretrain.plan.zero import data_exchanges, overflow_checks
 from pretrain.topology import Topology
 
@@ -41,6 +44,7 @@ def step_communication(config: RunConfig, topology: Topology) -> list[Exchange]:
         *data_exchanges(config, topology),
         *_norm(config, topology),
         *_loss(topology),
+        *_update(config, topology),
     ]
     return [exchange for exchange in found if len(exchange.ranks) > 1 and exchange.whole_bytes]
 
@@ -140,6 +144,15 @@ def _norm(config: RunConfig, topology: Topology) -> list[Exchange]:
     else:
         size = groups * (8 if stage == 3 else 4) + overflow_checks(config)
     return [_exchange(topology, "model", "all_reduce", "gradient norm", size)]
+
+
+def _update(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """What the optimizer needs of other ranks."""
+    cost = update_cost(config, topology)
+    return [
+        _exchange(topology, "data", "all_to_all", "matrices across ZeRO's borders", cost.exchanged),
+        _exchange(topology, "tensor", "all_gather", "whole matrices for the update", cost.gathered),
+    ]
 
 
 def _loss(topology: Topology) -> list[Exchange]:

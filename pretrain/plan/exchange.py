@@ -10,7 +10,7 @@ from typing import Literal
 
 from pretrain.topology import Topology
 
-Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "receive"]
+Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"]
 Group = Literal["tensor", "data", "pipeline", "tied", "model", "next stage", "previous stage"]
 Totals = dict[tuple[tuple[int, ...], Operation], int]
 """bytes by (ranks, operation)"""
@@ -27,7 +27,7 @@ class Exchange:
     """what is exchanged, in words"""
     whole_bytes: int
     """sum over the step's calls of the size of the whole tensor: what an all-reduce sums, an all-gather returns, a
-    reduce-scatter takes"""
+    reduce-scatter takes; of an all-to-all, what this rank sends or what it receives, the larger"""
     per_micro_batch: bool = False
     """happens for each micro-batch, else once per step"""
 

@@ -32,6 +32,7 @@ OPERATIONS: dict[str, Operation] = {
     "reduce_scatter_": "reduce_scatter",
     "_reduce_scatter_base_": "reduce_scatter",
     "reduce_scatter_tensor_coalesced_": "reduce_scatter",
+    "alltoall_base_": "all_to_all",
     "broadcast_": "broadcast",
     "send": "send",
     "recv_": "receive",
@@ -47,7 +48,8 @@ class Entry:
     """global ranks of the group; of a message, this rank and its partner"""
     operation: Operation
     whole_bytes: int
-    """size of the tensor: for an all-gather what it returns, for a reduce-scatter what it takes"""
+    """size of the tensor: for an all-gather what it returns, for a reduce-scatter what it takes, for an
+    all-to-all the larger side"""
 
 
 class Ledger(TorchDispatchMode):
@@ -68,7 +70,7 @@ class Ledger(TorchDispatchMode):
         """Bytes by (ranks, operation); a group of one rank exchanges nothing."""
         result: Totals = {}
         for entry in self.entries:
-            if len(entry.ranks) > 1:
+            if len(entry.ranks) > 1 and entry.whole_bytes:
                 key = entry.ranks, entry.operation
                 result[key] = result.get(key, 0) + entry.whole_bytes
         return result

@@ -33,6 +33,7 @@ from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_conf
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
+from pretrain.plan.update import update_cost
 from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic
 from pretrain.topology import Topology, plan_topology
 
@@ -63,10 +64,12 @@ class RankMemory:
     activations: int
     transient: int
     """the larger of: logits and loss; what one block's backward pass computes again"""
+    update: int
+    """what the optimizer's update needs for a moment, when activations are gone"""
 
     @property
     def total(self) -> int:
-        """All parts."""
+        """All parts, of which activations and the update's workspace are there one after the other."""
         state = self.state
         return (
             state.weights
@@ -74,8 +77,7 @@ class RankMemory:
             + state.master
             + state.optimizer
             + state.bucket
-            + self.activations
-            + self.transient
+            + max(self.activations + self.transient, self.update)
         )
 
 
@@ -99,6 +101,7 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -
         in_flight=in_flight,
         activations=in_flight * one,
         transient=max(loss, block.recomputed),
+        update=update_cost(config, topology).workspace,
     )
 
 

@@ -92,6 +92,7 @@ def memory(plan: Plan) -> list[str]:
         ("reduction bucket", state.bucket, "deepspeed.zero_optimization.reduce_bucket_size"),
         ("activations", held.activations, f"checkpointing {mode}, {held.in_flight} {micro} in flight"),
         ("logits and loss, or recomputation", held.transient, "the larger"),
+        ("workspace of the update", held.update, "when activations are gone"),
         ("total", held.total, f"{USABLE:.0%} of {plan.cluster.device.memory / GIB:.0f} GiB are usable"),
     ]
     rows = [[f"GiB on rank {held.rank}", "", ""]]

@@ -22,6 +22,7 @@ from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.layers import stage_layers
 from pretrain.plan.memory import rank_state
+from pretrain.plan.update import update_cost
 from pretrain.topology import Topology
 
 
@@ -60,7 +61,7 @@ class StepTime:
     data: float
     """gradients and weights between replicas, once per step"""
     update: float
-    """reading and writing the optimizer's state"""
+    """reading and writing the optimizer's state, and the products of an optimizer that has some"""
     tokens: int
     flops_per_token: int
     peak_flops: float
@@ -92,6 +93,8 @@ class _StageTime:
     """each for one micro-batch"""
     once: float
     """exchanges that happen once per step"""
+    update: float
+    """products of the optimizer"""
 
     @property
     def micro_batch(self) -> float:
@@ -113,7 +116,7 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
         boundaries=steps * slowest.boundaries,
         bubble=sum(stage.micro_batch for stage in stages) - slowest.micro_batch,
         data=max(stage.once for stage in stages),
-        update=moved / cluster.device.memory_bandwidth,
+        update=moved / cluster.device.memory_bandwidth + max(stage.update for stage in stages),
         tokens=config.batch.global_size * config.data.sequence_length,
         flops_per_token=training_flops_per_token(config.model, config.data.sequence_length),
         peak_flops=topology.world_size * peak_flops(config, cluster.device),
@@ -138,7 +141,8 @@ def _stage_time(config: RunConfig, topology: Topology, cluster: Cluster) -> _Sta
             tensor += seconds / steps
         else:
             boundaries += seconds / steps
-    return _StageTime(tokens * flops / speed, tensor, boundaries, once)
+    update = update_cost(config, topology).flops * topology.tensor_size / speed  # every rank computes by itself
+    return _StageTime(tokens * flops / speed, tensor, boundaries, once, update)
 
 
 def peak_flops(config: RunConfig, device: Device) -> float:

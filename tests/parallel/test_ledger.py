@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pretrain.config import RunConfig
+from pretrain.config import OptimizerConfig, RunConfig
 from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Totals, totals
 from pretrain.plan.ledger import Ledger
@@ -67,6 +67,7 @@ KINDS = {
     **{kind: {"attention": kind} for kind in ("diff", "standard", "diff_v2")},
     "untied, no head norm": {"tie_embeddings": False, "head_norm": False},
 }
+MUON = OptimizerConfig(kind="muon")
 DOCUMENTS = replace(TINY.data, document_attention=True)
 WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
     "tp2": (
@@ -77,6 +78,7 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
             "zero0": split(tensor=2, zero_stage=0),
             "zero2, full recompute": recomputing(split(tensor=2, zero_stage=2), "full"),
             "bf16": bf16(split(tensor=2)),
+            "muon": replace(split(tensor=2, zero_stage=0), optimizer=MUON),
         },
     ),
     "tp2-sp": (
@@ -91,6 +93,8 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
         {
             **{f"zero{stage}": with_model(split(zero_stage=stage), **ODD) for stage in range(4)},
             **{f"zero{stage} bf16": bf16(with_model(split(zero_stage=stage), **ODD)) for stage in (1, 2, 3)},
+            "zero1 muon": replace(with_model(split(zero_stage=1), **ODD), optimizer=MUON),
+            "zero2 bf16 muon": replace(bf16(with_model(split(zero_stage=2), **ODD)), optimizer=MUON),
             "zero2 bf16, gradients in bf16": replace(
                 bf16(split(zero_stage=2)), deepspeed={"communication_data_type": "bf16"}
             ),
@@ -119,6 +123,7 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
         8,
         {
             "bf16": bf16(split(tensor=2, pipeline=2)),
+            "muon": replace(split(tensor=2, pipeline=2), optimizer=MUON),
             "sequence, documents": replace(split(tensor=2, pipeline=2, sequence=True), data=DOCUMENTS),
         },
     ),
@@ -146,8 +151,10 @@ def exchange_everything() -> Totals:
         dist.broadcast(own, src=0)
         if dist.get_rank() == 0:
             dist.send(own, dst=1)
+            dist.all_to_all_single(both, own, [1, 3], [1, 1])
         else:
             dist.recv(own, src=0)
+            dist.all_to_all_single(own, both, [1, 1], [3, 1])
         dist.all_reduce(own, group=dist.new_group([dist.get_rank()], use_local_synchronization=True))
     return ledger.totals()
 
@@ -163,6 +170,7 @@ def test_every_operation_is_counted_with_its_whole_tensor_and_its_ranks() -> Non
         ((0, 1), "all_reduce"): 8,
         ((0, 1), "all_gather"): 16 + 16,
         ((0, 1), "reduce_scatter"): 16,
+        ((0, 1), "all_to_all"): 16,
         ((0, 1), "broadcast"): 8,
     }
     first, second = run_world(2, exchange_everything)

@@ -9,10 +9,10 @@ import torch
 from common.errors import InputError
 from model.config import ModelConfig
 from model.layers import LanguageModel, build_layers
-from model.parallel import Unsharded, info_of
+from model.parallel import ParameterInfo, Unsharded, info_of
 from pretrain.checks import check_run
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.optimizers.base import Place, Surroundings
+from pretrain.optimizers.base import HeldPart, Place, Surroundings
 from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.muon import Muon
@@ -91,6 +91,18 @@ def test_the_matrices_are_the_linear_maps_of_the_blocks_and_the_factors(model: M
         f"ffn.{name}.weight" for name in ("gate", "up", "down")
     }
     assert matrices == {f"blocks.{layer}.{name}" for layer in range(config.num_layers) for name in within}
+
+
+def test_a_hand_counted_matrix_costs_what_the_plan_says() -> None:
+    """Rows 6 x 10 of a rank's half of [12, 10], 25 of its 60 elements, the rest on two other ranks."""
+    info = ParameterInfo("w", (12, 10), shard_dim=0, matrix=True)
+    table = ParameterInfo("embedding.weight", (1000, 10), shard_dim=0)
+    cost = Muon().update_cost([HeldPart(info, 60, 2, 25, 3), HeldPart(table, 5000, 2, 5000, 1)], element_bytes=4)
+    assert cost.gathered == 4 * 120
+    assert cost.exchanged == 4 * max(2 * 25, 60 - 25)
+    assert cost.flops == 5 * (4 * 10 * 10 * 12 + 2 * 10**3)
+    iterating = 4 * (2 * 120 + 2 * 10 * 10)
+    assert cost.workspace == 4 * (50 + 35) + 4 * 60 + 4 * 120 + iterating
 
 
 def test_its_state_on_the_host_is_refused() -> None:

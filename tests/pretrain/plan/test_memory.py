@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from model.kernels.kept import CPU
-from pretrain.config import RunConfig
+from pretrain.config import OptimizerConfig, RunConfig
 from pretrain.plan.memory import RankMemory, State, most_loaded, rank_memory
 from pretrain.topology import plan_topology
 from tests.live_bytes import LiveBytes
@@ -20,8 +20,11 @@ PEAK = 0.07
 BUCKET = 20_000
 
 
-def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, RankMemory]]:
-    """By case: bytes of this rank's tensors after a step, their peak in the second, and the plan."""
+def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, RankMemory]]:
+    """By case: bytes of this rank's tensors after a step, their peak in the second, that of its update, and the plan.
+
+    The peak of the update is counted from what is there when it begins.
+    """
     from megatron.core import parallel_state
 
     result = {}
@@ -33,8 +36,18 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, RankMemo
             gc.collect()
             at_rest = live.now - sum(tensor_bytes(batch) for batch in batches)
             live.peak = live.now
+            update, within = engine.optimizer.step, []
+
+            def watched(update=update, within=within, live=live) -> None:
+                before, peak = live.now, live.peak
+                live.peak = before
+                update()
+                within.append(live.peak - before)
+                live.peak = max(peak, live.peak)
+
+            engine.optimizer.step = watched
             engine.train_step(batches[1], 1e-3)
-        result[name] = at_rest, live.peak, rank_memory(config, engine.topology, CPU)
+        result[name] = at_rest, live.peak, max(within), rank_memory(config, engine.topology, CPU)
         parallel_state.destroy_model_parallel()
     return result
 
@@ -59,6 +72,20 @@ DATA_PARALLEL = {
     **{f"fp32 zero{stage}": small(zero_stage=stage) for stage in range(4)},
     **{f"bf16 zero{stage}": small("bf16", zero_stage=stage) for stage in (1, 2, 3)},
 }
+
+
+def muon(config: RunConfig) -> RunConfig:
+    """Of 3 blocks: ZeRO's border lies inside a matrix."""
+    model = replace(config.model, num_layers=3)
+    return replace(config, optimizer=OptimizerConfig(kind="muon"), model=model)
+
+
+MUON = {
+    "zero1 muon": muon(small(zero_stage=1)),
+    "bf16 zero1 muon": muon(small("bf16", zero_stage=1)),
+    "bf16 zero2 muon": muon(small("bf16", zero_stage=2)),
+    "zero1 muon, sequence": muon(small(tensor=2, sequence=True, zero_stage=1)),
+}
 SPLIT = {
     "pipeline, full": small("bf16", "full", pipeline=2, zero_stage=1),
     "sequence, selective": small("bf16", "selective", tensor=2, sequence=True, zero_stage=1),
@@ -68,7 +95,7 @@ SPLIT = {
 def held_at_rest(name: str, state: State) -> int:
     """What of the state is there between two steps: gradients only where DeepSpeed keeps a place for their sums."""
     held = state.weights + state.master + state.optimizer
-    if name == "bf16 zero1":
+    if name.startswith("bf16 zero1"):
         held += state.weights * 2  # the fp32 sums, as many as there are padded weights of 2 bytes
     if "zero3" in name:
         held += state.gradients + state.bucket
@@ -76,21 +103,29 @@ def held_at_rest(name: str, state: State) -> int:
 
 
 @pytest.fixture(scope="module")
-def measured() -> list[dict[str, tuple[int, int, RankMemory]]]:
-    return run_world(2, measure, {**DATA_PARALLEL, **SPLIT})
+def measured() -> list[dict[str, tuple[int, int, int, RankMemory]]]:
+    return run_world(2, measure, {**DATA_PARALLEL, **MUON, **SPLIT})
 
 
 def test_the_state_is_what_an_engine_holds(measured) -> None:
     for cases in measured:
-        for name in DATA_PARALLEL:
-            at_rest, _, planned = cases[name]
+        for name in (*DATA_PARALLEL, *MUON):
+            at_rest, _, _, planned = cases[name]
             assert 0 <= at_rest - held_at_rest(name, planned.state) < SCALARS, name
 
 
 def test_the_total_is_close_to_the_peak_of_a_step(measured) -> None:
     for cases in measured:
-        for name, (_, peak, planned) in cases.items():
+        for name, (_, peak, _, planned) in cases.items():
             assert planned.total == pytest.approx(peak, rel=PEAK), name
+
+
+def test_the_workspace_of_the_update_is_what_the_update_takes(measured) -> None:
+    for cases in measured:
+        for name in MUON:
+            *_, update, planned = cases[name]
+            assert planned.update == pytest.approx(update, abs=SCALARS), name
+            assert planned.update > 10 * SCALARS
 
 
 def test_the_first_stage_has_most_micro_batches_in_flight_and_the_last_the_logits() -> None:

@@ -1,0 +1,42 @@
+"""What the optimizer's update costs one rank beyond its state, on paper.
+
+In: a RunConfig and a Topology. Out: what the rank updates, cut as DeepSpeed cuts it, and what the optimizer declares
+that this costs. Always: pure arithmetic on shapes, for ZeRO 0 to 2; ZeRO-3 cuts each parameter by itself, and only
+optimizers whose update costs nothing more work with it.
+"""
+
+from pretrain.config import RunConfig
+from pretrain.optimizers.base import FREE, HeldPart, UpdateCost
+from pretrain.optimizers.registry import optimizer_kind
+from pretrain.plan.layers import elements_per_rank, stage_parameters
+from pretrain.plan.zero import flat_sizes
+from pretrain.topology import Topology
+
+
+def update_cost(config: RunConfig, topology: Topology) -> UpdateCost:
+    """What the update of ``topology.rank`` exchanges, keeps for a moment and computes."""
+    if config.parallel.zero_stage == 3:
+        return FREE
+    element_bytes = 2 if config.train.precision == "bf16" else 4
+    return optimizer_kind(config.optimizer).update_cost(held_parts(config, topology), element_bytes)
+
+
+def held_parts(config: RunConfig, topology: Topology) -> list[HeldPart]:
+    """The parts of the stage's parameters that ``topology.rank`` updates, in their order."""
+    kind, parameters = optimizer_kind(config.optimizer), stage_parameters(config, topology)
+    cut = config.parallel.zero_stage > 0
+    ranks, rank = (topology.data_size, topology.data_rank) if cut else (1, 0)
+    partition = {group: size // topology.data_size for group, size in flat_sizes(config, parameters, topology).items()}
+    filled = dict.fromkeys(kind.groups, 0)
+    held = []
+    for info in parameters:
+        group, shard = kind.group_of(info), elements_per_rank(info, topology.tensor_size)
+        first = filled[group]
+        last = filled[group] = first + shard
+        size = partition[group] if cut else last
+        here = min(last, (rank + 1) * size) - max(first, rank * size) if ranks > 1 else shard
+        if here > 0:
+            holders = (last - 1) // size - first // size + 1 if ranks > 1 else 1
+            split = topology.tensor_size if info.shard_dim is not None else 1
+            held.append(HeldPart(info, shard, split, here, holders))
+    return held
