@@ -16,7 +16,11 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[f"{room}*" for room in ROOMS]),
     # setuptools adds the markers of types by itself from 69 on; the build may use 68.
-    package_data={room: ["py.typed"] for room in ROOMS} | {"launch.slurm": ["pretrain.sbatch", "site.yaml"]},
+    package_data={room: ["py.typed"] for room in ROOMS}
+    | {
+        "launch.slurm": ["pretrain.sbatch", "site.yaml"],
+        "scripts.reporting": ["page.html"],
+    },
     install_requires=[
         "torch>=2.7",
         "deepspeed>=0.19.3,<0.20",
@@ -38,11 +42,12 @@ setup(
         "fsspec>=2024.6",
         "aiohttp>=3.9",
         "xxhash>=3.4",
+        "jinja2>=3.1",
     ],
     extras_require={
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7"],
-        "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1"],
+        "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1", "scipy>=1.11"],
         "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil", "packaging"],
     },
 )

@@ -1,7 +1,8 @@
 """Progress of long work: one line that says how far, how fast and how long still.
 
 In: amounts of work done. Out: lines on standard error. Always: a terminal sees one line rewritten, a log file a
-new line now and then; short work prints one line at its end.
+new line now and then; short work prints one line at its end. Not tqdm's: its bars count one thing, where this shows the
+share of bytes and the rate of tokens, and they fill a log with rewritten lines.
 """
 
 import sys

@@ -145,7 +145,10 @@ def _key(exchange: Exchange) -> tuple[str, str, str]:
 
 
 def _table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
-    """Rows as aligned lines, numbers to the right; the first row is the heading."""
+    """Rows as aligned lines, numbers to the right; the first row is the heading.
+
+    Not rich's: that fits a table to the terminal, and cuts its numbers off in a file or a narrow window.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):

@@ -38,7 +38,11 @@ class Estimate:
 
 
 def proportion(successes: float, count: int) -> Estimate:
-    """Share of successes with Wilson's score interval, which holds near 0 and 1, too."""
+    """Share of successes with Wilson's score interval, which holds near 0 and 1, too.
+
+    Not scipy's, which takes whole numbers of successes only; nor are the bootstraps below, whose draws are paired
+    otherwise there.
+    """
     if count == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, "wilson")
     share = successes / count
@@ -55,7 +59,9 @@ def mean(values: ArrayLike) -> Estimate:
     centre = float(sample.mean())
     if sample.size == 1:
         return Estimate(centre, math.nan, math.nan, 1, "t")
-    half = _t_quantile(sample.size - 1) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    from scipy.special import stdtrit  # slow to import, and not needed to read an Estimate
+
+    half = float(stdtrit(sample.size - 1, 0.975)) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
     return Estimate(centre, centre - half, centre + half, sample.size, "t")
 
 
@@ -86,14 +92,3 @@ def quantile_bootstrap(statistics: Sequence[float], value: float, count: int) ->
     """An Estimate of ``value`` from its bootstrapped ``statistics``."""
     low, high = np.quantile(np.asarray(statistics), [0.025, 0.975])
     return Estimate(value, float(low), float(high), count, "bootstrap")
-
-
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom, from the tables."""
-
-
-def _t_quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t; beyond the table by the expansion of Abramowitz and Stegun, 26.7.5."""
-    if degrees <= len(T_QUANTILES):
-        return T_QUANTILES[degrees - 1]
-    return Z + (Z**3 + Z) / (4 * degrees) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * degrees**2)

@@ -1,70 +1,46 @@
 """A report as one HTML page that needs no other file.
 
-In: RunFacts. Out: HTML with its pictures inside. Always: everything that came from a file is escaped.
+In: RunFacts. Out: HTML with its pictures inside, as page.html beside this file lays it out. Always: the
+template escapes every value that it is given.
 """
 
 import base64
 from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined
 
 from scripts.evaluation.result import render
 from scripts.evaluation.statistics import Estimate
 from scripts.reporting.runs import RunFacts
 from scripts.reporting.telemetry import draw_inside
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
-h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .25em .8em; text-align: left;
-border-bottom: 1px solid #eee; vertical-align: top } th { background: #f6f6f6 } img { max-width: 100% }
-small { color: #777 } figure { display: inline-block; margin: .5em; max-width: 520px }
-"""
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def report_page(runs: Sequence[RunFacts]) -> str:
     """The whole page."""
-    names = [run.name for run in runs]
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        f"<title>{escape(', '.join(names))}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{escape(', '.join(names))}</h1>",
-        _section("Runs", _table(["", *names], _summary_rows(runs))),
-        _section("Loss", _picture(lambda figure: _draw_losses(figure, runs))),
-    ]
-    if any("validation_ar_hit_loss" in line for run in runs for line in run.validation):
-        parts.append(_section("AR-hits and others", _picture(lambda figure: _draw_ar_hits(figure, runs))))
-    if any(run.evaluations for run in runs):
-        parts.append(_section("Evaluations", _table(["", *names], _evaluation_rows(runs)) + _pictures(runs)))
-    if any(run.lambdas for run in runs):
-        note = "<small>exp(l<sub>q1</sub> l<sub>k1</sub>) - exp(l<sub>q2</sub> l<sub>k2</sub>) + its constant</small>"
-        parts.append(_section("Lambda per layer", note + _picture(lambda figure: _draw_lambdas(figure, runs))))
-    if any(run.inside for run in runs):
-        parts.append(_section("Inside the model", _inside(runs)))
-    if len(runs) > 1:
-        parts.append(_section("Settings that differ", _table(["", *names], _differences(runs))))
-    parts.append(_section("Settings", "".join(_settings(run) for run in runs)))
-    return "\n".join([*parts, "</body></html>"]) + "\n"
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    has_ar_hits = any("validation_ar_hit_loss" in line for run in runs for line in run.validation)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        names=[run.name for run in runs],
+        summary=_summary_rows(runs),
+        losses=_picture(_draw_losses, runs),
+        ar_hits=_picture(_draw_ar_hits, runs) if has_ar_hits else None,
+        evaluations=_evaluation_rows(runs),
+        pictures=_pictures(runs),
+        lambdas=_picture(_draw_lambdas, runs) if any(run.lambdas for run in runs) else None,
+        inside=_inside(runs),
+        differences=_differences(runs),
+        settings=[(run.name, list(run.settings().items())) for run in runs],
+    )
 
 
-def _section(title: str, content: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n{content}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["<table><tr>", *(f"<th>{escape(cell)}</th>" for cell in header), "</tr>"]
-    for row in rows:
-        lines += ["<tr>", *(f"<td>{escape(cell)}</td>" for cell in row), "</tr>"]
-    return "".join([*lines, "</table>"])
-
-
-def _picture(draw: Callable[[Any], None]) -> str:
-    return _image(render(draw))
-
-
-def _image(content: bytes) -> str:
-    return f"<img alt='' src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
+def _picture(draw: Callable[[Any, Sequence[RunFacts]], None], runs: Sequence[RunFacts]) -> bytes:
+    return render(lambda figure: draw(figure, runs))
 
 
 def _summary_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
@@ -114,27 +90,19 @@ def _cell(values: dict[str, Any]) -> str:
     return str(Estimate(**numbers, count=values["count"], method=values["method"]))
 
 
-def _pictures(runs: Sequence[RunFacts]) -> str:
-    figures = [
-        f"<figure>{_image(content)}<figcaption><small>{escape(run.name)}: {escape(task)}</small></figcaption></figure>"
+def _pictures(runs: Sequence[RunFacts]) -> list[tuple[str, bytes]]:
+    """Captions and pictures of the evaluations, task by task."""
+    return [
+        (f"{run.name}: {task}", content)
         for task in sorted({task for run in runs for task in run.pictures})
         for run in runs
         if (content := run.pictures.get(task)) is not None
     ]
-    return "".join(figures)
 
 
-def _inside(runs: Sequence[RunFacts]) -> str:
-    """One picture for each run: its heat maps, blocks from top to bottom and steps from left to right."""
-    note = (
-        "<small>docs/telemetry.md says what each number is; blocks from top to bottom, steps from left to right</small>"
-    )
-    pictures = [
-        f"<p><small>{escape(run.name)}</small></p>{_picture(partial(draw_inside, telemetry=run.inside))}"
-        for run in runs
-        if run.inside
-    ]
-    return "".join([note, *pictures])
+def _inside(runs: Sequence[RunFacts]) -> list[tuple[str, bytes]]:
+    """Names and heat maps of the runs that recorded numbers from inside their models."""
+    return [(run.name, render(partial(draw_inside, telemetry=run.inside))) for run in runs if run.inside]
 
 
 def _differences(runs: Sequence[RunFacts]) -> list[list[str]]:
@@ -147,11 +115,6 @@ def _differences(runs: Sequence[RunFacts]) -> list[list[str]]:
         for key in keys
         if len({str(values.get(key)) for values in settings}) > 1
     ]
-
-
-def _settings(run: RunFacts) -> str:
-    rows = [[key, str(value)] for key, value in run.settings().items()]
-    return f"<details><summary>{escape(run.name)}</summary>{_table(['setting', 'value'], rows)}</details>"
 
 
 def _draw_losses(figure: Any, runs: Sequence[RunFacts]) -> None:

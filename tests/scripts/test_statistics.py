@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scripts.evaluation.statistics import _t_quantile, crossed, mean, proportion, ratio
+from scripts.evaluation.statistics import crossed, mean, proportion, ratio
 
 
 def test_wilsons_interval() -> None:
@@ -19,8 +19,13 @@ def test_wilsons_interval() -> None:
 @pytest.mark.parametrize(
     ("degrees", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962)]
 )
-def test_students_quantiles(degrees: int, quantile: float) -> None:
-    assert _t_quantile(degrees) == pytest.approx(quantile, rel=2e-3)
+def test_the_interval_of_a_mean_is_students(degrees: int, quantile: float) -> None:
+    """Against the printed table; the sample's standard deviation is 1 and its mean 5."""
+    sample = np.zeros(degrees + 1)
+    sample[:2] = np.array([-1, 1]) * math.sqrt(degrees / 2)
+    estimate = mean(5 + sample)
+    half = quantile / math.sqrt(degrees + 1)
+    assert (estimate.low, estimate.high) == pytest.approx((5 - half, 5 + half), abs=6e-4)
 
 
 def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
