@@ -1,9 +1,9 @@
 """What telemetry costs: `python scripts/bench_telemetry.py`, or under torchrun with more processes.
 
 In: a training config, for its sizes. Out: one table: seconds of wall clock and of this process's CPU for each step
-without telemetry and with it every `--every` steps, and their ratio. Always: two engines of one process take every step
-in turn, so that a noisy machine disturbs both alike; a round is `--every` steps of each, and the median of the rounds
-counts.
+without telemetry and with it every `--every` steps, their ratio, and what a step costs more that is looked into.
+Always: two engines of one process take every step in turn, so that a noisy machine disturbs both alike; a round is
+`--every` steps of each, and medians count.
 """
 
 import statistics
@@ -24,11 +24,12 @@ from pretrain.engines.accelerator import choose_accelerator
 
 @dataclass
 class Contender:
-    """One engine, and what its rounds took for each step."""
+    """One engine, and what its steps took."""
 
     step: Callable[[int], None]
     """takes the step of this number"""
     wall: list[float] = field(default_factory=list)
+    """seconds of every step"""
     cpu: list[float] = field(default_factory=list)
 
 
@@ -61,31 +62,42 @@ def main(arguments: list[str]) -> int:
 
 def table(off: Contender, on: Contender, every: int) -> list[str]:
     """The lines, without the round that warms up."""
-    lines = [f"{'per step':<10}{'off (ms)':>10}{f'every {every} (ms)':>16}{'ratio':>8}{'of the rounds':>20}"]
+    heads = ("off (ms)", f"every {every} (ms)", "ratio", "of the rounds", "surplus (ms)")
+    lines = [f"{'per step':<10}" + "".join(f"{head:>16}" for head in heads)]
     for name in ("wall", "cpu"):
-        without, with_it = (getattr(contender, name)[1:] for contender in (off, on))
-        ratios = [b / a for a, b in zip(without, with_it, strict=True)]
-        milliseconds = [1000 * statistics.median(values) for values in (without, with_it)]
-        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-        lines.append(
-            f"{name:<10}{milliseconds[0]:>10.1f}{milliseconds[1]:>16.1f}{statistics.median(ratios):>8.3f}{spread:>20}"
+        without, with_it = (getattr(contender, name)[every:] for contender in (off, on))
+        rounds = [_rounds(steps, every) for steps in (without, with_it)]
+        ratios = [b / a for a, b in zip(*rounds, strict=True)]
+        milliseconds = [1000 * statistics.median(values) for values in rounds]
+        looked = statistics.median(with_it[every - 1 :: every])
+        others = statistics.median(
+            seconds for number, seconds in enumerate(with_it, start=1) if number % every or every == 1
         )
+        cells = (
+            f"{milliseconds[0]:.1f}",
+            f"{milliseconds[1]:.1f}",
+            f"{statistics.median(ratios):.3f}",
+            f"{min(ratios):.3f}-{max(ratios):.3f}",
+            f"{1000 * (looked - others):.1f}",
+        )
+        lines.append(f"{name:<10}" + "".join(f"{cell:>16}" for cell in cells))
     return lines
+
+
+def _rounds(seconds: list[float], every: int) -> list[float]:
+    """Seconds per step of each round."""
+    return [sum(seconds[first : first + every]) / every for first in range(0, len(seconds), every)]
 
 
 def _round(off: Contender, on: Contender, number: int, every: int) -> None:
     """``every`` steps of each, one after the other, each first in every other step."""
-    wall, cpu = {id(off): 0.0, id(on): 0.0}, {id(off): 0.0, id(on): 0.0}
     for step in range(number * every, (number + 1) * every):
         for contender in (off, on) if step % 2 else (on, off):
             dist.barrier()
-            began = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), time.process_time()
             contender.step(step)
-            wall[id(contender)] += time.perf_counter() - began[0]
-            cpu[id(contender)] += time.process_time() - began[1]
-    for contender in (off, on):
-        contender.wall.append(wall[id(contender)] / every)
-        contender.cpu.append(cpu[id(contender)] / every)
+            contender.wall.append(time.perf_counter() - wall)
+            contender.cpu.append(time.process_time() - cpu)
 
 
 def _contender(config: RunConfig, every: int) -> Contender:

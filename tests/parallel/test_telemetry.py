@@ -31,6 +31,7 @@ def case(
     recompute: str = "none",
     documents: bool = False,
     precision: str = "fp32",
+    optimizer: str = "adamw",
     **parallel: object,
 ) -> RunConfig:
     config = variant(
@@ -38,10 +39,12 @@ def case(
         data={"document_attention": documents},
         parallel={"zero_stage": 0, **parallel},
         batch={"micro_size": micro},
+        optimizer={"kind": optimizer},
         train={"activation_checkpointing": recompute, "precision": precision, "steps": STEPS},
     )
-    whole = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}  # even small weights are partitioned
-    deepspeed = whole if config.parallel.zero_stage == 3 else {}
+    settings = ("stage3_param_persistence_threshold", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size")
+    nothing_kept = {"zero_optimization": dict.fromkeys(settings, 0)}  # weights are whole in their own layer only
+    deepspeed = nothing_kept if config.parallel.zero_stage == 3 else {}
     return replace(config, metrics=MetricsConfig(telemetry_every=2), deepspeed=deepspeed)
 
 
@@ -58,6 +61,7 @@ WORLDS: dict[int, dict[str, RunConfig]] = {
         **{f"tp2-sp-{'-'.join(reading)}": case(reading=reading, tensor=2, sequence=True) for reading in READINGS},
         "pp2-full-recompute": case(micro=2, pipeline=2, zero_stage=1, recompute="full"),
         "pp2-untied": case("diff", micro=2, pipeline=2),
+        "tp2-muon": case(tensor=2, zero_stage=1, optimizer="muon"),
         "bf16-zero2-dp2": case(micro=2, zero_stage=2, precision="bf16"),
         "bf16-pp2": case(micro=2, pipeline=2, zero_stage=1, precision="bf16"),
     },
@@ -110,16 +114,17 @@ def look(configs: dict[str, RunConfig]) -> dict[str, Looked]:
 
 
 @functools.cache
-def one_process(attention: str, reading: tuple[str, str], documents: bool, precision: str) -> Looked:
+def one_process(attention: str, reading: tuple[str, str], documents: bool, precision: str, optimizer: str) -> Looked:
     zero = 0 if precision == "fp32" else 1
-    config = case(attention, reading, documents=documents, precision=precision, zero_stage=zero)
+    config = case(attention, reading, documents=documents, precision=precision, optimizer=optimizer, zero_stage=zero)
     return run_world(1, look, {"alone": config})[0]["alone"]
 
 
 def yardstick(config: RunConfig) -> Looked:
     """What one process sees of the same model and data."""
     reading = (config.model.base, config.model.down)
-    return one_process(config.model.attention, reading, config.data.document_attention, config.train.precision)
+    settings = (config.data.document_attention, config.train.precision, config.optimizer.kind)
+    return one_process(config.model.attention, reading, *settings)
 
 
 @functools.cache
