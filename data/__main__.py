@@ -68,16 +68,16 @@ def _show(arguments: list[str]) -> None:
 
 def _plan(arguments: list[str]) -> int:
     """What a run will see, and whether its data is all right."""
-    from data.plan import make_plan, print_plan
+    from data.outlook import outlook_of, print_outlook
     from data.run_order import RunOrder, parse_run_order
 
     config = parse_run_order(RunOrder, _flag(arguments, "--json"), "python -m data plan")
-    plan = make_plan(config)
+    outlook = outlook_of(config)
     if config.json:
-        print(json.dumps(finite(plan.as_dict()), indent=1))
+        print(json.dumps(finite(outlook.as_dict()), indent=1))
     else:
-        print_plan(plan)
-    return 2 if plan.problems else 0
+        print_outlook(outlook)
+    return 2 if outlook.problems else 0
 
 
 def _verify(arguments: list[str]) -> int:

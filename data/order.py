@@ -51,7 +51,7 @@ class Places:
     source: IntArray
     """index into the run's list of sources"""
     epoch: IntArray
-    """of the source, counted from 0"""
+    """pass over the source, counted from 0"""
     sample: IntArray
     """tokens sample * T to sample * T + T of the source's stream"""
 

@@ -21,7 +21,7 @@ BORDER = "-------- end of document --------"
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Which tokens."""
+    """Which tokens are shown."""
 
     folder: str
     """folder or URL of token shards, or the folder with train/ and validation/ that `prepare` wrote"""

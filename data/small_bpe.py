@@ -19,7 +19,7 @@ PATTERN = (
 
 LONGEST_RUN = 1000
 LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN},}}|\s{{{LONGEST_RUN},}}")
-"""What the trainer sees of letters or spaces without end, on which it takes quadratic time."""
+"""Runs of letters or of spaces that are cut: the trainer's time grows with the square of a run's length."""
 
 EOD = "<|endoftext|>"
 

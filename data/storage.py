@@ -107,7 +107,7 @@ class LocalStorage(Storage):
         """The operating system reads ahead by itself."""
 
     def forget(self, name: str, offset: int, length: int) -> bool:
-        """Nothing is copied."""
+        """False: a local file is read where it lies, and there is no copy to drop."""
         return False
 
     def _open(self, name: str) -> int:

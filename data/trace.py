@@ -32,7 +32,7 @@ class TraceConfig(RunOrder):
     text: str | None = None
     """a snippet of a few words"""
     done: int = 0
-    """steps done already: what they saw lies in the past"""
+    """steps that the run has taken; what they saw is told as seen, the rest as still to come"""
     data_size: int = 1
     """data-parallel ranks"""
     most: int = 10

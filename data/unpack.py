@@ -74,7 +74,7 @@ class _Streams(io.RawIOBase):
         self._packed, self._new, self._stream = packed, new, new()
 
     def readable(self) -> bool:
-        """Yes."""
+        """True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

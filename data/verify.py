@@ -26,7 +26,7 @@ CHUNK_PAGES = 16
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """Which shards."""
+    """Which shards are verified, and how."""
 
     input: list[str]
     """folders or URLs of token shards, or folders with train/ and validation/ that `prepare` wrote"""
@@ -65,7 +65,7 @@ class Verdict:
 
 
 def verify(config: VerifyConfig) -> list[Verdict]:
-    """Reads everything.
+    """Reads every byte of the shards and compares it with its checksum.
 
     Raises:
         InputError: there is no readable manifest; it is found before anything else is read.

@@ -23,7 +23,7 @@ SPLITS_FILE = "dataset_dict.json"
 BESIDE_SAVED = "files beside the data in folders of save_to_disk"
 TOKENIZER_FILE = "tokenizer_info.json"
 MOST_SUFFIXES = 40
-"""of files that are passed over; those of more are counted together"""
+"""suffixes under which files that are passed over are counted; files of any other are counted together"""
 LONGEST_SUFFIX = 16
 
 

@@ -3,8 +3,8 @@
 In: a module-level function and the arguments of each task. Out: the results in the order of the tasks. Always:
 a worker ends when its parent does, however that ends; a worker that is killed is reported, not waited for.
 
-Each worker hangs on a pipe of its own, which the kernel closes with the parent. Tasks and results pass through
-it, and so do amounts of work done, which the parent turns into a progress line.
+Each worker has a pipe to its parent, which the kernel closes when the parent ends. Tasks, results and amounts of work
+done pass through it; the parent adds the amounts up for its progress line.
 """
 
 import multiprocessing

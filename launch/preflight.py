@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 def _look_at_plan(config: RunConfig, world_size: int, connected: int, device: str) -> None:
     from launch.checks.finding import Level, refuse_errors
     from launch.checks.model import check_model
-    from launch.checks.plan import check_folders, check_topology
+    from launch.checks.one_process import check_folders, check_topology
 
     topology = check_topology(config, world_size)
     model = check_model(config, world_size, device) if topology.level is Level.OK else []

@@ -29,7 +29,7 @@ LONGEST_SECONDS = 86400.0 * 365 * 1000
 
 @dataclass(frozen=True)
 class Status:
-    """What the folder says."""
+    """Where a run stands, as its folder tells."""
 
     run: str
     state: str
@@ -96,7 +96,7 @@ def read_status(run_folder: Path, now: float | None = None) -> Status:
 
 
 def describe(status: Status) -> str:
-    """For a person."""
+    """The status as lines for a person."""
     of = f" of {status.steps}" if status.steps is not None else ""
     lines = [f"{status.run}: {status.state}", f"  step         {status.step}{of}"]
     if status.tokens is not None:

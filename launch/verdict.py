@@ -2,8 +2,9 @@
 
 In: the run folder, the job that the attempt belongs to, and the exit status of its processes. Out: `end.json`, where
 the training itself could not write it, and a Decision.
-Always: a job whose run ends at the same step `tries` times in a row, however, is stopped with the reason; a preemption
-or a user's stop never counts, because it says nothing about the run; nor do attempts of earlier jobs.
+Always: a job is stopped, and the reason told, when `tries` of its attempts in a row ended after the same step, whatever
+ended them. Not counted are attempts that a preemption or a user stopped, which says nothing about the run, and attempts
+of earlier jobs.
 """
 
 from dataclasses import dataclass

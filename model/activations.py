@@ -29,11 +29,11 @@ class BlockActivations:
 
     kept: int
     recomputed: int
-    """there for a moment only, while the backward pass computes it again"""
+    """bytes that the backward pass computes again, and holds while it works on this block"""
 
 
 def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> BlockActivations:
-    """Of any block."""
+    """What one block keeps, which is the same for every block."""
     mode = split.activation_checkpointing
     everything = _block(model, replace(split, activation_checkpointing="none"), kernels)
     if mode == "full":

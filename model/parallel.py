@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TouchedBy = Literal["heads", "tokens"]
-"""Whose activations reach a replicated parameter on one rank: its heads only, or its part of the sequence."""
+"""Which of the activations one rank has that meet a replicated parameter: those of its heads, or of its tokens."""
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,6 @@ def _parts(values: Tensor, reduce: Reduce, over: Tensor | None) -> Tensor:
 
 
 def _square_sum(values: Tensor) -> Tensor:
-    """fp64."""
+    """The sum of the squares, added up in fp64."""
     precise = values.to(torch.promote_types(values.dtype, torch.float32))
     return precise.square().sum(dtype=torch.float64)

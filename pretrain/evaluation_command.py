@@ -22,7 +22,7 @@ READ_AGAIN = (
     re.compile(rf"(?:^|\s)(?:-[A-Za-z]{{0,3}}[ce]|--(?:wrap|command|eval|exec))[\s=]+({_WORD})"),
     re.compile(r"(?:^|[\s;&|(`])(?:eval|ssh|su|trap|watch|xargs|parallel)\s(.*)", re.DOTALL),
 )
-"""what hands its text, the group, to another interpreter, which would read a value as code"""
+"""commands that give their argument, the group, to another interpreter, which would run a value as code"""
 INTO_A_SHELL = re.compile(r"\|\s*(?:[^\s|]*/)?(?:[bdkz]|da|fi)?(?:sh|ash)(?:\s+-[^\s|]*)*\s*(?:$|[;&|)<>`\n])")
 """likewise, what stands before it"""
 HERE_DOCUMENT = re.compile(r"<<<|<<-?\s*['\"\\A-Za-z_]")

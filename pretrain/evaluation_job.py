@@ -16,13 +16,13 @@ from pretrain.evaluation_command import SHELL, VARIABLES, check_command, shell_c
 from pretrain.places import LOGS
 
 OF_A_RANK = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
-"""what torchrun tells its ranks: the command is none of them"""
+"""variables that torchrun sets for its ranks; the command is no rank, and does not get them"""
 OF_A_STEP = (
     *("SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_MEM_PER_", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK"),
     *("SLURM_STEP", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
     *("SLURM_GTIDS", "SLURM_DISTRIBUTION", "SLURM_LABELIO", "SLURM_KILL_BAD_EXIT"),
 )
-"""what srun tells the training's tasks: a job that the command submits would take it for its own, cores and all"""
+"""variables that srun sets for its tasks; a job that the command submits would obey them, and does not get them"""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from common.file_lock import is_locked, try_lock
 
 LOCK_FILE = "run.lock"
 GRACE_SECONDS = 3.0
-"""a process that was killed needs so long to be gone"""
+"""seconds in which a process that was killed may still hold its lock"""
 BEAT_SECONDS = 5.0
 WATCH_SECONDS = 2.5 * BEAT_SECONDS
-"""whoever does not beat for so long is gone, where the kernel does not say otherwise"""
+"""seconds without a beat after which a holder counts as gone, unless the kernel says that it lives"""
 PATIENCE_SECONDS = 150.0
 """the same where it does: most servers give up the locks of a crashed node after 90 seconds"""
 WIDTH = 400

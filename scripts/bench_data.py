@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     )
     flags = parser.parse_args(arguments)
     check_range(flags, "--", "tokens", "sources", "tries", low=1)
-    warnings.simplefilter("ignore", UserWarning)  # megatron-core misses apex aloud
+    warnings.simplefilter("ignore", UserWarning)  # megatron-core warns that apex is not installed
     systems = _systems(flags.mosaic_python)
     with tempfile.TemporaryDirectory(prefix="bench_data_") as folder:
         work = Path(folder)

@@ -25,7 +25,7 @@ class RankCores:
 
 
 def check_cores(ranks: Ranks) -> Finding:
-    """A collective call."""
+    """Which cores each rank may use, and whether ranks share them; a collective call."""
     import torch
 
     return judge_cores(ranks.hosts, ranks.ask(RankCores(own_cores(), torch.get_num_threads())))

@@ -11,7 +11,7 @@ from common.errors import InputError
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Whether a finding forbids training."""
 
     OK = "ok"
     WARNING = "WARNING"

@@ -21,7 +21,7 @@ from pretrain.config import RunConfig
 from pretrain.plan.memory import checkpoint_bytes
 
 PATIENCE_SECONDS = 10.0
-"""for what another node wrote to appear; network file systems keep folder listings for a while"""
+"""longest wait until a file that another node wrote is listed; network file systems keep old listings for a while"""
 
 
 def check_storage(config: RunConfig, ranks: Ranks) -> list[Finding]:

@@ -11,7 +11,7 @@ WHERE_SLURM_IS = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTER
 OF_A_JOB = ("SLURM_", "SLURMD_", "_SLURM_", "SPANK_")
 """sbatch passes all of these on, whatever --export says, and srun in the job would obey them"""
 NEVER = {"SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_INPUT"}
-"""they make another job of it"""
+"""variables that would make the script another kind of job"""
 OTHER_NAMES = {
     "time": "TIMELIMIT",
     "mem": "MEM_PER_NODE",

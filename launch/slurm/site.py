@@ -23,7 +23,7 @@ SET_BY_THE_SCRIPT = (
 SET_BY_SLURM = re.compile(r"SLURM_(JOB|NNODES|NODE|NTASKS|NPROCS|CPU|MEM_|TRES|RESTART|PROCID|LOCALID)\w*")
 SET_BY_BASH = ("UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO")
 NO_NAMES = ("ALL", "NONE", "NIL")
-"""what sbatch's --export takes for something else"""
+"""words that sbatch's --export does not take for names of variables"""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class RandomState:
 
 @dataclass(frozen=True)
 class SavedState:
-    """The whole of it."""
+    """Everything that the trainer saves beside the parameters."""
 
     data: DataState
     trainer: CountedState

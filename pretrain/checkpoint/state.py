@@ -30,7 +30,7 @@ class LocalFragment:
     tensor_rank: int
     """which shard; 0 for a replicated parameter"""
     start: int
-    """of ``values`` in the flattened shard"""
+    """where ``values`` begin in the flattened shard"""
     values: torch.Tensor
     """flat fp32 view into the training state"""
     written: slice

@@ -31,7 +31,7 @@ from pretrain.optimizers.registry import optimizer_kind
 from pretrain.topology import Topology, device_of
 
 Judge = Callable[[float, float], bool]
-"""(loss, gradient norm) of a step with finite values -> may it reach the weights?"""
+"""Takes loss and gradient norm of a step, both finite; returns whether the step may reach the weights."""
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,13 @@ class Plan:
     sizes: list[Size]
     """every kind of attention and every reading of it, with the config's other settings"""
     memory: RankMemory
-    """of the most loaded rank"""
+    """memory of the most loaded rank"""
     memory_by_mode: dict[str, RankMemory]
-    """of the same rank, by activation checkpointing"""
+    """memory of the same rank under each mode of activation checkpointing"""
     communication: dict[str, list[Exchange]]
-    """of that rank, by kind of attention: all that the topology can split"""
+    """exchanges of the same rank, for every kind of attention that the topology can split"""
     times: dict[str, StepTime]
-    """of a step, by kind of attention"""
+    """seconds of a step, for every kind of attention"""
 
     @property
     def chosen(self) -> Size:

@@ -51,7 +51,7 @@ class StepTime:
     """Seconds of one optimizer step, by part."""
 
     compute: float
-    """of the slowest stage, all its micro-batches"""
+    """products of the slowest stage, for all its micro-batches"""
     tensor: float
     """tensor-parallel exchanges of that stage"""
     boundaries: float
@@ -65,7 +65,7 @@ class StepTime:
     tokens: int
     flops_per_token: int
     peak_flops: float
-    """of all devices together"""
+    """peak of all devices together, FLOP/s"""
 
     @property
     def total(self) -> float:

@@ -30,23 +30,23 @@ class Zero3Limits:
     """DeepSpeed's settings, in elements."""
 
     persistence: int
-    """parameters up to this size are never let go"""
+    """parameters up to this size stay gathered"""
     reuse_distance: int
-    """a weight that is used again within so many elements is kept"""
+    """a weight stays gathered when fewer elements than these are used before its next use"""
     live: int
-    """prefetching stops where so much is there"""
+    """nothing is prefetched while this many elements are gathered"""
     prefetch: int
-    """how far each module reaches ahead"""
+    """elements that are gathered ahead of the module that runs"""
 
 
 @dataclass(frozen=True)
 class Zero3Traffic:
-    """Of one micro-batch, in elements with DeepSpeed's padding."""
+    """What is gathered for one micro-batch, in elements with DeepSpeed's padding."""
 
     gathered: int
     """sum of all gathers"""
     largest_live: int
-    """most elements that are there at once, persistent ones not counted"""
+    """most elements that are gathered at the same time, without those that always are"""
 
 
 @dataclass(frozen=True)

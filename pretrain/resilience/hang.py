@@ -15,7 +15,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 PATIENCE_SECONDS = 3.0
-"""a report that comes so long after the first is that of a rank that was stopped, and woken up to be ended"""
+"""seconds after the first report: a rank that reports later was stopped, and continued only when the job was ended"""
 COLLECTIVES = "torch.distributed.distributed_c10d"
 
 

@@ -45,7 +45,7 @@ SUPPORTING = 0.5
 FAULTY_NORM = 1000.0
 """times the median norm that no batch gives"""
 SMALLEST = 1e-30
-"""of what is made a logarithm"""
+"""smallest norm of which a logarithm is taken"""
 
 
 class SpikeGuard:

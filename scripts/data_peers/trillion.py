@@ -105,7 +105,7 @@ def milliseconds(action: Callable[[], object], bound: float = 0.0) -> float:
 
 
 def measure_trillion(config: DataConfig) -> dict[str, float]:
-    """Milliseconds and bytes."""
+    """Milliseconds to the first batches and bytes of memory, for a trillion tokens."""
     memory = resident_bytes()
     begin = time.perf_counter()
     stream = first_batch(config, 0)

@@ -27,7 +27,7 @@ EVALUATIONS = "evaluations"
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run."""
+    """What the report shows of one run."""
 
     name: str
     config: RunConfig

@@ -13,7 +13,7 @@ Telemetry = Mapping[int, Mapping[str, Any]]
 
 COLUMNS = 3
 MOST_STEPS = 400
-"""of a heat map; of more, evenly spaced ones are drawn"""
+"""columns of a heat map; of more steps, evenly spaced ones are drawn"""
 
 
 def draw_inside(figure: Any, telemetry: Telemetry) -> None:

@@ -28,7 +28,7 @@ class Recipe:
     length: int
     """tokens of a document, its end token included"""
     most_needles: int
-    """1 up to so many needles"""
+    """largest number of needles in a document; at least one is there"""
     most_haystack: float
     """share of the tokens that says nothing, at most; small shares are the more common"""
     copying: float

@@ -21,7 +21,7 @@ class NormAlone(SpikeGuard):
     """The rule as it was: a gradient norm that lies out is a reason by itself, the first time of several in a row."""
 
     def __init__(self) -> None:
-        """Of the usual numbers."""
+        """With the window and the bounds that the training uses by default."""
         super().__init__()
         self._norm_lay_out = False
 

@@ -29,7 +29,7 @@ FASTER = 30.0
 CLIPPING = 1.0
 LEAP = f"rate x{FASTER:g}"
 HARM: tuple[Poison, ...] = ("noise", "shuffled labels", "one token", "gradient x100")
-"""what is applied in branches"""
+"""bad batches whose harm is measured, by applying each in a branch of its own"""
 
 
 @dataclass(frozen=True)

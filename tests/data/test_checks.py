@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import InputError
 from data.config import DataConfig, SourceConfig
-from data.plan import make_plan
+from data.outlook import outlook_of
 from data.run_order import ModelOrder, RunOrder
 from model.config import ModelConfig
 from pretrain.config import RunConfig
@@ -28,11 +28,11 @@ def test_the_plan_and_the_training_refuse_in_the_same_words(tmp_path: Path) -> N
             "data.validation: .*other was tokenized by another tokenizer than data.train; prepare both with the same",
         ),
     ):
-        (problem,) = make_plan(RunOrder(data=data, model=ModelOrder(vocab_size))).problems
+        (problem,) = outlook_of(RunOrder(data=data, model=ModelOrder(vocab_size))).problems
         assert re.match(said, problem)
         with pytest.raises(InputError, match=said):
             open_data(RunConfig(data=data, model=ModelConfig(vocab_size=vocab_size)))
-    assert make_plan(RunOrder(data=fitting, model=ModelOrder(1100))).problems == []
+    assert outlook_of(RunOrder(data=fitting, model=ModelOrder(1100))).problems == []
     open_data(RunConfig(data=fitting, model=ModelConfig(vocab_size=1100)))
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from common.errors import InputError
 from data.config import CacheConfig, DataConfig, SourceConfig
-from data.plan import make_plan
+from data.outlook import outlook_of
 from data.run_order import RunOrder
 from data.small_bpe import train_small_bpe
 from data.source import open_source, tokenizer_of
@@ -201,11 +201,11 @@ def test_the_tokenizer_comes_along(server: WebServer, tmp_path: Path) -> None:
 
 def test_plan_and_verify_look_at_the_origin(server: WebServer, tmp_path: Path) -> None:
     config = remote(server, tmp_path)
-    assert make_plan(RunOrder(data=config)).problems == []
+    assert outlook_of(RunOrder(data=config)).problems == []
     assert verify(VerifyConfig([server.url], workers=1, cache=config.cache))[0].is_whole
     open_stream(config, 1).fetch(np.arange(1500))
     server.turn("short", on=True)
-    (problem,) = make_plan(RunOrder(data=config)).problems
+    (problem,) = outlook_of(RunOrder(data=config)).problems
     assert f"00000.tokens: {3 * BLOCK + 100} bytes, expected 800000: truncated" in problem
     server.clear()
     server.turn("lie", on=True)

@@ -19,7 +19,7 @@ MANY_EPOCHS = 4
 
 
 @dataclass(frozen=True)
-class SourcePlan:
+class SourceOutlook:
     """One source over the whole run."""
 
     path: str
@@ -30,7 +30,7 @@ class SourcePlan:
     documents: int
     tokens_seen: int
     share: float
-    """of the run's tokens"""
+    """this source's share of the run's tokens"""
     epochs: float
 
 
@@ -46,14 +46,14 @@ class StageSummary:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `plan` prints."""
+class Outlook:
+    """What a run will see of its data, and what is wrong or odd."""
 
     steps: int
     samples: int
     tokens: int
     """tokens of all samples up to the last step, those on the skip list included"""
-    sources: list[SourcePlan]
+    sources: list[SourceOutlook]
     stages: list[StageSummary]
     problems: list[str]
     """the run must not start with these"""
@@ -65,16 +65,16 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(run: RunOrder) -> Plan:
+def outlook_of(run: RunOrder) -> Outlook:
     """Reads the manifests and works everything out. Raises InputError where there is no readable manifest."""
     sources = open_sources(run.data)
     stream = TokenStream(run.data, run.seed, sources)
     samples = run.batch.schedule.first_sample(run.train.steps)
     numbers = stream.skip.passed(samples)
     served = stream.order.served(numbers)
-    plans = [_source_plan(source, tokens, sum(served)) for source, tokens in zip(sources, served, strict=True)]
+    plans = [_source_outlook(source, tokens, sum(served)) for source, tokens in zip(sources, served, strict=True)]
     stages = list(_stages(stream, numbers))
-    return Plan(
+    return Outlook(
         run.train.steps,
         samples,
         sum(served),
@@ -85,9 +85,9 @@ def make_plan(run: RunOrder) -> Plan:
     )
 
 
-def _source_plan(source: TokenSource, tokens_seen: int, total: int) -> SourcePlan:
+def _source_outlook(source: TokenSource, tokens_seen: int, total: int) -> SourceOutlook:
     manifest = source.manifest
-    return SourcePlan(
+    return SourceOutlook(
         path=source.name,
         dataset_id=source.id,
         tokenizer=manifest.tokenizer.get("name", "?"),
@@ -138,7 +138,7 @@ def _check_validation(run: RunOrder, sources: list[TokenSource]) -> None:
     check_held_out(run.data, sources[0].manifest.tokenizer, validation.tokenizer)
 
 
-def _remarks(run: RunOrder, stream: TokenStream, plans: list[SourcePlan], numbers: int) -> list[str]:
+def _remarks(run: RunOrder, stream: TokenStream, plans: list[SourceOutlook], numbers: int) -> list[str]:
     remarks = []
     for plan in plans:
         if plan.tokens_seen == 0:
@@ -161,19 +161,19 @@ def _remarks(run: RunOrder, stream: TokenStream, plans: list[SourcePlan], number
     return remarks
 
 
-def print_plan(plan: Plan) -> None:
-    """The plan as a table for people."""
-    print(f"{plan.steps:,} steps, {plan.samples:,} samples, {plan.tokens:,} tokens")
+def print_outlook(outlook: Outlook) -> None:
+    """The outlook as a table for people."""
+    print(f"{outlook.steps:,} steps, {outlook.samples:,} samples, {outlook.tokens:,} tokens")
     print(f"{'share':>8} {'epochs':>8} {'tokens seen':>19} {'tokens':>19}  dtype   source")
-    for source in plan.sources:
+    for source in outlook.sources:
         print(
             f"{source.share:>8.3%} {source.epochs:>8.2f} {source.tokens_seen:>19,} {source.tokens:>19,}  "
             f"{source.dtype:<7} {source.path} ({source.tokenizer}, {source.dataset_id[:12]})"
         )
-    if len(plan.stages) > 1:
-        for number, stage in enumerate(plan.stages):
+    if len(outlook.stages) > 1:
+        for number, stage in enumerate(outlook.stages):
             span = f"{stage.samples:,} samples of {stage.sequence_length} tokens"
             print(f"stage {number}: from sample {stage.first_sample:,}, {span}")
-    for kind, lines in (("remark", plan.remarks), ("problem", plan.problems)):
+    for kind, lines in (("remark", outlook.remarks), ("problem", outlook.problems)):
         for line in lines:
             print(f"{kind}: {line}")

@@ -8,7 +8,7 @@ import pytest
 
 from data.batch import BatchConfig
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
-from data.plan import make_plan, print_plan
+from data.outlook import outlook_of, print_outlook
 from data.run_order import ModelOrder, RunOrder, TrainOrder
 from data.stream import open_stream
 from tests.data.helpers import random_tokens, write_dataset
@@ -30,7 +30,7 @@ def test_tokens_and_epochs_are_those_of_the_stream(folders: list[str]) -> None:
         [SourceConfig(folders[0], 3.0), SourceConfig(folders[1])],
         stages=[StageConfig(20_000, [SourceConfig(folders[1]), SourceConfig(folders[2])])],
     )
-    plan = make_plan(config)
+    plan = outlook_of(config)
     places = open_stream(config.data, 1).order.locate(np.arange(800))
     assert (plan.samples, plan.tokens, plan.problems, plan.remarks) == (800, 40_000, [], [])
     for number, source in enumerate(plan.sources):
@@ -46,7 +46,7 @@ def test_everything_that_is_wrong_is_listed(folders: list[str], tmp_path: Path) 
     torn = Path(folders[0]) / "00000.tokens"
     torn.write_bytes(torn.read_bytes()[:-2])
     (Path(folders[1]) / "00000.tokens").unlink()
-    plan = make_plan(
+    plan = outlook_of(
         run(
             [SourceConfig(path) for path in [*folders, other]],
             validation=other,
@@ -67,7 +67,7 @@ def test_everything_that_is_wrong_is_listed(folders: list[str], tmp_path: Path) 
 
 
 def test_what_is_odd_is_remarked(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(
+    plan = outlook_of(
         run(
             [SourceConfig(folders[0], 1.0), SourceConfig(folders[1], 1e-9), SourceConfig(folders[2], 2.0)],
             stages=[StageConfig(10**9, sequence_length=100)],
@@ -82,7 +82,7 @@ def test_what_is_odd_is_remarked(folders: list[str], capsys: pytest.CaptureFixtu
         "1: its share 3.33e-10 is rounded to 1 of 16777216 samples",
         "10 samples are skipped",
     ]
-    print_plan(plan)
+    print_outlook(plan)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "100 steps, 800 samples, 40,500 tokens"
     assert sum(line.startswith("remark: ") for line in lines) == 6
