@@ -6,6 +6,7 @@ import torch
 from model.kernels.attention import FORMS, attention_backend, differential_attention, softmax_attention
 from model.kernels.norm import norm_backend, rms_norm
 from model.layers import LanguageModel
+from model.recorder import Recorder
 from tests.model.helpers import KINDS, assert_close, build, spread, tokens
 
 pytestmark = [
@@ -83,15 +84,25 @@ def test_models_compute_what_they_compute_on_the_cpu(config, dtype):
 
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
-def test_a_step_never_waits_for_the_gpu(config, recompute):
-    model: LanguageModel = build(config, dtype=torch.bfloat16, device="cuda", activation_checkpointing=recompute)
+def test_a_step_never_waits_for_the_gpu_recorded_or_not(config, recompute):
+    recorder = Recorder()
+    options = {"device": "cuda", "activation_checkpointing": recompute, "recorder": recorder}
+    model: LanguageModel = build(config, dtype=torch.bfloat16, **options)
     tokens_BT = tokens(config, length=64).cuda()
-    model(tokens_BT).float().square().mean().backward()  # kernels are chosen and loaded
+
+    def step():
+        model(tokens_BT).float().square().mean().backward()
+        recorder.open()
+        model(tokens_BT).float().square().mean().backward()
+        return recorder.close()
+
+    step()  # kernels are chosen and loaded
     torch.cuda.set_sync_debug_mode("error")
     try:
-        model(tokens_BT).float().square().mean().backward()
+        entries = step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert entries and all(entry.parts.isfinite().all() for entry in entries.values())
 
 
 def test_what_is_in_use_can_be_told():
