@@ -37,6 +37,9 @@ DEVICES = {
 }
 DEFAULT_DEVICE = "H100"
 """what is planned for where no device is named"""
+GPUS_PER_NODE = 8
+EFFICIENCY = 0.55
+"""share of the peak that matrix products are assumed to reach"""
 
 
 def device_by_name(name: str) -> Device:

@@ -81,8 +81,10 @@ def main(arguments: list[str]) -> int:
     """Compares, draws, and tells by its exit status."""
     parser = FlagParser(prog="python scripts/compare.py", description=__doc__)
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder, as in runs/NAME")
-    parser.add_argument("--tolerance", type=float, default=0.0, help="nats that still count as equal (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("compare.png"), help="picture (default: compare.png)")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.0, help="nats that still count as equal (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, default=Path("compare.png"), help="picture (default: %(default)s)")
     options = parser.parse_args(arguments)
     check_range(options, "--", "tolerance", low=0)
     check_place(options, "--", "output")

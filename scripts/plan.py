@@ -13,7 +13,7 @@ from common.files import finite
 from common.flags import FlagParser
 from common.ranges import check_range
 from pretrain.config import RunConfig
-from pretrain.devices import DEFAULT_DEVICE, DEVICES, device_by_name
+from pretrain.devices import DEFAULT_DEVICE, DEVICES, EFFICIENCY, GPUS_PER_NODE, device_by_name
 
 PROGRAM = "python scripts/plan.py"
 
@@ -42,9 +42,11 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--world-size", type=int, help="devices (default: one replica, tensor x pipeline)")
     parser.add_argument("--device", default=DEFAULT_DEVICE, help=f"one of {', '.join(DEVICES)}")
-    parser.add_argument("--gpus-per-node", type=int, default=8, help="devices of a node, between which links are fast")
     parser.add_argument(
-        "--efficiency", type=float, default=0.55, help="assumed share of the peak that matrix products reach"
+        "--gpus-per-node", type=int, default=GPUS_PER_NODE, help="devices of a node, between which links are fast"
+    )
+    parser.add_argument(
+        "--efficiency", type=float, default=EFFICIENCY, help="assumed share of the peak that matrix products reach"
     )
     parser.add_argument("--json", action="store_true", help="all figures, for machines")
     settings, training = parser.parse_known_args(arguments)

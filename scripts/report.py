@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     """Writes the page."""
     parser = FlagParser(prog="python scripts/report.py", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, as in runs/NAME")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file (default: %(default)s)")
     options = parser.parse_args(arguments)
     check_place(options, "--", "output")
     check_trusted(options.output.absolute().parent, "--output")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from model.counts import executed_flops, head_flops, training_flops_per_token
 from pretrain.config import RunConfig
-from pretrain.devices import Device
+from pretrain.devices import DEFAULT_DEVICE, EFFICIENCY, GPUS_PER_NODE, Device
 from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Exchange
@@ -31,9 +31,9 @@ class Cluster:
     """Where a run is planned for."""
 
     device: Device
-    device_name: str = "H100"
-    gpus_per_node: int = 8
-    efficiency: float = 0.55
+    device_name: str = DEFAULT_DEVICE
+    gpus_per_node: int = GPUS_PER_NODE
+    efficiency: float = EFFICIENCY
     """share of the peak that matrix products reach inside their kernels"""
 
     def bandwidth(self, ranks: tuple[int, ...]) -> float:
