@@ -37,6 +37,8 @@ def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Map
     load(engine, source, applied_steps, moments)
     what = "weights and moments" if moments else "weights"
     how = "" if source is reader else f", converted from {reader.config.model.attention}"
+    if config.checkpoint.branch_moments and theirs != ours:
+        how += f", without the moments of {theirs}, which are not {ours}'s"
     return f"branching from {reader.folder}: {what}{how}", applied_steps
 
 

@@ -9,7 +9,7 @@ from common.errors import InputError
 from data.config import DataConfig, RampConfig
 from model.config import ModelConfig
 from pretrain.config import BatchConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
-from pretrain.history import check_same_model, describe_changes, with_past
+from pretrain.history import check_same_model, check_same_optimizer, describe_changes, with_past
 
 
 def batches(global_size: int, *ramp: tuple[int, int]) -> RunConfig:
@@ -86,3 +86,10 @@ def test_a_schedule_changed_in_the_middle_says_what_was_planned() -> None:
 def test_what_makes_another_model_or_another_text_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         check_same_model(RunConfig(), replace(RunConfig(), **changed), "X")
+
+
+def test_another_optimizer_has_other_moments_and_is_refused_but_its_settings_may_change() -> None:
+    adamw, muon = (RunConfig(optimizer=OptimizerConfig(kind=kind)) for kind in ("adamw", "muon"))
+    with pytest.raises(InputError, match=r"optimizer\.kind: is muon, but X was trained with adamw; .*branch_from"):
+        check_same_optimizer(adamw, muon, "X")
+    check_same_optimizer(muon, replace(muon, optimizer=replace(muon.optimizer, momentum=0.9)), "X")

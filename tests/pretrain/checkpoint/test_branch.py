@@ -11,7 +11,7 @@ from common.errors import InputError
 from data.config import DataConfig
 from model.config import ModelConfig
 from pretrain.checkpoint.conversion import check_convertible
-from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig, TrainConfig
+from pretrain.config import CheckpointConfig, OptimizerConfig, ParallelConfig, RunConfig, TrainConfig
 from tests.pretrain.checkpoint.edited import edit_manifest
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
@@ -56,6 +56,19 @@ def test_a_branch_that_stops_and_goes_on_is_the_one_never_stopped(
         return losses(tmp_path / name)
 
     assert run("stopped", 4, 5, 9) == run("never", 9)
+
+
+def test_another_optimizer_takes_the_weights_and_begins_with_moments_of_its_own(
+    origin: RunConfig, tmp_path: Path
+) -> None:
+    """Its first loss is that of the branch that keeps the optimizer; the second comes from other updates."""
+    config = branch_of(origin, tmp_path / "adamw")
+    muon = OptimizerConfig(kind="muon", learning_rate=origin.optimizer.learning_rate)
+    run_world(1, train, config)
+    run_world(1, train, replace(config, run_dir=str(tmp_path / "muon"), optimizer=muon))
+    kept, changed = losses(tmp_path / "adamw"), losses(tmp_path / "muon")
+    assert changed[0] == kept[0]
+    assert changed[1] != kept[1]
 
 
 READINGS = {

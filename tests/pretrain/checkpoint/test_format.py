@@ -3,7 +3,9 @@
 import itertools
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from pretrain.checkpoint.state import LocalFragment
 from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter, WriterSettings
 from pretrain.config import ParallelConfig
 from pretrain.topology import Topology, plan_topology
+from tests.pretrain.checkpoint.edited import edit_manifest
 
 SHAPES = {"column": ((8, 6), 0), "row": ((6, 8), 1), "replicated": ((5,), None), "stacked": ((4, 2, 3), 0)}
 WHOLE = {name: torch.randn(shape, generator=torch.Generator().manual_seed(7)) for name, (shape, _) in SHAPES.items()}
@@ -68,6 +71,40 @@ def test_any_range_of_any_split_is_read_from_any_other(tmp_path: Path, stored: i
                 for numel in {1, (flat.numel() - start) // 2, flat.numel() - start} - {0}:
                     found = reader.read_range(name, "weight", layout, rank, start, numel)
                     assert torch.equal(found, flat[start : start + numel])
+
+
+def of_optimizer(kind: Any, moments: list[str], name: str) -> Callable[[Any], Any]:
+    """A manifest of a run with that optimizer, in which ``name`` has those moments in the place of AdamW's."""
+
+    def change(body: Any) -> Any:
+        body["config"]["optimizer"] = {"kind": kind}
+        renamed = dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=False))
+        body["fragments"] = [
+            [fragment[0], renamed.get(fragment[1], fragment[1]), *fragment[2:]] if fragment[0] == name else fragment
+            for fragment in body["fragments"]
+        ]
+        return body
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments", "said"),
+    [
+        ("adamw", ["exp_avg", "momentum"], "a fragment of the text 'momentum' of column: not one that there is"),
+        ("muon", ["momentum", "exp_avg_sq"], "a fragment of the text 'momentum' of column: not one that there is"),
+        ("adamw", ["exp_avg", "exp_avg"], "exp_avg.* of column is not whole"),
+        ("adam", [], "optimizer.kind: expected one of adamw, muon, is 'adam'"),
+        (["adamw"], [], "'config.optimizer' is"),
+    ],
+)
+def test_a_parameter_has_all_moments_of_one_rule_of_the_optimizer_and_no_other(
+    tmp_path: Path, kind: Any, moments: list[str], said: str
+) -> None:
+    save(tmp_path)
+    edit_manifest(step_folder(tmp_path, 3), of_optimizer(kind, moments, "column"))
+    with pytest.raises(InputError, match=said):
+        CheckpointReader(step_folder(tmp_path, 3))
 
 
 def test_what_the_trainer_put_in_comes_out(tmp_path: Path) -> None:

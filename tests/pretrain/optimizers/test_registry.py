@@ -122,16 +122,37 @@ def test_what_it_declares_is_what_its_steps_create(kind: OptimizerKind) -> None:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS, ids=BY_NAME)
-def test_a_closed_gate_leaves_weights_and_state_as_they_were(kind: OptimizerKind) -> None:
+@pytest.mark.parametrize("applied", [0, 2])
+def test_a_closed_gate_leaves_weights_and_state_as_they_were(kind: OptimizerKind, applied: int) -> None:
     parameters = parameters_of(next(iter(MODELS.values())))
-    before = [parameter.detach().clone() for parameter in parameters]
-    gate = Gate(lambda: False)
+    opens = [True] * applied + [False]
+    gate = Gate(lambda: opens.pop(0))
     optimizer = kind.build(OptimizerConfig(kind=kind.name), parameters, alone(gate, parameters))
+    for _ in range(applied):
+        step_with(optimizer, gate, parameters, 0.5)
+    assert bool(optimizer.state) == bool(applied)
+    before = held(optimizer, parameters)
+    step_with(optimizer, gate, parameters, float("nan"))
+    assert not gate.was_open
+    after = held(optimizer, parameters)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[place], after[place]) for place in before)
+
+
+def step_with(optimizer: torch.optim.Optimizer, gate: Gate, parameters: list[torch.nn.Parameter], slope: float) -> None:
+    gate.begin_step()
     for parameter in parameters:
-        parameter.grad = torch.full_like(parameter, float("nan"))
+        parameter.grad = torch.full_like(parameter, slope)
     optimizer.step()
-    assert not gate.was_open and not optimizer.state
-    assert all(torch.equal(one, other) for one, other in zip(before, parameters, strict=True))
+
+
+def held(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> dict[tuple[str, str], torch.Tensor]:
+    """Copies of all weights and of all state, by parameter and key."""
+    return {
+        (info_of(parameter).name, key): value.detach().clone()
+        for parameter in parameters
+        for key, value in {"weight": parameter, **optimizer.state.get(parameter, {})}.items()
+    }
 
 
 def test_a_gate_decides_once_for_each_step() -> None:
