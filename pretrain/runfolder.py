@@ -20,6 +20,7 @@ from common.urls import references_in_values, values_with_references, values_wit
 from pretrain.config import RunConfig
 from pretrain.places import CHECKPOINTS, CONFIG_FILE, LOGS
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
+from pretrain.step_lines import read_steps
 from pretrain.topology import Topology
 
 
@@ -108,7 +109,7 @@ def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology,
     if config.metrics.wandb:
         online = WeightsAndBiases.start(config, values, run_id)
         sinks += [online] if online is not None else []
-    sinks.append(LossPlot(metrics, picture, title=f"{config.name} ({config.model.attention})"))
+    sinks.append(LossPlot(read_steps(metrics), picture, title=f"{config.name} ({config.model.attention})"))
     return sinks
 
 

@@ -7,17 +7,15 @@ Always: metrics.jsonl holds at most one line per step and kind; nothing here can
 import contextlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
-from common.files import atomic_file
+from common.files import atomic_file, finite
 from common.urls import values_without_credentials, without_credentials
 from pretrain.config import RunConfig
 from pretrain.records import StepFile
-from pretrain.step_lines import read_steps
 
 LOSS_FILE = "metrics.jsonl"
 PLOT_FILE = "loss.png"
@@ -72,22 +70,32 @@ class Console(Sink):
 
 
 class LossPlot(Sink):
-    """loss.png: training and validation loss over tokens, drawn at evaluations and at the end."""
+    """loss.png: training and validation loss over tokens, drawn at evaluations and at the end.
 
-    def __init__(self, metrics: Path, picture: Path, title: str) -> None:
-        self._metrics = metrics
+    It keeps what it draws: lines with telemetry are long, and reading them all again would hold up a long run.
+    """
+
+    def __init__(self, before: Iterable[Mapping[str, Any]], picture: Path, title: str) -> None:
+        """``before``: the lines of earlier starts."""
+        self._lines = [_drawn(line) for line in before]
         self._picture = picture
         self._title = title
 
     def write(self, metrics: Mapping[str, Any]) -> None:
+        self._lines.append(_drawn(metrics))
         if "validation_loss" in metrics:
             self.close()
 
     def close(self) -> None:
         try:
-            draw_losses(read_steps(self._metrics), self._picture, self._title)
-        except (InputError, OSError) as error:
+            draw_losses(self._lines, self._picture, self._title)
+        except OSError as error:
             print(f"WARNING: {self._picture}: not drawn: {error}", flush=True)
+
+
+def _drawn(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``draw_losses`` draws of a line."""
+    return finite({key: line[key] for key in ("step", "tokens", "loss", "validation_loss") if key in line})
 
 
 class WeightsAndBiases(Sink):

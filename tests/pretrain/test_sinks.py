@@ -9,7 +9,7 @@ import pytest
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.run_id import keep_run_id
 from pretrain.runfolder import open_sinks
-from pretrain.sinks import Console, WeightsAndBiases, draw_losses
+from pretrain.sinks import Console, LossPlot, WeightsAndBiases, draw_losses
 from pretrain.topology import plan_topology
 
 TRAINING = {
@@ -41,6 +41,19 @@ def test_the_console_says_loss_speed_and_time_left(capsys: pytest.CaptureFixture
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     draw_losses([TRAINING, {**TRAINING, "step": 20, "tokens": 2000}, VALIDATION], tmp_path / "loss.png", "title")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_draws_what_it_was_given_and_earlier_lines_without_reading_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[dict[str, Any]]] = []
+    monkeypatch.setattr("pretrain.sinks.draw_losses", lambda lines, picture, title: drawn.append(list(lines)))
+    plot = LossPlot([{**TRAINING, "telemetry": {"x": [1.0]}}], tmp_path / "loss.png", "title")
+    plot.write({**TRAINING, "step": 20, "loss": float("nan"), "telemetry": {"x": [2.0]}})
+    assert drawn == []
+    plot.write({**VALIDATION, "step": 20})
+    kept = {"step": 10, "tokens": 1000, "loss": 2.5}
+    assert drawn == [[kept, {**kept, "step": 20, "loss": None}, {"step": 20, "validation_loss": 2.4}]]
 
 
 def test_weights_and_biases_never_stops_a_run(capsys: pytest.CaptureFixture[str]) -> None:
