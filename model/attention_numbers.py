@@ -17,7 +17,8 @@ from model.sampled_maps import SampledMaps, cosine, entropy, sampled_maps, sampl
 @torch.no_grad()
 def record_maps(recorder: Recorder, q_TBNK: Tensor, k_TBGK: Tensor, document_starts_TB: Tensor | None) -> None:
     """Of heads that stand alone: entropy, first_token, largest_logit."""
-    sampled = sampled_maps(q_TBNK, k_TBGK, document_starts_TB)
+    rows_r = sampled_rows(q_TBNK.shape[0], q_TBNK.device)
+    sampled = sampled_maps(q_TBNK.index_select(0, rows_r), k_TBGK, rows_r, document_starts_TB)
     _record(recorder, "", sampled.maps, sampled.first)
     recorder.record("largest_logit", sampled.logits, "max")
 
@@ -28,11 +29,14 @@ def record_streams(
 ) -> None:
     """Of heads with two streams, S = 2, each with keys of its own; ``lambda_full`` is a scalar."""
     rows_r = sampled_rows(q_TBHSK.shape[0], q_TBHSK.device)
-    for name, x in (("query_cosine", q_TBHSK), ("key_cosine", k_TBGSK)):
-        recorder.record(name, cosine(*x.index_select(0, rows_r).unbind(3)), "mean")
-    queries, keys = (x.transpose(2, 3).flatten(2, 3) for x in (q_TBHSK, k_TBGSK))  # stream by stream, so groups hold
-    sampled = sampled_maps(queries, keys, document_starts_TB)
-    first_BHrT, second_BHrT = sampled.maps.chunk(2, dim=1)
+    q_rBHSK = q_TBHSK.index_select(0, rows_r)
+    for name, x in (("query_cosine", q_rBHSK), ("key_cosine", k_TBGSK.index_select(0, rows_r))):
+        recorder.record(name, cosine(*x.unbind(3)), "mean")
+    G = k_TBGSK.shape[2]
+    # The heads of a group stream by stream, as its keys lie: the keys of the whole sequence need no copy.
+    queries = q_rBHSK.unflatten(2, (G, -1)).transpose(3, 4).flatten(2, 4)
+    sampled = sampled_maps(queries, k_TBGSK.flatten(2, 3), rows_r, document_starts_TB)
+    first_BHrT, second_BHrT = (maps.flatten(1, 2) for maps in sampled.maps.unflatten(1, (G, 2, -1)).unbind(2))
     _record_two(recorder, sampled, first_BHrT, second_BHrT, lambda_full)
 
 
@@ -41,11 +45,11 @@ def record_pairs(
     recorder: Recorder, q_TBNK: Tensor, k_TBGK: Tensor, weight_TBH1: Tensor, document_starts_TB: Tensor | None
 ) -> None:
     """Of 2H heads in H neighbouring pairs with shared keys; ``weight_TBH1`` is lambda of each token and pair."""
-    sampled = sampled_maps(q_TBNK, k_TBGK, document_starts_TB)
     rows_r = sampled_rows(q_TBNK.shape[0], q_TBNK.device)
+    q_rBNK = q_TBNK.index_select(0, rows_r)
+    recorder.record("query_cosine", cosine(q_rBNK[:, :, 0::2], q_rBNK[:, :, 1::2]), "mean")
+    sampled = sampled_maps(q_rBNK, k_TBGK, rows_r, document_starts_TB)
     weight_BHr1 = weight_TBH1.index_select(0, rows_r).permute(1, 2, 0, 3)
-    queries = q_TBNK.index_select(0, rows_r)
-    recorder.record("query_cosine", cosine(queries[:, :, 0::2], queries[:, :, 1::2]), "mean")
     _record_two(recorder, sampled, sampled.maps[:, 0::2], sampled.maps[:, 1::2], weight_BHr1)
 
 

@@ -35,24 +35,26 @@ class SampledMaps:
     """index of the first token that each row sees, int64 [B, r]: that of its document, or of the sequence"""
 
 
-def sampled_maps(
-    q_TBNK: Tensor, k_TBGK: Tensor, document_starts_TB: Tensor | None, scale: float | None = None
-) -> SampledMaps:
-    """The sampled rows of causal attention; arguments as ``kernels.attention.softmax_attention`` takes them."""
-    T, B, N, K = q_TBNK.shape
-    G = k_TBGK.shape[2]
-    rows_r = sampled_rows(T, q_TBNK.device)
-    q_rBNK = q_TBNK.index_select(0, rows_r)
-    r = q_rBNK.shape[0]
+def sampled_maps(q_rBNK: Tensor, k_TBGK: Tensor, rows_r: Tensor, document_starts_TB: Tensor | None) -> SampledMaps:
+    """The sampled rows of causal attention.
+
+    Args:
+        q_rBNK: the queries of the rows, rotated. k_TBGK: the keys of the whole sequence; query head j reads key head
+            j // (N/G).
+        rows_r: where the queries stand in the sequence (``sampled_rows``).
+        document_starts_TB: index of the first token of the document that each token is in; attention stays inside it.
+    """
+    r, B, N, K = q_rBNK.shape
+    T, _, G, _ = k_TBGK.shape
     queries = q_rBNK.permute(1, 2, 0, 3).reshape(B * G, N // G * r, K)
     keys = k_TBGK.flatten(1, 2).permute(1, 2, 0)  # [B G, K, T], a view
-    precise = torch.promote_types(q_TBNK.dtype, torch.float32)
-    scores = (queries @ keys).to(precise) * (K**-0.5 if scale is None else scale)
+    precise = torch.promote_types(q_rBNK.dtype, torch.float32)
+    scores = (queries @ keys).to(precise) * K**-0.5
     if document_starts_TB is None:
-        first_Br = torch.zeros(B, r, dtype=torch.int64, device=q_TBNK.device)
+        first_Br = torch.zeros(B, r, dtype=torch.int64, device=q_rBNK.device)
     else:
         first_Br = document_starts_TB.index_select(0, rows_r).t().long()
-    index_T = torch.arange(T, device=q_TBNK.device)
+    index_T = torch.arange(T, device=q_rBNK.device)
     visible_BrT = (index_T <= rows_r[:, None]) & (index_T >= first_Br[..., None])
     logits = scores.view(B, N, r, T).masked_fill(~visible_BrT[:, None], -torch.inf)
     return SampledMaps(logits, logits.softmax(-1), first_Br)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.sampled_maps import ROWS, cosine, entropy, sampled_maps, sampled_rows, share_on_first
+from model.sampled_maps import ROWS, SampledMaps, cosine, entropy, sampled_maps, sampled_rows, share_on_first
 
 B, N, G, K = 2, 6, 3, 4
 
@@ -18,6 +18,11 @@ def queries_keys_starts(length: int, documents: bool) -> tuple[Tensor, Tensor, T
     starts = torch.zeros(length, B, dtype=torch.int32)
     starts[5:, 0], starts[length - 3 :, 1] = 5, length - 3
     return q, k, (starts if documents else None)
+
+
+def of_rows(q_TBNK: Tensor, k_TBGK: Tensor, starts_TB: Tensor | None = None) -> SampledMaps:
+    rows_r = sampled_rows(len(q_TBNK), q_TBNK.device)
+    return sampled_maps(q_TBNK[rows_r], k_TBGK, rows_r, starts_TB)
 
 
 def whole_row(q: Tensor, k: Tensor, first: int, row: int, b: int, n: int) -> list[float]:
@@ -33,8 +38,8 @@ def whole_row(q: Tensor, k: Tensor, first: int, row: int, b: int, n: int) -> lis
 def test_every_sampled_row_is_the_row_of_the_whole_map(documents: bool) -> None:
     length = 19
     q, k, starts = queries_keys_starts(length, documents)
-    sampled = sampled_maps(q, k, starts)
     rows = sampled_rows(length, q.device).tolist()
+    sampled = of_rows(q, k, starts)
     assert sampled.maps.shape == (B, N, len(rows), length)
     entropies, shares = entropy(sampled.maps), share_on_first(sampled.maps, sampled.first)
     for b in range(B):
@@ -80,16 +85,16 @@ def test_nothing_of_the_size_of_a_whole_map_is_allocated() -> None:
             return out
 
     with Sizes():
-        sampled = sampled_maps(q, k, None)
+        sampled = of_rows(q, k)
         entropy(sampled.maps), share_on_first(sampled.maps, sampled.first)
     assert 0 < max(sizes) <= 2 * ROWS * length
 
 
 def test_half_precision_maps_are_computed_in_fp32() -> None:
     q, k, _ = queries_keys_starts(33, False)
-    halves = sampled_maps(q.bfloat16(), k.bfloat16(), None)
+    halves = of_rows(q.bfloat16(), k.bfloat16())
     assert halves.maps.dtype == torch.float32
-    whole = sampled_maps(q.bfloat16().double(), k.bfloat16().double(), None)
+    whole = of_rows(q.bfloat16().double(), k.bfloat16().double())
     assert (halves.maps - whole.maps).abs().max() < 0.05
 
 
