@@ -4,7 +4,7 @@ In: the model's parameters and the `optimizer` section. Out: torch's fused AdamW
 Always: weight decay acts on matrices only; a step that the gate refuses leaves weights and moments as they were.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -58,5 +58,5 @@ class AdamW(OptimizerKind):
         ]
         return GatedAdamW([group for group in groups if group["params"]], config, around.gate)
 
-    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+    def update_cost(self, parts: Iterable[HeldPart], element_bytes: int) -> UpdateCost:
         return FREE

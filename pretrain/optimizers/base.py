@@ -150,7 +150,7 @@ class OptimizerKind(ABC):
         """
 
     @abstractmethod
-    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+    def update_cost(self, parts: Iterable[HeldPart], element_bytes: int) -> UpdateCost:
         """What a step costs a rank that updates ``parts`` of a model whose elements have so many bytes."""
 
     def moments(self) -> frozenset[tuple[str, ...]]:

@@ -19,7 +19,7 @@ head, norms and vectors are AdamW's.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -144,7 +144,7 @@ class Muon(OptimizerKind):
         matrices, others = self.members(parameters)
         return MuonWithAdamW(matrices, others, config, around)
 
-    def update_cost(self, parts: Sequence[HeldPart], element_bytes: int) -> UpdateCost:
+    def update_cost(self, parts: Iterable[HeldPart], element_bytes: int) -> UpdateCost:
         matrices = [part for part in parts if part.info.matrix]
         shapes = [part.info.full_shape for part in matrices]
         return exchange_cost(

@@ -5,6 +5,8 @@ that this costs. Always: pure arithmetic on shapes, for ZeRO 0 to 2; ZeRO-3 cuts
 optimizers whose update costs nothing more work with it.
 """
 
+from collections.abc import Iterator
+
 from pretrain.config import RunConfig
 from pretrain.optimizers.base import FREE, HeldPart, UpdateCost
 from pretrain.optimizers.registry import optimizer_kind
@@ -21,14 +23,13 @@ def update_cost(config: RunConfig, topology: Topology) -> UpdateCost:
     return optimizer_kind(config.optimizer).update_cost(held_parts(config, topology), element_bytes)
 
 
-def held_parts(config: RunConfig, topology: Topology) -> list[HeldPart]:
-    """The parts of the stage's parameters that ``topology.rank`` updates, in their order."""
+def held_parts(config: RunConfig, topology: Topology) -> Iterator[HeldPart]:
+    """The parts of the stage's parameters that ``topology.rank`` updates, in their order; looked for when asked for."""
     kind, parameters = optimizer_kind(config.optimizer), stage_parameters(config, topology)
     cut = config.parallel.zero_stage > 0
     ranks, rank = (topology.data_size, topology.data_rank) if cut else (1, 0)
     partition = {group: size // topology.data_size for group, size in flat_sizes(config, parameters, topology).items()}
     filled = dict.fromkeys(kind.groups, 0)
-    held = []
     for info in parameters:
         group, shard = kind.group_of(info), elements_per_rank(info, topology.tensor_size)
         first = filled[group]
@@ -38,5 +39,4 @@ def held_parts(config: RunConfig, topology: Topology) -> list[HeldPart]:
         if here > 0:
             holders = (last - 1) // size - first // size + 1 if ranks > 1 else 1
             split = topology.tensor_size if info.shard_dim is not None else 1
-            held.append(HeldPart(info, shard, split, here, holders))
-    return held
+            yield HeldPart(info, shard, split, here, holders)

@@ -16,6 +16,11 @@ def test_list_verify_inspect_and_diff(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["step_00000003", "step_00000006"]
     assert main(["verify", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count(": whole") == 2
+    assert main(["inspect", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "step 6, written on" in told
+    assert all(f"{name} " in told for name in WHOLE)
+    assert told.count("  exp_avg 0.000e+00  exp_avg_sq 0.000e+00\n") == len(WHOLE)
     assert main(["diff", *(str(step_folder(tmp_path / "checkpoints", step)) for step in (3, 6))]) == 0
     assert capsys.readouterr().out == "equal\n"
 
