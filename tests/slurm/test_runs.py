@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster
 from tests.slurm.runs import CORES, PROCESSES, STEPS, Run, Site
 
@@ -55,6 +57,18 @@ def test_a_finished_run_is_not_requeued_and_its_log_tells_of_it(undisturbed: Run
     status = site.launch("status", str(undisturbed.folder)).out
     assert "finished" in status
     assert f"step         {STEPS} of {STEPS}" in status
+
+
+def test_a_run_is_submitted_from_a_folder_that_holds_neither_code_nor_environment(
+    site: Site, undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("configs", "corpora"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    run = site.submit("elsewhere", "--site.setup=[]")
+    run.end()
+    assert len(run.losses()) == STEPS, run.story
+    assert run.losses() == undisturbed.losses()
 
 
 @pytest.mark.parametrize("way", ["rendered", "plain"])
