@@ -26,8 +26,9 @@ def main(arguments: list[str]) -> int:
     from pretrain.plan.plan import make_plan  # torch is slow to import: --help does without
     from pretrain.plan.report import report
     from pretrain.plan.time import Cluster
+    from pretrain.topology import replica_size
 
-    world_size = settings.world_size or config.parallel.tensor * config.parallel.pipeline
+    world_size = settings.world_size or replica_size(config.parallel)
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)
     plan = make_plan(config, world_size, cluster)
     print(json.dumps(finite(plan.as_json()), indent=1) if settings.json else "\n".join(report(plan)))
@@ -40,7 +41,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         usage="%(prog)s --config FILE [--world-size N] [--device H100] [--json] [--section.key value ...]",
         description="What a run needs. All other arguments are those of `python -m pretrain`; its --help lists them.",
     )
-    parser.add_argument("--world-size", type=int, help="devices (default: one replica, tensor x pipeline)")
+    parser.add_argument("--world-size", type=int, help="devices (default: those of one replica of the model)")
     parser.add_argument("--device", default=DEFAULT_DEVICE, help=f"one of {', '.join(DEVICES)}")
     parser.add_argument(
         "--gpus-per-node", type=int, default=GPUS_PER_NODE, help="devices of a node, between which links are fast"

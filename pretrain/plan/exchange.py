@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.topology import Topology
+from pretrain.topology import Axis, Topology
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"]
-Group = Literal["tensor", "data", "pipeline", "tied", "model", "next stage", "previous stage"]
+Group = Axis | Literal["tied", "model", "next stage", "previous stage"]
+"""who takes part: the ranks along one axis, or others"""
 Totals = dict[tuple[tuple[int, ...], Operation], int]
 """bytes by (ranks, operation)"""
 
@@ -41,26 +42,18 @@ class Exchange:
 
 def group_ranks(topology: Topology, group: Group) -> tuple[int, ...]:
     """The ranks of ``topology.rank``'s group; for a neighbouring stage, this rank and its partner there."""
-    rank, tensor, stages = topology.rank, topology.tensor_size, topology.pipeline_size
-    stride = tensor * topology.data_size  # from a rank to its partner in the next stage
-    own_tensor = range(rank - topology.tensor_rank, rank - topology.tensor_rank + tensor)
-    first = rank - topology.stage * stride
     match group:
-        case "tensor":
-            return tuple(own_tensor)
-        case "data":
-            start = topology.stage * stride + topology.tensor_rank
-            return tuple(range(start, start + stride, tensor))
-        case "pipeline":
-            return tuple(range(first, topology.world_size, stride))
-        case "tied":
-            return tuple(dict.fromkeys((first, first + (stages - 1) * stride)))
         case "model":
-            return tuple(sorted(other % stride + stage * stride for stage in range(stages) for other in own_tensor))
+            return topology.ranks("tensor", "pipeline")
+        case "tied":
+            ends = (topology.at(pipeline=stage).rank for stage in (0, topology.pipeline_size - 1))
+            return tuple(dict.fromkeys(ends))
         case "next stage":
-            return (rank, rank + stride)
+            return (topology.rank, topology.at(pipeline=topology.stage + 1).rank)
         case "previous stage":
-            return (rank, rank - stride)
+            return (topology.rank, topology.at(pipeline=topology.stage - 1).rank)
+        case axis:
+            return topology.ranks(axis)
 
 
 def totals(exchanges: Iterable[Exchange]) -> Totals:

@@ -163,6 +163,5 @@ def checkpoint_bytes(config: RunConfig) -> int:
 
 def most_loaded(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:
     """The memory of the stage that needs most, on its first rank; the others' need differs by the workspace alone."""
-    stride = topology.world_size // topology.pipeline_size
-    stages = (replace(topology, rank=stage * stride) for stage in range(topology.pipeline_size))
-    return max((rank_memory(config, stage, kernels) for stage in stages), key=lambda memory: memory.total)
+    memories = (rank_memory(config, rank, kernels) for rank in topology.firsts("pipeline"))
+    return max(memories, key=lambda memory: memory.total)

@@ -9,13 +9,12 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch.distributed as dist
 
 from model.parallel import ParameterInfo, Sharding, Unsharded, info_of
 from pretrain.config import RunConfig
-from pretrain.plan.exchange import group_ranks
 from pretrain.plan.layers import planned_layers, stage_layers
 from pretrain.topology import Topology, plan_topology
 
@@ -51,9 +50,7 @@ def build_stages(config: RunConfig, world_size: int) -> list[BuiltStage]:
         InputError: fewer blocks than stages, or a world that does not divide.
     """
     topology = plan_topology(config.parallel, world_size)
-    stride = topology.tensor_size * topology.data_size
-    places = ((stage, rank) for stage in range(topology.pipeline_size) for rank in range(topology.tensor_size))
-    return [_build(config, replace(topology, rank=stage * stride + rank)) for stage, rank in places]
+    return [_build(config, rank) for rank in topology.firsts("tensor", "pipeline")]
 
 
 def shape_problems(config: RunConfig, stages: list[BuiltStage]) -> Iterator[str]:
@@ -105,7 +102,7 @@ def _fake_sharding(topology: Topology) -> Iterator[Sharding]:
         from model.tensor_parallel import TensorParallel
     dist.init_process_group("fake", store=FakeStore(), rank=topology.rank, world_size=topology.world_size)
     try:
-        group = dist.new_group(list(group_ranks(topology, "tensor")))
+        group = dist.new_group(list(topology.ranks("tensor")))
         yield TensorParallel(group, topology.sequence_parallel)
     finally:
         dist.destroy_process_group()

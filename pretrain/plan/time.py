@@ -12,7 +12,7 @@ Attention is charged as its kernel runs it: the causal half of T x T, twice the 
 diff and shared_diff. ``model_flops_utilization`` counts the model's operations only (model/counts.py).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from model.counts import executed_flops, head_flops, training_flops_per_token
 from pretrain.config import RunConfig
@@ -103,8 +103,7 @@ class _StageTime:
 
 def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTime:
     """The estimate for the whole run's slowest rank."""
-    stride = topology.world_size // topology.pipeline_size
-    ranks = [replace(topology, rank=stage * stride) for stage in range(topology.pipeline_size)]
+    ranks = topology.firsts("pipeline")
     stages = [_stage_time(config, rank, cluster) for rank in ranks]
     steps = accumulation_steps(config, topology)
     slowest = max(stages, key=lambda stage: stage.micro_batch)

@@ -25,7 +25,7 @@ from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
 from pretrain.optimizers.base import Group
 from pretrain.optimizers.registry import optimizer_kind
-from pretrain.plan.exchange import Exchange, Operation, group_ranks
+from pretrain.plan.exchange import Exchange, Operation
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic
 from pretrain.topology import Topology
@@ -37,7 +37,7 @@ BYTES = {"fp32": 4, "fp16": 2, "bfp16": 2, "bf16": 2}
 def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
     """The exchanges within this rank's data-parallel group."""
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
-    ranks, steps = group_ranks(topology, "data"), accumulation_steps(config, topology)
+    ranks, steps = topology.ranks("data"), accumulation_steps(config, topology)
     parameters = stage_parameters(config, topology)
     elements = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     gradient, weight = gradient_bytes(config, topology), 2 if bf16 else 4

@@ -10,7 +10,7 @@ import math
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -71,8 +71,8 @@ class Supervisor:
         self._timer = WorkTimer(engine.deepspeed.module)
         self._stream = stream
         self._hosts = _hosts_of_ranks(topology)
-        per_stage = topology.tensor_size * topology.data_size
-        self._stragglers = StragglerReport(self._hosts, [rank // per_stage for rank in range(topology.world_size)])
+        stages = [replace(topology, rank=rank).stage for rank in range(topology.world_size)]
+        self._stragglers = StragglerReport(self._hosts, stages)
         self._skipped: StepFile | None = None
         self._applied_any = False
 

@@ -24,9 +24,8 @@ KINDS = {
 
 
 def planned_elements(config: RunConfig, world_size: int, stage: int) -> int:
-    topology = plan_topology(config.parallel, world_size)
-    rank = stage * topology.tensor_size * topology.data_size
-    parameters = stage_parameters(config, replace(topology, rank=rank))
+    topology = plan_topology(config.parallel, world_size).at(pipeline=stage)
+    parameters = stage_parameters(config, topology)
     return sum(elements_per_rank(info, topology.tensor_size) for info in parameters)
 
 
