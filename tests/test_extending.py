@@ -24,7 +24,13 @@ from tests.old.runs import MADE
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts", "configs", "tests")
-MOST_FILES = {"a kind of attention": 5, "an optimizer": 4, "a number from inside the model": 2, "an evaluation task": 2}
+MOST_FILES = {
+    "a kind of attention": 5,
+    "an optimizer": 4,
+    "an axis": 2,
+    "a number from inside the model": 2,
+    "an evaluation task": 2,
+}
 """files of the product that a recipe may add or edit"""
 BLOCK = re.compile(r"^(?:`([^`\n]+)`, (new|edited):\n\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -136,6 +142,11 @@ def test_an_optimizer(carried_out: Callable[[str], tuple[Path, list[str]]], corp
     manifest = (tree / "runs/lion/checkpoints/step_00000003/manifest.json").read_text()
     assert '"exp_avg"' in manifest and "exp_avg_sq" not in manifest
     assert re.search(r"optimizer state +0\.18  Lion", run(tree, plan))
+
+
+def test_an_axis(carried_out: Callable[[str], tuple[Path, list[str]]]) -> None:
+    tree, (plan,) = carried_out("an axis")
+    assert "64 x H100: tensor 2 x context 2 x pipeline 1 x data 16" in run(tree, plan)
 
 
 def test_a_number_from_inside_the_model(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:
