@@ -8,7 +8,6 @@ control token: a control token's name in a text is text.
 
 import base64
 import hashlib
-import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from common.errors import InputError, nearest
 from common.files import read_json, write_atomically, write_json
 from common.library_caches import private_encodings
-from data import tokenizer_json
+from data import tiktoken_compat, tokenizer_json
 
 INFO_FILE = "tokenizer_info.json"
 RANKS_FILE = "tokenizer.tiktoken"
@@ -296,17 +295,17 @@ def _tiktoken_encoding(name: str, eod_token: str | None) -> Tokenizer:
         raise InputError(
             f"--tokenizer {name}: cannot be fetched ({_first_words(error)}); {_where_to_put(name)}"
         ) from None
-    ranks, special = encoding._mergeable_ranks, encoding._special_tokens
+    special = tiktoken_compat.special_tokens(encoding)
     eod = eod_token or EOD_NAMES[0]
     if eod not in special:
         raise InputError(f"--eod-token {eod}: {name} has the special tokens {', '.join(special)}")
-    return TiktokenTokenizer(name, encoding._pat_str, ranks, special, special[eod])
+    pattern, ranks = tiktoken_compat.pattern(encoding), tiktoken_compat.merges(encoding)
+    return TiktokenTokenizer(name, pattern, ranks, special, special[eod])
 
 
 def _where_to_put(name: str) -> str:
     """Which files tiktoken looks for, and under which names: the digest of the address of each."""
-    constructor = tiktoken.registry.ENCODING_CONSTRUCTORS and tiktoken.registry.ENCODING_CONSTRUCTORS.get(name)
-    addresses = re.findall(r"\"(https://[^\"]+)\"", inspect.getsource(constructor)) if constructor else []
+    addresses = tiktoken_compat.file_addresses(name)
     files = [f"{address.rpartition('/')[2]} as {hashlib.sha1(address.encode()).hexdigest()}" for address in addresses]
     what = " and ".join(files) or f"the files of {name}"
     return f"without a network, set TIKTOKEN_CACHE_DIR to a folder and put {what} there"

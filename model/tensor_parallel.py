@@ -18,6 +18,7 @@ from megatron.core.model_parallel_config import ModelParallelConfig
 from megatron.core.tensor_parallel import mappings
 from torch import Tensor, nn
 
+from model.megatron_compat import let_megatron_run_on_cpu
 from model.parallel import ParameterInfo, Sharding, describe
 
 
@@ -142,20 +143,6 @@ class _TokenTable(tensor_parallel.VocabParallelEmbedding):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x = super().forward(tokens_BT)
         return x if self.reduce_scatter_embeddings else x.transpose(0, 1).contiguous()
-
-
-def let_megatron_run_on_cpu() -> None:
-    """Makes ``torch.cuda.current_device()`` answer the CPU on a machine without CUDA.
-
-    megatron-core's gathers and scatters allocate their results there, whatever device their input lies on. With
-    CUDA nothing is changed.
-    """
-    if not torch.cuda.is_available():
-        torch.cuda.current_device = _cpu_device  # type: ignore[assignment]
-
-
-def _cpu_device() -> torch.device:
-    return torch.device("cpu")
 
 
 def _never(weight: Tensor) -> None:

@@ -19,6 +19,7 @@ from pretrain.checkpoint.writer import CheckpointWriter, writer_settings
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
 from pretrain.engines.build import build_engine
+from pretrain.engines.compat import logger as library_log
 from pretrain.engines.connection import connect, disconnect
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
@@ -74,7 +75,7 @@ def _pretrain(
     marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
     held_out = HeldOut(validation, config, topology, marks) if validation is not None else None
     lock.take()
-    open_logs(config.run_folder, topology)
+    open_logs(config.run_folder, topology, library_log())
     settings = config.resilience
     connect(topology, timeout_seconds=max(1800.0, 2 * settings.hang_seconds))  # the watchdog comes first
     watchdog = Watchdog(attempt.folder, topology.rank, settings.hang_seconds)

@@ -41,8 +41,11 @@ def check_own_folder(config: RunConfig) -> None:
         check_trusted(Path(remote), "checkpoint.remote", with_content=True)
 
 
-def open_logs(run_folder: Path, topology: Topology) -> None:
-    """Sends every library's log records to logs/rank_R.log; errors of rank 0 go to the console, too."""
+def open_logs(run_folder: Path, topology: Topology, engine_log: logging.Logger) -> None:
+    """Sends every library's log records to logs/rank_R.log; errors of rank 0 go to the console, too.
+
+    ``engine_log`` is the engines' library's, which would print by itself.
+    """
     folder = run_folder / LOGS
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,12 +58,9 @@ def open_logs(run_folder: Path, topology: Topology) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    import deepspeed.utils
-
-    deepspeed_log = deepspeed.utils.logger
-    for console in list(deepspeed_log.handlers):
-        deepspeed_log.removeHandler(console)
-    deepspeed_log.propagate = True
+    for console in list(engine_log.handlers):
+        engine_log.removeHandler(console)
+    engine_log.propagate = True
     if topology.is_main:
         console_handler = logging.StreamHandler(sys.stderr)
         console_handler.setLevel(logging.ERROR)

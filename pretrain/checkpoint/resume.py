@@ -14,7 +14,7 @@ from common.errors import InputError
 from pretrain.checkpoint.agreement import first_problem, told_by_main
 from pretrain.checkpoint.layout import POINTER, WEIGHT, list_steps
 from pretrain.checkpoint.reader import CheckpointReader, RangeReader
-from pretrain.checkpoint.state import local_fragments, publish
+from pretrain.checkpoint.state import local_fragments
 from pretrain.engines.engine import Engine
 from pretrain.optimizers.base import set_applied_steps
 from pretrain.topology import Topology
@@ -99,4 +99,4 @@ def load(engine: Engine, reader: RangeReader, applied_steps: int, moments: bool 
         )
         fragment.values.copy_(values)
     set_applied_steps(engine.optimizer, applied_steps)
-    publish(engine)
+    engine.publish_weights()

@@ -4,7 +4,6 @@ In: a Topology. Out: groups. Always: megatron-core's order "tp-cp-ep-dp-pp" is t
 """
 
 import contextlib
-import importlib
 import io
 import os
 from datetime import timedelta
@@ -14,15 +13,13 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from torch._C._distributed_c10d import HashStore
 
+from pretrain.engines.compat import compile_nothing
 from pretrain.topology import Topology, device_of
 
 
 def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     """Starts the process groups of ``topology``: torch.distributed, DeepSpeed's and megatron-core's."""
-    from megatron.core import parallel_state
-
     compile_nothing()
     device = device_of(topology)
     if device.type == "cuda":
@@ -30,7 +27,8 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
     if topology.world_size == 1:  # a single process needs no port that another run may hold
-        dist.init_process_group(_backend(device), store=HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(_backend(device), store=store, rank=0, world_size=1)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of the operations that it builds
         deepspeed.init_distributed(
             dist_backend=_backend(device),
@@ -46,32 +44,19 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     )
 
 
-def compile_nothing() -> None:
-    """Keeps DeepSpeed from compiling an all-reduce that only inference uses.
-
-    A start that is killed while it compiles leaves a lock file in the user's home, on which every later start waits
-    for ever.
-    """
-    # Not as an attribute: `deepspeed.comm.torch` is torch itself, which the package's __init__ imports over the module.
-    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
-
-
 def disconnect() -> None:
     """Ends the process groups."""
-
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
 
 
 def tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group of this rank."""
-
     return parallel_state.get_tensor_model_parallel_group()
 
 
 def data_group() -> dist.ProcessGroup:
     """The data-parallel group of this rank."""
-
     return parallel_state.get_data_parallel_group()
 
 
@@ -79,7 +64,6 @@ class ModelParallelUnit:
     """What DeepSpeed asks of `mpu`; megatron-core no longer answers under the name `model_parallel`."""
 
     def __init__(self) -> None:
-
         for what in ("rank", "world_size", "group"):
             tensor: Any = getattr(parallel_state, f"get_tensor_model_parallel_{what}")
             setattr(self, f"get_model_parallel_{what}", tensor)

@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches in, loss and gradient norm out. DeepSpeed lives here.
+"""One optimizer step: micro-batches in, loss and gradient norm out.
 
 In: a RunConfig, a Topology, the list of layers, and a judge who may refuse a step. Out: an Engine.
 Always: the loss is the mean over all tokens of the global batch and is equal on every rank; a step whose loss or
@@ -6,6 +6,7 @@ gradient norm is not finite, or that the judge refuses, changes neither weights 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +19,14 @@ from model.kernels.attention import attention_backend
 from model.kernels.norm import norm_backend
 from model.parallel import Sharding
 from pretrain.config import RunConfig
+from pretrain.engines import compat
 from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
 from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
 from pretrain.engines.evaluation import Evaluation
 from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
 from pretrain.engines.micro_batch import MicroBatch
-from pretrain.engines.places import places
 from pretrain.engines.stages import StagedModel
+from pretrain.engines.training_state import StateView, TrainingState
 from pretrain.optimizers.base import Place, Surroundings
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.registry import optimizer_kind
@@ -43,7 +45,7 @@ class StepResult:
     applied: bool
 
 
-class Engine:
+class Engine(ABC):
     """The model, its optimizer and DeepSpeed's engine around both; subclasses drive one module or a pipeline."""
 
     def __init__(
@@ -59,6 +61,7 @@ class Engine:
         self._loss = math.nan
         self._grad_norm = math.nan
         self._sharding = sharding
+        self.module = module
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.gate = Gate(self._decide)
         self.optimizer_kind = optimizer_kind(config.optimizer)
@@ -75,6 +78,14 @@ class Engine:
             config=deepspeed_config(config, topology),
             mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
         )
+        self._state = TrainingState(
+            self.zero_stage,
+            self.parameters,
+            self.optimizer_kind,
+            self.optimizer,
+            self.deepspeed.optimizer,
+            topology.data_rank,
+        )
         self.partial_gradients = (
             PartialGradientSum(self.parameters, tensor_group(), self.accumulation_steps)
             if topology.tensor_size > 1
@@ -83,7 +94,7 @@ class Engine:
 
     def places(self) -> list[Place]:
         """Where this rank keeps its fp32 weights, for ZeRO 0 to 2."""
-        return places(self.parameters, self.zero_stage, self.deepspeed.optimizer)
+        return self._state.places()
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step over this rank's micro-batches of the global batch."""
@@ -105,9 +116,25 @@ class Engine:
         if self.partial_gradients is not None:
             self.partial_gradients.accumulate(micro_batches)
 
+    @abstractmethod
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
         """The loss of the micro-batches of all data-parallel ranks, without gradients; a collective call."""
-        raise NotImplementedError
+
+    def create_optimizer_state(self) -> None:
+        """Creates the optimizer's state where no step has created it yet, so that ``state_view`` finds it."""
+        self._state.create()
+
+    def state_view(self, parameter: nn.Parameter, state: str | None = None) -> StateView | None:
+        """This rank's range of ``parameter``'s fp32 weights, or of its state tensor ``state``; None: it has none."""
+        return self._state.view(parameter, state)
+
+    def publish_weights(self) -> None:
+        """Brings weights that were written into views to the model; a collective call."""
+        self._state.publish_weights()
+
+    def is_tied_copy(self, parameter: nn.Parameter) -> bool:
+        """Whether another rank's ``parameter`` is the one that counts, of a tied layer on two pipeline stages."""
+        return compat.is_tied_copy(parameter)
 
     def describe(self) -> str:
         """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
@@ -127,26 +154,27 @@ class Engine:
             parts.append(f"{len(self.partial_gradients)} replicated parameters summed over the tensor-parallel group")
         return "; ".join(parts)
 
+    @abstractmethod
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
-        raise NotImplementedError
+        """Forward and backward passes of all micro-batches, and the optimizer's step."""
 
+    @abstractmethod
     def _global_loss(self) -> float:
         """The step's loss so far, averaged over the data-parallel ranks; a collective call."""
-        raise NotImplementedError
 
     def _decide(self) -> bool:
         """Decides, between clipping and the update, whether this step may reach the weights."""
         self._loss = self._global_loss()
         if self._clipping is None:
-            self._grad_norm = float(self.deepspeed.optimizer._global_grad_norm)
+            self._grad_norm = compat.gradient_norm(self.deepspeed.optimizer)
         else:
             self._grad_norm = clip_by_global_norm(self.parameters, self._clipping, self.topology, self._model_group())
         finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
         return finite and self._judge(self._loss, self._grad_norm)
 
+    @abstractmethod
     def _model_group(self) -> dist.ProcessGroup | None:
         """All ranks that hold a part of one replica of the model."""
-        raise NotImplementedError
 
     def _mean_over_data(self, value: torch.Tensor) -> torch.Tensor:
         value = value.detach().to(torch.float64, copy=True)

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pretrain import torch_compat
+from pretrain.engines import compat
 from pretrain.topology import Topology
 
 VALUES_AT_ONCE = 1 << 18
@@ -80,7 +82,7 @@ def square_sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
     if tensors[0].device.type != "cpu":
-        return torch.stack(torch._foreach_norm(list(tensors))).double().square().sum()
+        return torch_compat.norms(list(tensors)).double().square().sum()
     parts = [part for tensor in tensors for part in tensor.flatten().split(VALUES_AT_ONCE)]
     return torch.stack([part.double().square().sum() for part in parts]).sum()
 
@@ -101,7 +103,7 @@ def clip_by_global_norm(
             continue
         gradients.append(parameter.grad)
         replica = parameter.info.shard_dim is None and topology.tensor_rank != 0  # type: ignore[attr-defined]
-        if not replica and not getattr(parameter, "ds_pipe_replicated", False):
+        if not replica and not compat.is_tied_copy(parameter):
             counted.append(parameter.grad)
     device = gradients[0].device if gradients else torch.device("cpu")
     square = square_sum(counted).to(device)
@@ -109,5 +111,5 @@ def clip_by_global_norm(
         dist.all_reduce(square, group=model_group)
     norm = float(square.sqrt())
     if limit > 0 and norm > limit:
-        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+        torch_compat.scale_(gradients, limit / (norm + 1e-6))
     return norm

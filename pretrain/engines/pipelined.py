@@ -14,6 +14,7 @@ from model.layers import LayerDefinition
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Sharding
 from pretrain.config import RunConfig
+from pretrain.engines import compat
 from pretrain.engines.engine import Engine, Judge
 from pretrain.engines.evaluation import Evaluation, MarkedLoss
 from pretrain.engines.micro_batch import MicroBatch
@@ -45,11 +46,10 @@ class PipelinedEngine(Engine):
         self.deepspeed.train_batch(self._batches(micro_batches))
 
     def _global_loss(self) -> float:
-        return float(self.deepspeed._aggregate_total_loss())
+        return compat.step_loss(self.deepspeed)
 
     def _model_group(self) -> dist.ProcessGroup | None:
-        group: dist.ProcessGroup = self.deepspeed.grid.get_model_parallel_group()
-        return group
+        return compat.replica_group(self.deepspeed)
 
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
         loss = self.deepspeed.eval_batch(self._batches(micro_batches), num_micro_batches=len(micro_batches))

@@ -10,34 +10,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
+from deepspeed.pipe import LayerSpec, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import nn
 
 from model.layers import LayerDefinition
+from pretrain.engines.compat import CutPipelineModule
 from pretrain.stage_split import split_into_stages
 from pretrain.topology import Topology
 
 
-class StagedModel(PipelineModule):
+class StagedModel(CutPipelineModule):
     """DeepSpeed's pipeline module with our balanced split; builds only this rank's layers."""
 
     def __init__(
         self, layers: Sequence[LayerDefinition], topology: Topology, loss: Callable[..., torch.Tensor]
     ) -> None:
-        self._parts = split_into_stages(layers, topology.pipeline_size)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its settings
             super().__init__(
                 [_layer_spec(layer, layers) for layer in layers],
+                split_into_stages(layers, topology.pipeline_size),
                 topology=PipeModelDataParallelTopology(
                     num_pp=topology.pipeline_size, num_mp=topology.tensor_size, num_dp=topology.data_size
                 ),
                 loss_fn=loss,
             )
-
-    def _partition_layers(self, method: str = "uniform") -> None:
-        self.parts = self._parts
-        self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
 
 
 def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> LayerSpec:

@@ -16,12 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pretrain.plan.exchange import Operation, Totals
+from pretrain.torch_compat import argument_names, dispatch_mode, operation_name, tensors_in
 
 OPERATIONS: dict[str, Operation] = {
     "allreduce_": "all_reduce",
@@ -52,7 +50,7 @@ class Entry:
     all-to-all the larger side"""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(dispatch_mode()):  # type: ignore[misc]
     """Lists what this rank exchanges while it is active."""
 
     def __init__(self) -> None:
@@ -77,11 +75,11 @@ class Ledger(TorchDispatchMode):
 
 
 def _entry(function: Any, args: Sequence[Any]) -> Entry:
-    name = function._schema.name.removeprefix("c10d::")
+    name = operation_name(function).removeprefix("c10d::")
     if name not in OPERATIONS:
-        raise NotImplementedError(f"the ledger does not know the operation {function._schema.name}")
+        raise NotImplementedError(f"the ledger does not know the operation {operation_name(function)}")
     operation = OPERATIONS[name]
-    named = dict(zip((argument.name for argument in function._schema.arguments), args, strict=False))
+    named = dict(zip(argument_names(function), args, strict=False))
     ranks = tuple(dist.get_process_group_ranks(dist.ProcessGroup.unbox(named["process_group"])))
     if operation == "send":
         ranks = (dist.get_rank(), ranks[named["dst"]])
@@ -93,4 +91,4 @@ def _entry(function: Any, args: Sequence[Any]) -> Entry:
 
 
 def _bytes_of(value: Any) -> int:
-    return sum(leaf.nbytes for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor))
+    return sum(tensor.nbytes for tensor in tensors_in(value))

@@ -17,6 +17,7 @@ from model.parallel import ParameterInfo, Sharding, Unsharded, info_of
 from pretrain.config import RunConfig
 from pretrain.plan.layers import planned_layers, stage_layers
 from pretrain.topology import Topology, plan_topology
+from pretrain.torch_compat import fake_store
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,10 @@ def _fake_sharding(topology: Topology) -> Iterator[Sharding]:
     if topology.tensor_size == 1:
         yield Unsharded()
         return
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
     with warnings.catch_warnings():  # megatron-core tells which optional packages it does not find
         warnings.simplefilter("ignore")
         from model.tensor_parallel import TensorParallel
-    dist.init_process_group("fake", store=FakeStore(), rank=topology.rank, world_size=topology.world_size)
+    dist.init_process_group("fake", store=fake_store(), rank=topology.rank, world_size=topology.world_size)
     try:
         group = dist.new_group(list(topology.ranks("tensor")))
         yield TensorParallel(group, topology.sequence_parallel)

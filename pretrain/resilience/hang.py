@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import Any
 
+from pretrain.torch_compat import collectives_started, named_groups
+
 PATIENCE_SECONDS = 3.0
 """seconds after the first report: a rank that reports later was stopped, and continued only when the job was ended"""
 COLLECTIVES = "torch.distributed.distributed_c10d"
@@ -131,10 +133,9 @@ def _groups() -> list[dict[str, Any]]:
     if distributed is None or not distributed.is_initialized():
         return []
     found = []
-    for group, name in list(distributed.distributed_c10d._world.pg_names.items()):
-        try:
-            started = group._get_sequence_number_for_group()
-        except RuntimeError:  # this backend does not count
+    for group, name in named_groups(distributed).items():
+        started = collectives_started(group)
+        if started is None:
             continue
         found.append({"name": name, "ranks": _ranks_of(group), "started": started})
     return found

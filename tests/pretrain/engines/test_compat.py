@@ -1,0 +1,137 @@
+"""One contract test for each private name of DeepSpeed: an upgrade that takes names away fails with the list of them.
+
+Every stage is driven once by two ranks; each name is then asked for what the engines rely on.
+"""
+
+import importlib
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from model.parallel import logical_parameters
+from pretrain.engines import compat
+from tests.parallel.training import run_steps, start_engine, variant
+from tests.world import run_world
+
+Contract = Callable[[], bool]
+
+
+def trained(zero: int, precision: str = "fp32", pipeline: int = 1) -> Any:
+    """An engine of two ranks after one step."""
+    config = variant(
+        parallel={"zero_stage": zero, "pipeline": pipeline},
+        train={"precision": precision},
+        batch={"micro_size": 2},
+    )
+    engine, feed = start_engine(config)
+    run_steps(engine, feed, 0, 1)
+    return engine
+
+
+def of_stage_1(engine: Any) -> Iterator[tuple[str, Contract]]:
+    wrapper = engine.deepspeed.optimizer
+    parameters = logical_parameters(engine.module)
+    ranges = [compat.partition_range(parameter) for parameter in parameters.values()]
+    partitions = compat.fp32_partitions(wrapper)
+    name = "fp32_groups_flat_partition" if engine.parameters[0].dtype == torch.bfloat16 else "partition_of_fp32_groups"
+    yield name, lambda: len(partitions) == 2 and all(partition.dtype == torch.float32 for partition in partitions)
+    yield "_global_grad_norm", lambda: 0 < compat.gradient_norm(wrapper) < 1e3
+    yield "_hp_mapping", lambda: _covers(engine, ranges)
+    yield "update_lp_params", lambda: _publishes(engine, lambda: partitions[0].detach().fill_(3.0), compat.publish)
+
+
+def of_stage_3(engine: Any) -> Iterator[tuple[str, Contract]]:
+    wrapper = engine.deepspeed.optimizer
+    flat = compat.fp32_partitions_of_stage_3(wrapper)
+    yield (
+        "ds_numel",
+        lambda: (
+            [compat.whole_numel(p) for p in engine.parameters]
+            == [torch.Size(p.info.full_shape).numel() for p in engine.parameters]
+        ),
+    )
+    yield "fp32_partitioned_groups_flat", lambda: {number for number, _ in flat} == {0, 1}
+    yield (
+        "_reassign_or_swap_out_partitioned_parameters",
+        lambda: _publishes(engine, lambda: [values.detach().fill_(3.0) for _, values in flat], compat.publish_stage_3),
+    )
+
+
+def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
+    stage = dist.get_rank()
+    copies = {p.info.name for p in engine.parameters if compat.is_tied_copy(p)}
+    yield "ds_pipe_replicated", lambda: copies == ({"embedding.weight"} if stage == 1 else set())
+    yield "grid", lambda: dist.get_world_size(compat.replica_group(engine.deepspeed)) == 2
+    yield "_aggregate_total_loss", lambda: 0 < compat.step_loss(engine.deepspeed) < 20
+    yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
+
+
+def _covers(engine: Any, ranges: list[compat.PartitionRange | None]) -> bool:
+    """The two ranks' ranges make up every parameter once."""
+    held = torch.tensor([0 if part is None else part.numel for part in ranges])
+    dist.all_reduce(held)
+    return held.tolist() == [parameter.numel() for parameter in logical_parameters(engine.module).values()]
+
+
+def _publishes(engine: Any, write: Callable[[], Any], publish: Callable[[Any], None]) -> bool:
+    """What is written into the fp32 weights is what the model computes with."""
+    write()
+    publish(engine.deepspeed.optimizer)
+    embedding = next(p for p in engine.parameters if p.info.name == "embedding.weight")
+    held = embedding.ds_tensor if hasattr(embedding, "ds_tensor") else embedding
+    return bool((held.detach().flatten()[:7] == 3.0).all())
+
+
+CASES: dict[str, tuple[dict[str, Any], Callable[[Any], Iterator[tuple[str, Contract]]]]] = {
+    "zero 1": ({"zero": 1}, of_stage_1),
+    "zero 1 bf16": ({"zero": 1, "precision": "bf16"}, of_stage_1),
+    "zero 2": ({"zero": 2}, of_stage_1),
+    "zero 3": ({"zero": 3}, of_stage_3),
+    "pipeline": ({"zero": 0, "pipeline": 2}, of_the_pipeline),
+}
+NAMES = {
+    "zero 1": ("partition_of_fp32_groups", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
+    "zero 1 bf16": ("fp32_groups_flat_partition", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
+    "zero 2": ("partition_of_fp32_groups", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
+    "zero 3": ("ds_numel", "fp32_partitioned_groups_flat", "_reassign_or_swap_out_partitioned_parameters"),
+    "pipeline": ("ds_pipe_replicated", "grid", "_aggregate_total_loss", "_partition_layers"),
+}
+
+
+def ask(case: str) -> dict[str, str]:
+    """By name: "" where it holds, or what is wrong."""
+    settings, contracts = CASES[case]
+    answers = {}
+    for name, contract in contracts(trained(**settings)):
+        try:
+            answers[name] = "" if contract() else "does not hold"
+        except Exception as error:
+            answers[name] = f"{type(error).__name__}: {error}"
+    return answers
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, list[dict[str, str]]]:
+    return {case: run_world(2, ask, case) for case in CASES}
+
+
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case, names in NAMES.items() for name in names])
+def test_a_private_name_of_deepspeed_does_what_the_engines_rely_on(case: str, name: str, answers: Any) -> None:
+    assert [rank[name] for rank in answers[case]] == ["", ""]
+
+
+def test_deepspeed_reports_through_one_logger() -> None:
+    assert isinstance(compat.logger(), logging.Logger)
+    assert compat.logger().name == "DeepSpeed"
+
+
+def test_nothing_is_compiled_when_process_groups_start() -> None:
+    module = importlib.import_module("deepspeed.comm.torch")
+    compat.compile_nothing()
+    assert module.build_shm_op() is None
+    assert "build_shm_op()" in inspect.getsource(module)  # who would compile asks for it by this name
