@@ -4,9 +4,6 @@ In: x_TBD. Out: attention [T, B, D], and the declarations of this kind. Always: 
 key/value heads of K, H unless `model.num_kv_heads` says less; the two query heads of a pair share a key/value head.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 
@@ -14,11 +11,12 @@ from model.attention_numbers import record_pairs
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
 from model.kernels.kept import Kernels
-from model.kinds.base import Attention, Kind, Reading, Recipe
-from model.kinds.heads import check_groups, equation_flops
+from model.kinds.base import Attention, Reading
+from model.kinds.heads import check_groups
+from model.kinds.plain import PlainHeads
 from model.parallel import Sharding
 from model.recorder import Recorder
-from model.split import LayerCommunication, Split
+from model.split import Split
 
 
 class DiffV2Attention(Attention):
@@ -50,14 +48,11 @@ class DiffV2Attention(Attention):
         return self.output((first - weight_TBH1 * second).to(v.dtype).flatten(2))
 
 
-class DiffV2(Kind):
+class DiffV2(PlainHeads):
     """The declarations."""
 
     name = "diff_v2"
-    settings: ClassVar[frozenset[str]] = frozenset()
     readings = (Reading("", "diff_v2", {}),)
-    converts_into: ClassVar[frozenset[str]] = frozenset()
-    widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
 
     def check(self, config: ModelConfig) -> None:
         check_groups(config, config.num_heads, "model.num_heads, so that the two query heads of a pair share one")
@@ -84,22 +79,6 @@ class DiffV2(Kind):
         key = D * self.key_value_heads(config) * K
         return {"query and key": D * 2 * H * K + key, "value": key, "output": D * H * K, "lambda": D * H}
 
-    def vectors(self, config: ModelConfig) -> dict[str, int]:
-        return {}
-
-    def product_flops(self, config: ModelConfig, sequence_length: int) -> tuple[int, float]:
-        equation = equation_flops(config, sequence_length)
-        return equation, equation / 2  # the masked half is left out
-
-    def divided(self, config: ModelConfig) -> dict[str, int]:
-        return {"model.num_heads": config.num_heads, "model.num_kv_heads": self.key_value_heads(config)}
-
-    def exchanges(self, config: ModelConfig, split: Split) -> list[LayerCommunication]:
-        return []
-
-    def partial_gradients(self, config: ModelConfig) -> dict[str, int]:
-        return {}
-
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
         """(5 + 2 G/H) h K with q, output, difference, k, v; fp32: log-sum-exp 2 h, sigmoid h, the pairs 2 h K."""
         heads, selective = config.num_heads // split.tensor_size, split.activation_checkpointing == "selective"
@@ -115,9 +94,3 @@ class DiffV2(Kind):
         if precise or selective:
             kept += 4 * 2 * width * split.tokens
         return kept
-
-    def recipe(self, source: ModelConfig, target: ModelConfig, name: str) -> Recipe | None:
-        return None
-
-    def constant_lambda(self, config: ModelConfig, layer: int, read: Callable[[str], Tensor]) -> float | None:
-        return None

@@ -4,20 +4,18 @@ In: x_TBD. Out: attention [T, B, D] of 2H heads of K, and the declarations of th
 2H unless `model.num_kv_heads` says less; every one serves 2H/G query heads.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from model.attention_numbers import record_maps
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
 from model.kernels.kept import Kernels
-from model.kinds.base import Attention, Kind, Reading, Recipe
-from model.kinds.heads import check_groups, equation_flops
+from model.kinds.base import Attention, Reading
+from model.kinds.heads import check_groups
+from model.kinds.plain import PlainHeads
 from model.parallel import Sharding
 from model.recorder import Recorder
-from model.split import LayerCommunication, Split
+from model.split import Split
 
 
 class StandardAttention(Attention):
@@ -43,14 +41,11 @@ class StandardAttention(Attention):
         return self.output(self.softmax_product(q, k, v, document_starts_TB).flatten(2))
 
 
-class Standard(Kind):
+class Standard(PlainHeads):
     """The declarations."""
 
     name = "standard"
-    settings: ClassVar[frozenset[str]] = frozenset()
     readings = (Reading("", "standard", {}),)
-    converts_into: ClassVar[frozenset[str]] = frozenset()
-    widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
 
     def check(self, config: ModelConfig) -> None:
         check_groups(config, 2 * config.num_heads, "the 2 x model.num_heads heads of standard")
@@ -76,22 +71,6 @@ class Standard(Kind):
         query, key = D * 2 * config.num_heads * K, D * self.key_value_heads(config) * K
         return {"query and key": query + key, "value": key, "output": query}
 
-    def vectors(self, config: ModelConfig) -> dict[str, int]:
-        return {}
-
-    def product_flops(self, config: ModelConfig, sequence_length: int) -> tuple[int, float]:
-        equation = equation_flops(config, sequence_length)
-        return equation, equation / 2  # the masked half is left out
-
-    def divided(self, config: ModelConfig) -> dict[str, int]:
-        return {"model.num_heads": config.num_heads, "model.num_kv_heads": self.key_value_heads(config)}
-
-    def exchanges(self, config: ModelConfig, split: Split) -> list[LayerCommunication]:
-        return []
-
-    def partial_gradients(self, config: ModelConfig) -> dict[str, int]:
-        return {}
-
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
         """4 h K with q, k, v, output where h = 2H/t and G = 2H; fp32 log-sum-exp h."""
         heads, groups = (count // split.tensor_size for count in (2 * config.num_heads, self.key_value_heads(config)))
@@ -99,9 +78,3 @@ class Standard(Kind):
         key_heads = groups if kernels.grouped or selective else heads
         logsumexp = 0 if selective else 4 * heads * split.tokens
         return split.bytes_of(2 * (heads + key_heads) * config.head_dim) + logsumexp
-
-    def recipe(self, source: ModelConfig, target: ModelConfig, name: str) -> Recipe | None:
-        return None
-
-    def constant_lambda(self, config: ModelConfig, layer: int, read: Callable[[str], Tensor]) -> float | None:
-        return None
