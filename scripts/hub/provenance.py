@@ -10,6 +10,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from common.ranges import LONGEST_SEQUENCE
 from common.typed import shown
 from common.urls import without_credentials
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
+from model.config import ModelConfig
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
+from pretrain.optimizers.config import OptimizerConfig
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
 
@@ -30,13 +33,10 @@ FORMAT = 2
 """1 had the run's whole config, with commands and places"""
 
 TOLD = {
-    "model": (
-        *("attention", "num_layers", "hidden_size", "ffn_hidden_size", "num_heads", "head_dim", "rank", "base", "down"),
-        *("num_kv_heads", "vocab_size", "tie_embeddings", "rope_theta", "head_norm", "lambda_init", "norm_eps"),
-    ),
+    "model": tuple(field.name for field in fields(ModelConfig)),
     "data": ("sequence_length", "document_attention"),
     "batch": ("global_size",),
-    "optimizer": ("kind", "learning_rate", "beta1", "beta2", "eps", "weight_decay", "gradient_clipping"),
+    "optimizer": tuple(field.name for field in fields(OptimizerConfig)),
     "schedule": ("kind", "warmup_steps", "decay_steps", "final_ratio"),
     "train": ("steps", "precision"),
 }

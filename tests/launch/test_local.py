@@ -14,6 +14,7 @@ from common.cli import to_yaml
 from launch import local
 from launch.local import STOPPED_STATUS, threads_per_process
 from pretrain import run_lock
+from pretrain.checkpoint.layout import POINTER
 from pretrain.config import TrainConfig
 from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt, read_attempts
 from pretrain.run_lock import RunLock
@@ -74,6 +75,7 @@ def test_a_second_start_leaves_the_first_alone(config: Path, tmp_path: Path) -> 
     run = tmp_path / "run"
     first = start(config, "--nproc=2")
     _wait_for_step(run, 5)
+    _wait_for_checkpoint(run)
     ranks = [_rank(first.pid, rank) for rank in range(2)]
     os.kill(ranks[0], signal.SIGSTOP)  # it would be done before the others have imported torch
     second = start(config, "--nproc=2")
@@ -139,6 +141,14 @@ def _wait_for_step(run: Path, step: int) -> None:
     deadline = time.monotonic() + 120
     while not (records := read_attempts(run)) or (records[-1].step or 0) < step:
         assert time.monotonic() < deadline, f"step {step} was never reached"
+        time.sleep(0.02)
+
+
+def _wait_for_checkpoint(run: Path) -> None:
+    """The first one is written in the background, and may take longer than some steps."""
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / POINTER).exists():
+        assert time.monotonic() < deadline, "no checkpoint was ever written"
         time.sleep(0.02)
 
 
