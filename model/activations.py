@@ -9,7 +9,7 @@ activation checkpointing `none`:
     residual stream     2 D'         inputs of the two norms
     norms' outputs      2 D          whole sequence, read by the column-parallel layers
     feed-forward        4 F/t        gate, swish(gate), up, their product
-    attention           what the kind declares (``Kind.kept_bytes``), and the cosines and sines of the positions
+    attention           what the kind declares (``Kind.kept_bytes``)
 
 `selective` keeps nothing of the attention product. `full` keeps a block's input, and needs one block's activations
 again while it recomputes it.
@@ -44,6 +44,20 @@ def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> Blo
     return BlockActivations(everything, 0)
 
 
+def layout_bytes(model: ModelConfig, split: Split, documents: bool, kernels: Kernels) -> int:
+    """Bytes of a micro-batch's Layout, which all blocks of a stage share; with ``documents`` every token has a position
+    of its own. The documents' bounds, a few numbers, are left out.
+
+    Angles are fp32; a kernel that reads no bounds gets a T x T mask for each sequence.
+    """
+    positions = split.tokens if documents else split.sequence_length
+    angles = 2 * 4 * positions * (model.head_dim // 2)  # cosines and sines
+    if not documents:
+        return angles
+    mask = 0 if kernels.bounded else split.bytes_of(split.sequence_length)
+    return angles + 4 * split.tokens + mask
+
+
 def ends_activations(model: ModelConfig, split: Split) -> int:
     """Bytes that the final norm and the head keep: the norm's input, and its output for the head."""
     return _residual(model, split) + split.bytes_of(model.hidden_size)
@@ -70,5 +84,4 @@ def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
     norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + split.bytes_of(model.hidden_size)
     feed_forward = split.bytes_of(4 * model.ffn_hidden_size // split.tensor_size)
-    angles = 2 * 4 * split.sequence_length * (model.head_dim // 2)  # cosines and sines in fp32
-    return 2 * norm + feed_forward + angles + kind_of(model).kept_bytes(model, split, kernels)
+    return 2 * norm + feed_forward + kind_of(model).kept_bytes(model, split, kernels)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.ffn import FeedForward
 from model.kinds.registry import kind_of
+from model.layout import Layout
 from model.norm import Norm
 from model.parallel import Sharding
-from model.payload import Payload, pack, unpack
+from model.payload import Payload
 from model.recompute import ActivationCheckpointing, recomputed
 from model.recorder import Recorder
 
@@ -38,14 +39,14 @@ class Block(nn.Module):
         self.recompute_all = activation_checkpointing == "full"
 
     def forward(self, payload: Payload) -> Payload:
-        x_TBD, document_starts_TB = unpack(payload)
+        x_TBD, layout = payload
         if self.recompute_all and torch.is_grad_enabled():
-            x_TBD = recomputed(self.transform, x_TBD, document_starts_TB, second_time=self.recorder.paused)
+            x_TBD = recomputed(self.transform, x_TBD, layout, second_time=self.recorder.paused)
         else:
-            x_TBD = self.transform(x_TBD, document_starts_TB)
-        return pack(x_TBD, document_starts_TB)
+            x_TBD = self.transform(x_TBD, layout)
+        return Payload(x_TBD, layout)
 
-    def transform(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def transform(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         """The block's equations, [T, B, D] to [T, B, D]."""
-        x_TBD = x_TBD + self.attention(self.attention_norm(x_TBD), document_starts_TB)
+        x_TBD = x_TBD + self.attention(self.attention_norm(x_TBD), layout)
         return x_TBD + self.ffn(self.ffn_norm(x_TBD))

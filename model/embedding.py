@@ -1,6 +1,6 @@
 """The two ends of the model: tokens to activations, activations to logits.
 
-In: tokens_BT or (tokens_BT, document_starts_BT), and at the other end the payload of the last block. Out: a payload,
+In: Tokens, and at the other end the payload of the last block. Out: the first payload, whose layout all layers share,
 and logits_TBV. Always: batch first outside the model, sequence first inside; both ends are split by vocabulary, and
 with tied embeddings both use the same weight.
 """
@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.layout import Layout
 from model.norm import Norm
 from model.parallel import Sharding
-from model.payload import Payload, pack, unpack
+from model.payload import Payload, Tokens
 from model.recorder import Recorder
 
 
@@ -20,6 +21,7 @@ class Embedding(nn.Module):
 
     def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
         super().__init__()
+        self.config = config
         self.sharding = sharding
         self.recorder = recorder
         self.embedding = sharding.vocab_embedding(config.vocab_size, config.hidden_size)
@@ -31,15 +33,14 @@ class Embedding(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
-    def forward(self, payload: Payload) -> Payload:
-        tokens_BT, document_starts_BT = unpack(payload)
-        starts_TB = None if document_starts_BT is None else document_starts_BT.t().contiguous()
-        return pack(self.embedding(tokens_BT), starts_TB)
+    def forward(self, tokens: Tokens) -> Payload:
+        tokens_BT, documents = (tokens, None) if isinstance(tokens, Tensor) else tokens
+        x_TBD = self.embedding(tokens_BT)
+        return Payload(x_TBD, Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD))
 
     def logits(self, payload: Payload) -> Tensor:
         """logits_TBV of this rank's part of the vocabulary: the tied head."""
-        x_TBD, _ = unpack(payload)
-        return recorded_logits(F.linear(self.sharding.enter(x_TBD), self.weight), self.recorder)
+        return recorded_logits(F.linear(self.sharding.enter(payload.x_TBD), self.weight), self.recorder)
 
 
 class FinalNorm(nn.Module):
@@ -50,8 +51,7 @@ class FinalNorm(nn.Module):
         self.final_norm = Norm(config.hidden_size, config.norm_eps, sharding)
 
     def forward(self, payload: Payload) -> Payload:
-        x_TBD, document_starts_TB = unpack(payload)
-        return pack(self.final_norm(x_TBD), document_starts_TB)
+        return Payload(self.final_norm(payload.x_TBD), payload.layout)
 
 
 class Head(nn.Module):
@@ -64,8 +64,7 @@ class Head(nn.Module):
         self.head = sharding.vocab_linear(config.hidden_size, config.vocab_size)
 
     def forward(self, payload: Payload) -> Tensor:
-        x_TBD, _ = unpack(payload)
-        return recorded_logits(self.head(self.sharding.enter(x_TBD)), self.recorder)
+        return recorded_logits(self.head(self.sharding.enter(payload.x_TBD)), self.recorder)
 
 
 def recorded_logits(logits_TBV: Tensor, recorder: Recorder) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,12 @@ from model.counts import block_flops, head_flops
 from model.embedding import Embedding, FinalNorm, Head
 from model.init import initialise
 from model.parallel import Sharding
-from model.payload import Payload
+from model.payload import Payload, Tokens
 from model.recompute import ActivationCheckpointing
 from model.recorder import Recorder
 
 
-def call(layer: nn.Module, payload: Payload) -> Payload:
+def call(layer: nn.Module, payload: Tokens | Payload) -> Payload | Tensor:
     """The usual way to run a layer."""
     return layer(payload)
 
@@ -40,7 +41,7 @@ class LayerDefinition:
     """forward floating-point operations per token, relative to one block"""
     tied_to: str | None = None
     """name of the layer whose module this one uses (the tied head: "embedding")"""
-    forward: Callable[[nn.Module, Payload], Payload] = call
+    forward: Callable[[nn.Module, Any], Payload | Tensor] = call
     """runs the built module on a payload"""
 
 
@@ -99,7 +100,7 @@ def tied_head(embedding: nn.Module, payload: Payload) -> Tensor:
 
 
 class LanguageModel(nn.Module):
-    """The whole list in one process: tokens_BT or (tokens_BT, document_starts_BT) to logits_TBV."""
+    """The whole list in one process: tokens_BT or (tokens_BT, documents) to logits_TBV."""
 
     def __init__(self, definitions: list[LayerDefinition]) -> None:
         super().__init__()
@@ -108,7 +109,8 @@ class LanguageModel(nn.Module):
         )
         self.steps = [(_module_name(layer.tied_to or layer.name), layer.forward) for layer in definitions]
 
-    def forward(self, payload: Payload) -> Tensor:
+    def forward(self, tokens: Tokens) -> Tensor:
+        payload: Tokens | Payload = tokens
         for module_name, run in self.steps:
             payload = run(self.layers[module_name], payload)
         assert isinstance(payload, Tensor)

@@ -1,20 +1,23 @@
-"""What travels from layer to layer, and from pipeline stage to pipeline stage.
+"""What enters the model, and what travels from layer to layer.
 
-In and out: the activations x_TBD alone, or with document attention the pair (x_TBD, document_starts_TB), where
-document_starts (int32) holds the index of the first token of the document that each token is in. Always: one shape
-for all layers, so that any layer may be the last of a stage.
+In and out: tokens before the embedding, a Payload between the layers. Always: one shape for all layers, so that any
+layer may be the last of a pipeline stage. Between stages the activations travel alone: each stage knows the layout of
+its micro-batches by itself.
 """
+
+from typing import NamedTuple
 
 from torch import Tensor
 
-Payload = Tensor | tuple[Tensor, Tensor]
+from model.documents import Documents
+from model.layout import Layout
+
+Tokens = Tensor | tuple[Tensor, Documents | None]
+"""tokens_BT alone, or with their documents"""
 
 
-def unpack(payload: Payload) -> tuple[Tensor, Tensor | None]:
-    """(activations, document starts or None)."""
-    return (payload, None) if isinstance(payload, Tensor) else (payload[0], payload[1])
+class Payload(NamedTuple):
+    """What a layer takes and returns."""
 
-
-def pack(x: Tensor, document_starts: Tensor | None) -> Payload:
-    """The inverse of ``unpack``."""
-    return x if document_starts is None else (x, document_starts)
+    x_TBD: Tensor
+    layout: Layout

@@ -13,9 +13,10 @@ import torch
 
 from data.batch import BatchSchedule, document_starts
 from data.stream import Samples
+from model.documents import Documents
 from pretrain.config import RunConfig
 from pretrain.engines.micro_batch import MicroBatch
-from pretrain.topology import Topology
+from pretrain.topology import Topology, device_of
 
 
 class BatchFeed:
@@ -31,6 +32,7 @@ class BatchFeed:
         self._document_attention = config.data.document_attention
         self._prefetch = config.train.prefetch
         self._topology = topology
+        self._device = device_of(topology)
 
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of step ``step``, counted from 0."""
@@ -77,7 +79,8 @@ class BatchFeed:
     def _micro_batch(self, tokens: np.ndarray) -> MicroBatch:
         whole = torch.from_numpy(np.ascontiguousarray(tokens))
         inputs, labels = whole[:, :-1].contiguous(), whole[:, 1:].contiguous()
-        starts = None
+        documents = None
         if self._document_attention:
-            starts = torch.from_numpy(document_starts(tokens[:, :-1], self._samples.eod_id))
-        return MicroBatch(inputs, labels, starts)
+            documents = Documents.of(torch.from_numpy(document_starts(tokens[:, :-1], self._samples.eod_id)))
+        batch = MicroBatch(inputs, labels, documents)
+        return batch.pinned() if self._device.type == "cuda" else batch

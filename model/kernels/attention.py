@@ -1,6 +1,6 @@
 """Causal attention behind two functions with plain tensors in and out.
 
-In: rotated queries and keys, values, and for documents the first token of each token's document. Out: the attention
+In: rotated queries and keys, values, and the documents. Out: the attention
 output, sequence first. Always: softmax, lambda and the difference of the two streams in fp32 or better; a T x T matrix
 is built only for the document mask, and not where flash-attn is in use. ``attention_backend`` says what is in use.
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.documents import Documents
 from model.kernels import flash
 
 
@@ -25,7 +26,7 @@ def differential_attention(
     k_TBGSK: Tensor,
     v_TBGE: Tensor,
     lambda_full: Tensor,
-    document_starts_TB: Tensor | None = None,
+    documents: Documents | None = None,
     form: str | None = None,
 ) -> Tensor:
     """(softmax(Q1 K1^T / sqrt K) - lambda softmax(Q2 K2^T / sqrt K)) V per head (DIFF paper, equation 1).
@@ -34,31 +35,31 @@ def differential_attention(
         q_TBHSK: queries of both streams, S = 2. H is a multiple of G: head h reads key/value head h // (H/G).
         k_TBGSK: keys. v_TBGE: values, E = 2K.
         lambda_full: scalar in fp32 or better.
-        document_starts_TB: index of the first token of the document that each token is in; attention stays inside it.
+        documents: attention stays inside them.
         form: "stacked" or "padded"; None: the one that is faster on the tensors' device.
 
     Returns:
         [T, B, H, 2K] in the values' type.
     """
-    both_TBSHE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBGSK, v_TBGE, document_starts_TB)
+    both_TBSHE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBGSK, v_TBGE, documents)
     first, second = both_TBSHE.to(lambda_full.dtype).unbind(2)
     return (first - lambda_full * second).to(v_TBGE.dtype)
 
 
 def softmax_attention(
-    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, document_starts_TB: Tensor | None = None, scale: float | None = None
+    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None = None, scale: float | None = None
 ) -> Tensor:
     """softmax(Q K^T * scale) V, causal: [T, B, N, K]. N is a multiple of G: query head j reads key head j // (N/G).
 
     ``scale`` defaults to 1/sqrt(K).
     """
     if flash.usable(q_TBNK):
-        return flash.attention(q_TBNK, k_TBGK, v_TBGK, document_starts_TB, scale)
+        return flash.attention(q_TBNK, k_TBGK, v_TBGK, documents, scale)
     repeats = q_TBNK.shape[2] // k_TBGK.shape[2]
     if repeats > 1:
         k_TBGK, v_TBGK = (x.repeat_interleave(repeats, dim=2) for x in (k_TBGK, v_TBGK))
     q_BNTK, k_BNTK, v_BNTK = (x.permute(1, 2, 0, 3) for x in (q_TBNK, k_TBGK, v_TBGK))
-    mask = None if document_starts_TB is None else _document_mask(document_starts_TB)
+    mask = None if documents is None else documents.additive_mask(q_TBNK.dtype)
     out_BNTK = F.scaled_dot_product_attention(
         q_BNTK, k_BNTK, v_BNTK, attn_mask=mask, is_causal=mask is None, scale=scale
     )
@@ -76,28 +77,21 @@ def _form_on(device: torch.device) -> str:
     return "padded" if device.type == "cpu" else "stacked"
 
 
-def _stacked(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+def _stacked(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, documents: Documents | None) -> Tensor:
     """Both streams' outputs [T, B, S, H, 2K] from one call with 4H heads of K over 4G, ordered (S, half, head)."""
     halves, K = 2, q_TBHSK.shape[-1]
     q, k = (x.transpose(2, 3).unsqueeze(3).expand(-1, -1, -1, halves, -1, -1).flatten(2, 4) for x in (q_TBHSK, k_TBGSK))
     v = v_TBGE.unflatten(3, (halves, K)).transpose(2, 3).unsqueeze(2).expand(-1, -1, 2, -1, -1, -1).flatten(2, 4)
-    out = softmax_attention(q, k, v, document_starts_TB).unflatten(2, (2, halves, -1))
+    out = softmax_attention(q, k, v, documents).unflatten(2, (2, halves, -1))
     return out.transpose(3, 4).flatten(4, 5)
 
 
-def _padded(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+def _padded(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, documents: Documents | None) -> Tensor:
     """Both streams' outputs [T, B, S, H, 2K] from one call with 2H heads of width 2K over 2G, ordered (S, head)."""
     K = q_TBHSK.shape[-1]
     q, k = (F.pad(x.transpose(2, 3), (0, K)).flatten(2, 3) for x in (q_TBHSK, k_TBGSK))
     v = v_TBGE.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(2, 3)
-    return softmax_attention(q, k, v, document_starts_TB, scale=K**-0.5).unflatten(2, (2, -1))
+    return softmax_attention(q, k, v, documents, scale=K**-0.5).unflatten(2, (2, -1))
 
 
 FORMS = {"stacked": _stacked, "padded": _padded}
-
-
-def _document_mask(document_starts_TB: Tensor) -> Tensor:
-    """True [B, 1, T, T] where token i may read token j: not later, and in the same document."""
-    index_T = torch.arange(document_starts_TB.shape[0], device=document_starts_TB.device)
-    same_document = index_T >= document_starts_TB.t()[:, None, :, None]
-    return same_document & (index_T <= index_T[:, None])

@@ -10,6 +10,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from model.documents import Documents
+
 DTYPES = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256
 
@@ -22,33 +24,25 @@ def installed() -> bool:
 
 def usable(q_TBNK: Tensor) -> bool:
     """``attention`` can take tensors like this one."""
-    return q_TBNK.is_cuda and q_TBNK.dtype in DTYPES and q_TBNK.shape[-1] <= WIDEST_HEAD and installed()
+    return serves(q_TBNK.device, q_TBNK.dtype, q_TBNK.shape[-1])
+
+
+def serves(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """``attention`` can take heads of this width, type and place."""
+    return device.type == "cuda" and dtype in DTYPES and head_dim <= WIDEST_HEAD and installed()
 
 
 def attention(
-    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, document_starts_TB: Tensor | None, scale: float | None
+    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None, scale: float | None
 ) -> Tensor:
     """Causal attention [T, B, N, K]; grouped key/value heads as in ``kernels.attention.softmax_attention``."""
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
     q, k, v = (x.transpose(0, 1) for x in (q_TBNK, k_TBGK, v_TBGK))
-    if document_starts_TB is None:
+    if documents is None:
         return flash_attn_func(q, k, v, softmax_scale=scale, causal=True).transpose(0, 1)
-    bounds = document_bounds(document_starts_TB)
-    T, B = document_starts_TB.shape
+    T, B = documents.starts_TB.shape
+    bounds, longest = documents.bounds, documents.longest
     packed = (x.reshape(B * T, *x.shape[2:]) for x in (q, k, v))
-    out = flash_attn_varlen_func(*packed, bounds, bounds, T, T, softmax_scale=scale, causal=True)
+    out = flash_attn_varlen_func(*packed, bounds, bounds, longest, longest, softmax_scale=scale, causal=True)
     return out.view(B, T, *out.shape[1:]).transpose(0, 1)
-
-
-def document_bounds(document_starts_TB: Tensor) -> Tensor:
-    """Offsets of the documents in the batch's tokens laid end to end, with the end: int32 [documents + 1].
-
-    The number of documents is data, so this waits for the GPU: the price of not computing, or storing, what the
-    mask would hide.
-    """
-    T, B = document_starts_TB.shape
-    index_T = torch.arange(T, device=document_starts_TB.device)
-    first_B_T = (document_starts_TB.t() == index_T).flatten()
-    end = torch.full((1,), B * T, dtype=torch.int32, device=document_starts_TB.device)
-    return torch.cat([first_B_T.nonzero().flatten().int(), end])

@@ -16,11 +16,13 @@ class Kernels:
     """differential attention runs 4h heads of K (GPU), else 2h heads of 2K (CPU)"""
     grouped: bool
     """the attention kernel reads grouped key/value heads without repeating them (flash-attn)"""
+    bounded: bool
+    """the attention kernel reads the documents' bounds (flash-attn); torch's takes a mask"""
 
 
-GPU = Kernels(fused_norm=True, stacked=True, grouped=True)
+GPU = Kernels(fused_norm=True, stacked=True, grouped=True, bounded=True)
 """apex's or torch's fused norm, flash-attn"""
-CPU = Kernels(fused_norm=False, stacked=False, grouped=False)
+CPU = Kernels(fused_norm=False, stacked=False, grouped=False, bounded=False)
 
 
 def norm_bytes(rows: int, width: int, element_bytes: int, kernels: Kernels) -> int:

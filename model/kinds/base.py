@@ -16,10 +16,11 @@ from model.config import ModelConfig
 from model.distributions import Distribution
 from model.kernels.attention import softmax_attention
 from model.kernels.kept import Kernels
+from model.layout import Layout
 from model.parallel import Sharding
 from model.recompute import recomputed
 from model.recorder import Recorder
-from model.rope import positions_TB, rotary_angles, rotate
+from model.rope import rotate
 from model.split import LayerCommunication, Split
 
 
@@ -39,20 +40,18 @@ class Attention(nn.Module):
         self.recompute_product = recompute_product
 
     @abstractmethod
-    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         """Attention output [T, B, D]; T is this rank's part of the sequence under sequence parallelism."""
 
-    def rotated(self, q: Tensor, k: Tensor, document_starts_TB: Tensor | None) -> tuple[Tensor, Tensor]:
+    def rotated(self, q: Tensor, k: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Queries and keys [T, B, ..., K] with rotary positions that restart at document starts."""
-        positions = positions_TB(q.shape[0], document_starts_TB, q.device)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, q.dtype)
-        return rotate(q, angles), rotate(k, angles)
+        return rotate(q, layout.angles), rotate(k, layout.angles)
 
-    def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """``softmax_attention``, recomputed in the backward pass where asked for."""
         if self.recompute_product:
-            return recomputed(softmax_attention, q, k, v, document_starts_TB)
-        return softmax_attention(q, k, v, document_starts_TB)
+            return recomputed(softmax_attention, q, k, v, layout.documents)
+        return softmax_attention(q, k, v, layout.documents)
 
 
 @dataclass(frozen=True)

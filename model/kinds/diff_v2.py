@@ -14,6 +14,7 @@ from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading
 from model.kinds.heads import check_groups
 from model.kinds.plain import PlainHeads
+from model.layout import Layout
 from model.parallel import Sharding
 from model.recorder import Recorder
 from model.split import Split
@@ -33,18 +34,18 @@ class DiffV2Attention(Attention):
         self.lambda_proj = sharding.column_linear(D, H)
         self.output = sharding.row_linear(H * K, D)
 
-    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
         q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
-        q, k = self.rotated(q, k, document_starts_TB)
-        pairs_TBHSK = self.softmax_product(q, k, v, document_starts_TB).unflatten(2, (self.heads_per_rank, 2))
+        q, k = self.rotated(q, k, layout)
+        pairs_TBHSK = self.softmax_product(q, k, v, layout).unflatten(2, (self.heads_per_rank, 2))
         precise = torch.promote_types(v.dtype, torch.float32)
         first, second = pairs_TBHSK.to(precise).unbind(3)
         weight_TBH1 = self.lambda_proj(x_TBD).to(precise).sigmoid()[..., None]
         if self.recorder.recording:
             self.recorder.record("lambda", weight_TBH1, "mean")
-            record_pairs(self.recorder, q, k, weight_TBH1, document_starts_TB)
+            record_pairs(self.recorder, q, k, weight_TBH1, layout.document_starts_TB)
         return self.output((first - weight_TBH1 * second).to(v.dtype).flatten(2))
 
 

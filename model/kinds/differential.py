@@ -19,6 +19,7 @@ from model.kernels.attention import differential_attention
 from model.kernels.kept import Kernels, norm_bytes
 from model.kinds.base import Attention, Kind
 from model.kinds.heads import check_groups, equation_flops
+from model.layout import Layout
 from model.norm import Norm
 from model.parallel import Sharding
 from model.recompute import recomputed
@@ -57,18 +58,18 @@ class DifferentialAttention(Attention):
     def queries_and_keys(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
         """(q_TBHSK, k_TBGSK) of this rank's heads; ``entered_TBD`` is ``x_TBD`` inside the split region."""
 
-    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         entered_TBD = self.sharding.enter(x_TBD)
-        q, k = self.rotated(*self.queries_and_keys(x_TBD, entered_TBD), document_starts_TB)
+        q, k = self.rotated(*self.queries_and_keys(x_TBD, entered_TBD), layout)
         v = self.value(entered_TBD).unflatten(-1, (-1, 2 * self.config.head_dim))
         lambda_full = self.lambda_full()
         if self.recorder.recording:
             self.recorder.record("lambda", lambda_full, "mean")
-            record_streams(self.recorder, q, k, lambda_full, document_starts_TB)
+            record_streams(self.recorder, q, k, lambda_full, layout.document_starts_TB)
         if self.recompute_product:
-            heads_TBHE = recomputed(differential_attention, q, k, v, lambda_full, document_starts_TB)
+            heads_TBHE = recomputed(differential_attention, q, k, v, lambda_full, layout.documents)
         else:
-            heads_TBHE = differential_attention(q, k, v, lambda_full, document_starts_TB)
+            heads_TBHE = differential_attention(q, k, v, lambda_full, layout.documents)
         return self.output(self.normalised(heads_TBHE).flatten(2))
 
     def lambda_full(self) -> Tensor:

@@ -13,6 +13,7 @@ from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading
 from model.kinds.heads import check_groups
 from model.kinds.plain import PlainHeads
+from model.layout import Layout
 from model.parallel import Sharding
 from model.recorder import Recorder
 from model.split import Split
@@ -31,14 +32,14 @@ class StandardAttention(Attention):
         self.value = sharding.column_linear(D, groups * K)
         self.output = sharding.row_linear(width, D)
 
-    def forward(self, x_TBD: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
         q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
-        q, k = self.rotated(q, k, document_starts_TB)
+        q, k = self.rotated(q, k, layout)
         if self.recorder.recording:
-            record_maps(self.recorder, q, k, document_starts_TB)
-        return self.output(self.softmax_product(q, k, v, document_starts_TB).flatten(2))
+            record_maps(self.recorder, q, k, layout.document_starts_TB)
+        return self.output(self.softmax_product(q, k, v, layout).flatten(2))
 
 
 class Standard(PlainHeads):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from model.documents import Documents
+from model.payload import Tokens
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -14,23 +17,29 @@ class MicroBatch:
 
     tokens_BT: torch.Tensor
     labels_BT: torch.Tensor
-    document_starts_BT: torch.Tensor | None = None
+    documents: Documents | None = None
     marked_BT: torch.Tensor | None = None
     """evaluation only: targets whose loss is also told apart"""
 
-    def payload(self) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def payload(self) -> Tokens:
         """What the first layer takes."""
-        return self.tokens_BT if self.document_starts_BT is None else (self.tokens_BT, self.document_starts_BT)
+        return self.tokens_BT, self.documents
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on ``device``."""
 
-        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
         return MicroBatch(
             self.tokens_BT.to(device, non_blocking=True),
             self.labels_BT.to(device, non_blocking=True),
-            moved(self.document_starts_BT),
-            moved(self.marked_BT),
+            None if self.documents is None else self.documents.to(device),
+            None if self.marked_BT is None else self.marked_BT.to(device, non_blocking=True),
+        )
+
+    def pinned(self) -> "MicroBatch":
+        """The same in memory from which a GPU copies by itself, so that ``to`` waits for nothing."""
+        return MicroBatch(
+            self.tokens_BT.pin_memory(),
+            self.labels_BT.pin_memory(),
+            None if self.documents is None else self.documents.pinned(),
+            None if self.marked_BT is None else self.marked_BT.pin_memory(),
         )

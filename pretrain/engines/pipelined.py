@@ -40,7 +40,8 @@ class PipelinedEngine(Engine):
 
         self._marked = marked
         self._shape: torch.Size | None = None
-        super().__init__(config, topology, StagedModel(layers, topology, loss), sharding, judge)
+        self._staged = StagedModel(config.model, layers, topology, loss)
+        super().__init__(config, topology, self._staged, sharding, judge)
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train_batch(self._batches(micro_batches))
@@ -63,6 +64,8 @@ class PipelinedEngine(Engine):
         if self._shape not in (None, shape):
             self.deepspeed.reset_activation_shape()
         self._shape = shape
-        marked = [(batch.labels_BT, batch.marked_BT) for batch in micro_batches]
+        here = [batch.to(self.device) for batch in micro_batches]
+        self._staged.expect(here)
+        marked = [(batch.labels_BT, batch.marked_BT) for batch in here]
         targets = [labels if marks is None else (labels, marks) for labels, marks in marked]
-        return iter([(batch.payload(), target) for batch, target in zip(micro_batches, targets, strict=True)])
+        return iter([(batch.tokens_BT, target) for batch, target in zip(here, targets, strict=True)])

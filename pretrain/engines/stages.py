@@ -6,6 +6,7 @@ Always: both hold the same layers with the same logical parameter names; every s
 
 import contextlib
 import io
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,12 @@ from deepspeed.pipe import LayerSpec, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import nn
 
+from model.config import ModelConfig
 from model.layers import LayerDefinition
+from model.layout import Layout
+from model.payload import Payload, Tokens
 from pretrain.engines.compat import CutPipelineModule
+from pretrain.engines.micro_batch import MicroBatch
 from pretrain.stage_split import split_into_stages
 from pretrain.topology import Topology
 
@@ -24,7 +29,11 @@ class StagedModel(CutPipelineModule):
     """DeepSpeed's pipeline module with our balanced split; builds only this rank's layers."""
 
     def __init__(
-        self, layers: Sequence[LayerDefinition], topology: Topology, loss: Callable[..., torch.Tensor]
+        self,
+        config: ModelConfig,
+        layers: Sequence[LayerDefinition],
+        topology: Topology,
+        loss: Callable[..., torch.Tensor],
     ) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its settings
             super().__init__(
@@ -35,6 +44,21 @@ class StagedModel(CutPipelineModule):
                 ),
                 loss_fn=loss,
             )
+        self._config = config
+        self._coming: deque[MicroBatch] = deque()
+
+    def expect(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Tells what the next forward passes read, in their order; a stage passes on nothing but activations."""
+        self._coming = deque(micro_batches)
+
+    def forward(self, arrived: torch.Tensor) -> torch.Tensor:
+        """This stage's layers on tokens_BT or on the activations that the stage before it sent."""
+        batch = self._coming.popleft()
+        entering: Tokens | Payload = arrived, batch.documents
+        if self.stage_id > 0:
+            entering = Payload(arrived, Layout.of(self._config, batch.tokens_BT.shape[1], batch.documents, arrived))
+        leaving = super().forward(entering)
+        return leaving.x_TBD if isinstance(leaving, Payload) else leaving
 
 
 def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> LayerSpec:

@@ -10,7 +10,6 @@ With M micro-batches of B sequences on each of d data-parallel ranks, e bytes pe
     tensor     see model/communication   those x M                                       t > 1
     tensor     all_reduce                4 x elements of partial gradients               t > 1, once per step
     stages     send / receive            M B T D e (T/t with sequence parallelism)       p > 1, each way at each cut
-                                         + 4 M B T document starts, forward only         with document attention
     tied       all_reduce                4 V D / t                                       p > 1, tied embeddings
     data       gradients and weights     see pretrain/plan/zero.py                       d > 1
     data       all_to_all                what the optimizer declares                     d > 1, pretrain/plan/update.py
@@ -111,17 +110,16 @@ def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
 
 
 def _stage_boundaries(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """Activations to the next stage, their gradients back; document starts have no gradient."""
+    """Activations to the next stage, their gradients back; every stage reads the documents itself."""
     steps = accumulation_steps(config, topology)
-    gradients = steps * boundary_bytes(config, topology)
-    starts = steps * 4 * config.batch.micro_size * config.data.sequence_length * config.data.document_attention
+    whole = steps * boundary_bytes(config, topology)
     found = []
     if topology.stage > 0:
-        found.append(_exchange(topology, "previous stage", "receive", "activations", gradients + starts, True))
-        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", gradients, True))
+        found.append(_exchange(topology, "previous stage", "receive", "activations", whole, True))
+        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", whole, True))
     if topology.stage < topology.pipeline_size - 1:
-        found.append(_exchange(topology, "next stage", "send", "activations", gradients + starts, True))
-        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", gradients, True))
+        found.append(_exchange(topology, "next stage", "send", "activations", whole, True))
+        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", whole, True))
     return found
 
 

@@ -26,7 +26,7 @@ fragmentation.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from model.activations import block_activations, ends_activations, loss_bytes
+from model.activations import block_activations, ends_activations, layout_bytes, loss_bytes
 from model.kernels.kept import GPU, Kernels
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
@@ -89,6 +89,7 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -
     last, stages = "head" in names, topology.pipeline_size
     in_flight = min(stages - topology.stage, accumulation_steps(config, topology))
     one = sum(name.startswith("blocks.") for name in names) * block.kept
+    one += layout_bytes(config.model, split, config.data.document_attention, kernels)
     one += 0 if last else boundary_bytes(config, topology)
     one += ends_activations(config.model, split) if last else 0
     loss = loss_bytes(config.model, split) if last else 0

@@ -132,10 +132,17 @@ def _with_recomputation(backward: list[Visit], blocks: set[int]) -> list[Visit]:
 def _noting(visits: list[Visit], visit: Visit, without_gradient: set[int] | None = None) -> Any:
     def hook(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
         visits.append(visit)
-        if without_gradient is not None and not any(value.requires_grad for value in inputs):
+        if without_gradient is not None and not _takes_gradient(inputs):
             without_gradient.add(visit.module)
 
     return hook
+
+
+def _takes_gradient(value: Any) -> bool:
+    """Whether a tensor in what a module takes, a payload for one, needs a gradient."""
+    if isinstance(value, tuple):
+        return any(map(_takes_gradient, value))
+    return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 class _Coordinator:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model.documents import Documents
 from model.kernels.attention import FORMS, attention_backend, differential_attention, softmax_attention
 from model.kernels.norm import norm_backend, rms_norm
 from model.layers import LanguageModel
@@ -36,8 +37,8 @@ def compare_with_cpu(function, shapes, dtype):
         assert_close(x.grad.cpu().double(), reference.grad, 2 * TOLERANCE[dtype], f"gradient of argument {index}")
 
 
-def starts_on(x, starts_TB):
-    return None if starts_TB is None else starts_TB.to(x.device)
+def packed(x, starts_TB):
+    return None if starts_TB is None else Documents.of(starts_TB.t()).to(x.device)
 
 
 @documents
@@ -47,7 +48,7 @@ def starts_on(x, starts_TB):
 def test_differential_attention(head_dim, form, dtype, starts_TB):
     def attend(q, k, v):
         weight = torch.tensor(0.4, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
-        return differential_attention(q, k, v, weight, starts_on(q, starts_TB), form=form)
+        return differential_attention(q, k, v, weight, packed(q, starts_TB), form=form)
 
     shapes = [(T, B, H, 2, head_dim), (T, B, H, 2, head_dim), (T, B, H, 2 * head_dim)]
     compare_with_cpu(attend, shapes, dtype)
@@ -57,7 +58,7 @@ def test_differential_attention(head_dim, form, dtype, starts_TB):
 @both_dtypes
 def test_grouped_softmax_attention(dtype, starts_TB):
     def attend(q, k, v):
-        return softmax_attention(q, k, v, starts_on(q, starts_TB))
+        return softmax_attention(q, k, v, packed(q, starts_TB))
 
     compare_with_cpu(attend, [(T, B, 6, 64), (T, B, 3, 64), (T, B, 3, 64)], dtype)
 
@@ -88,12 +89,16 @@ def test_a_step_never_waits_for_the_gpu_recorded_or_not(config, recompute):
     recorder = Recorder()
     options = {"device": "cuda", "activation_checkpointing": recompute, "recorder": recorder}
     model: LanguageModel = build(config, dtype=torch.bfloat16, **options)
-    tokens_BT = tokens(config, length=64).cuda()
+    tokens_BT = tokens(config, length=64)
+    documents = Documents.of((torch.arange(64, dtype=torch.int32) // 13 * 13).expand(tokens_BT.shape)).pinned()
+    tokens_BT = tokens_BT.pin_memory()
 
     def step():
-        model(tokens_BT).float().square().mean().backward()
+        entering = tokens_BT.to("cuda", non_blocking=True), documents.to(torch.device("cuda"))
+        model(entering).float().square().mean().backward()
         recorder.open()
-        model(tokens_BT).float().square().mean().backward()
+        model(entering[0]).float().square().mean().backward()
+        model(entering).float().square().mean().backward()
         return recorder.close()
 
     step()  # kernels are chosen and loaded

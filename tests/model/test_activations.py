@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from model.activations import block_activations, loss_bytes
+from model.activations import block_activations, layout_bytes, loss_bytes
 from model.config import ModelConfig
+from model.documents import Documents
 from model.kernels.kept import CPU, GPU
 from model.kinds.registry import kind_names
 from model.layers import build_layers
+from model.layout import Layout
 from model.loss import mean_loss
 from model.parallel import Sharding, Unsharded
+from model.payload import Payload
 from model.split import Split
 from tests.live_bytes import LiveBytes
 from tests.model.helpers import READINGS
@@ -50,8 +53,9 @@ def bytes_kept(model: ModelConfig, sharding: Sharding, split: Split, expected: i
     dtype = DTYPES[split.element_bytes]
     layers = build_layers(model, sharding, seed=1, dtype=dtype, activation_checkpointing=split.activation_checkpointing)
     block, x_TBD = layers[1].build(), block_input(sharding, dtype)
-    with LiveBytes([*block.parameters(), x_TBD]) as live:
-        out_TBD = block(x_TBD)
+    payload = Payload(x_TBD, Layout.of(model, split.sequence_length, None, x_TBD))
+    with LiveBytes([*block.parameters(), x_TBD, *payload.layout.angles]) as live:
+        out_TBD = block(payload).x_TBD
     needs_input = dtype == torch.float32 or split.activation_checkpointing == "full"  # a bf16 norm keeps an fp32 copy
     outside = out_TBD.nbytes - needs_input * x_TBD.nbytes
     deadline = time.monotonic() + 2.0
@@ -78,9 +82,10 @@ def compare_loss(sharding: Sharding) -> list[str]:
     for size, dtype in DTYPES.items():
         head = build_layers(MODEL, sharding, seed=1, dtype=dtype)[-1]
         module, x_TBD = head.build(), block_input(sharding, dtype, MANY)
+        payload = Payload(x_TBD, Layout.of(MODEL, MANY, None, x_TBD))
         labels_BT = torch.zeros(B, MANY, dtype=torch.int64)
-        with LiveBytes([*module.parameters(), x_TBD, labels_BT]) as live:
-            mean_loss(head.forward(module, x_TBD), labels_BT, sharding).backward()
+        with LiveBytes([*module.parameters(), x_TBD, labels_BT, *payload.layout.angles]) as live:
+            mean_loss(head.forward(module, payload), labels_BT, sharding).backward()
         planned = loss_bytes(MODEL, split_of(sharding, size, length=MANY))
         entered = B * MANY * MODEL.hidden_size * size * sharding.sequence_parallel  # the head's gathered input
         if not planned <= live.peak - entered < 1.05 * planned:
@@ -104,6 +109,18 @@ def test_blocks_and_loss_hold_what_the_formulas_say() -> None:
 
 def test_so_they_do_on_two_tensor_parallel_ranks() -> None:
     assert run_world(2, compare_on_two_ranks) == [[], []]
+
+
+def test_the_layout_of_a_micro_batch_is_counted_once_for_all_blocks() -> None:
+    split = split_of(Unsharded(), 2)
+    like = torch.empty(0, dtype=torch.bfloat16)
+    plain = Layout.of(MODEL, T, None, like)
+    assert layout_bytes(MODEL, split, False, CPU) == sum(x.nbytes for x in plain.angles)
+    layout = Layout.of(MODEL, T, Documents.of(torch.zeros(B, T, dtype=torch.int32)), like)
+    assert layout.documents is not None and layout.documents.mask is not None
+    held = [*layout.angles, layout.documents.starts_TB, layout.documents.mask]
+    assert layout_bytes(MODEL, split, True, CPU) == sum(x.nbytes for x in held)
+    assert layout_bytes(MODEL, split, True, GPU) == sum(x.nbytes for x in held[:-1])
 
 
 def test_gpu_kernels_keep_less_of_norms_and_more_of_stacked_heads() -> None:

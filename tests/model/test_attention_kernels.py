@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.kernels import flash
+from model.documents import Documents
 from model.kernels.attention import (
     FORMS,
     attention_backend,
@@ -23,6 +23,10 @@ documents = pytest.mark.parametrize("starts_TB", [None, STARTS_TB], ids=["one do
 def inputs(*shapes):
     generator = torch.Generator().manual_seed(2)
     return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def packed(starts_TB):
+    return None if starts_TB is None else Documents.of(starts_TB.t())
 
 
 def explicit_map(q_TBNK, k_TBNK, starts_TB, scale):
@@ -49,7 +53,7 @@ def assert_same(found, expected, arguments):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_differential_attention_is_the_difference_of_two_maps(form, starts_TB):
     q, k, v, weight = arguments = inputs((T, B, H, 2, K), (T, B, H, 2, K), (T, B, H, 2 * K), ())
-    found = differential_attention(q, k, v, weight, starts_TB, form=form)
+    found = differential_attention(q, k, v, weight, packed(starts_TB), form=form)
     first, second = (explicit_map(q[:, :, :, s], k[:, :, :, s], starts_TB, K**-0.5) for s in (0, 1))
     assert_same(found, torch.einsum("bhij,jbhe->ibhe", first - weight * second, v), arguments)
 
@@ -58,7 +62,7 @@ def test_every_form_of_differential_attention_is_the_difference_of_two_maps(form
 @pytest.mark.parametrize("groups", [1, 3, 6])
 def test_query_heads_share_their_groups_keys_and_values(groups, starts_TB):
     q, k, v = arguments = inputs((T, B, 6, K), (T, B, groups, K), (T, B, groups, K))
-    found = softmax_attention(q, k, v, starts_TB, scale=0.3)
+    found = softmax_attention(q, k, v, packed(starts_TB), scale=0.3)
     wide_k, wide_v = (torch.cat([x[:, :, n * groups // 6 : n * groups // 6 + 1] for n in range(6)], 2) for x in (k, v))
     maps = explicit_map(q, wide_k, starts_TB, 0.3)
     assert_same(found, torch.einsum("bnij,jbnk->ibnk", maps, wide_v), arguments)
@@ -72,11 +76,6 @@ def test_the_streams_are_subtracted_in_fp32():
     out = differential_attention(q, k, v, close_to_one)
     assert out.dtype == torch.bfloat16
     assert out.abs().max() > 0
-
-
-def test_document_bounds_are_those_of_a_variable_length_kernel():
-    assert flash.document_bounds(STARTS_TB).tolist() == [0, 4, 11, 20, 22]
-    assert flash.document_bounds(STARTS_TB).dtype == torch.int32
 
 
 def test_the_cpu_says_what_it_uses():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.documents import Documents
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 from model.recorder import Recorded, Recorder, finished
@@ -162,7 +163,7 @@ def test_layers_record_what_the_equations_say(name: str, monkeypatch: pytest.Mon
     spread(model)
     tokens_BT = tokens(config, B, T)
     recorder.open()
-    logits_TBV = model((tokens_BT, starts_BT()))
+    logits_TBV = model((tokens_BT, Documents.of(starts_BT())))
     found = {place: value(entry) for place, entry in recorder.close().items()}
 
     layers = watch(monkeypatch, config.attention)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from model.documents import Documents
 from tests.model.helpers import KINDS, assert_close, build, spread, tokens
 
 BOUNDS = [0, 1, 5, 12]
@@ -18,7 +19,7 @@ def test_documents_packed_equal_documents_alone(config):
     starts_T = torch.zeros(BOUNDS[-1], dtype=torch.int32)
     for start, end in itertools.pairwise(BOUNDS):
         starts_T[start:end] = start
-    packed_TBV = model((tokens_BT, starts_T.expand(2, -1)))
+    packed_TBV = model((tokens_BT, Documents.of(starts_T.expand(2, -1))))
     alone_TBV = torch.cat([model(tokens_BT[:, a:b]) for a, b in itertools.pairwise(BOUNDS)])
 
     assert_close(packed_TBV, alone_TBV, 1e-12, "logits")
@@ -37,7 +38,7 @@ def test_each_sequence_of_a_batch_has_its_own_documents():
     model = build(KINDS["shared_diff-layer-layer"])
     tokens_BT = tokens(KINDS["shared_diff-layer-layer"], length=8)
     starts_BT = torch.tensor([[0] * 8, [0] * 3 + [3] * 5], dtype=torch.int32)
-    packed_TBV = model((tokens_BT, starts_BT))
+    packed_TBV = model((tokens_BT, Documents.of(starts_BT)))
     whole_TBV = model(tokens_BT)
     assert_close(packed_TBV[:, 0], whole_TBV[:, 0], 1e-12, "undivided sequence")
     assert_close(packed_TBV[3:, 1], model(tokens_BT[1:, 3:])[:, 0], 1e-12, "second document")

@@ -5,9 +5,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import ModelConfig
+from model.documents import Documents
 from model.layers import LanguageModel, build_layers
+from model.layout import Layout
 from model.loss import mean_loss
 from model.parallel import Unsharded, info_of, logical_parameters
+from model.payload import Payload
 from tests.model.helpers import KINDS, TINY, build, tokens
 
 COMMON = ("attention_norm.weight", "ffn_norm.weight", "ffn.gate.weight", "ffn.up.weight", "ffn.down.weight")
@@ -82,10 +85,11 @@ def test_the_tied_head_uses_the_embedding_itself_and_its_copy_on_another_stage_h
     model = LanguageModel(layers)
     (weight,) = [p for p in model.parameters() if p.shape == (TINY["vocab_size"], TINY["hidden_size"])]
     x_TBD = torch.randn(5, 2, TINY["hidden_size"])
+    layout = Layout.of(ModelConfig(**TINY), 5, None, x_TBD)
     copy = head.build()
     assert torch.equal(copy.weight, weight)
-    assert torch.equal(head.forward(copy, x_TBD), x_TBD @ weight.T)
-    assert torch.equal(head.forward(embedding.build(), (x_TBD, torch.zeros(5, 2))), x_TBD @ weight.T)
+    assert torch.equal(head.forward(copy, Payload(x_TBD, layout)), x_TBD @ weight.T)
+    assert torch.equal(head.forward(embedding.build(), Payload(x_TBD, layout)), x_TBD @ weight.T)
 
 
 def test_untied_models_have_a_head_of_their_own():
@@ -159,11 +163,11 @@ def test_a_block_is_one_graph_without_side_effects(config):
     torch.compiler.reset()
     block = build(config, dtype=torch.float32).layers["blocks_0"]
     x_TBD = torch.randn(12, 2, config.hidden_size)
-    starts_TB = torch.zeros(12, 2, dtype=torch.int32)
-    for payload in (x_TBD, (x_TBD, starts_TB)):
+    for documents in (None, Documents.of(torch.zeros(2, 12, dtype=torch.int32))):
+        payload = Payload(x_TBD, Layout.of(config, 12, documents, x_TBD))
         compiled = torch.compile(block, fullgraph=True, backend="eager")(payload)
-        for found, expected in zip(compiled, block(payload), strict=True):
-            torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(compiled.x_TBD, block(payload).x_TBD)
+        assert compiled.layout is payload.layout
 
 
 class WaitingOperations(TorchDispatchMode):
@@ -183,7 +187,8 @@ class WaitingOperations(TorchDispatchMode):
 def test_nothing_in_a_step_waits_for_the_device(config):
     model = build(config, dtype=torch.float32)
     tokens_BT = tokens(config)
+    documents = Documents.of(torch.zeros_like(tokens_BT, dtype=torch.int32))
     with WaitingOperations() as waiting:
-        for payload in (tokens_BT, (tokens_BT, torch.zeros_like(tokens_BT, dtype=torch.int32))):
+        for payload in (tokens_BT, (tokens_BT, documents)):
             mean_loss(model(payload), tokens_BT, Unsharded()).backward()
     assert waiting.seen == []

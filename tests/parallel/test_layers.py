@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.documents import Documents
 from model.layers import LanguageModel, build_layers
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Sharding, Unsharded, info_of, logical_parameters
@@ -83,7 +84,7 @@ def payload_and_labels(config: ModelConfig, documents: bool):
     starts_BT[0, 5:] = 5
     starts_BT[1, 12:] = 12
     inputs_BT, labels_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
-    return ((inputs_BT, starts_BT) if documents else inputs_BT), labels_BT
+    return ((inputs_BT, Documents.of(starts_BT)) if documents else inputs_BT), labels_BT
 
 
 def compare_with_plain(kinds: dict[str, ModelConfig]) -> dict[str, float]:

@@ -49,10 +49,10 @@ def test_reading_ahead_changes_nothing() -> None:
 
 
 def test_document_starts_come_with_the_tokens_on_request_only() -> None:
-    assert feed().step(0)[0].document_starts_BT is None
+    assert feed().step(0)[0].documents is None
     batch = feed(documents=True).step(0)[0]
-    assert batch.document_starts_BT is not None
-    for tokens, starts in zip(batch.tokens_BT.tolist(), batch.document_starts_BT.tolist(), strict=True):
+    assert batch.documents is not None
+    for tokens, starts in zip(batch.tokens_BT.tolist(), batch.documents.starts_TB.t().tolist(), strict=True):
         expected = 0
         for place, start in enumerate(starts):
             assert start == expected

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model.documents import Documents
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded
 from model.recorder import Recorder
@@ -15,7 +16,7 @@ def test_what_layers_record_is_known_before(kind: str) -> None:
     config, recorder = KINDS[kind], Recorder()
     model = LanguageModel(build_layers(config, Unsharded(), recorder, seed=1))
     recorder.open()
-    model((tokens(config), torch.zeros(tokens(config).shape, dtype=torch.int32)))
+    model((tokens(config), Documents.of(torch.zeros(tokens(config).shape, dtype=torch.int32))))
     recorded = {name: entry.reduce for name, entry in recorder.close().items()}
     known = known_numbers(config)
     assert list(known.items())[: len(recorded)] == list(recorded.items())
