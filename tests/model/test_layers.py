@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import ModelConfig
 from model.documents import Documents
@@ -11,6 +10,7 @@ from model.layout import Layout
 from model.loss import mean_loss
 from model.parallel import Unsharded, info_of, logical_parameters
 from model.payload import Payload
+from tests.device_reads import DeviceReads
 from tests.model.helpers import KINDS, TINY, build, tokens
 
 COMMON = ("attention_norm.weight", "ffn_norm.weight", "ffn.gate.weight", "ffn.up.weight", "ffn.down.weight")
@@ -170,25 +170,12 @@ def test_a_block_is_one_graph_without_side_effects(config):
         assert compiled.layout is payload.layout
 
 
-class WaitingOperations(TorchDispatchMode):
-    """Notes operations whose result the host would have to wait for on a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"):
-            self.seen.append(function._schema.name)
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_nothing_in_a_step_waits_for_the_device(config):
     model = build(config, dtype=torch.float32)
     tokens_BT = tokens(config)
     documents = Documents.of(torch.zeros_like(tokens_BT, dtype=torch.int32))
-    with WaitingOperations() as waiting:
+    with DeviceReads() as reads:
         for payload in (tokens_BT, (tokens_BT, documents)):
             mean_loss(model(payload), tokens_BT, Unsharded()).backward()
-    assert waiting.seen == []
+    assert not reads.seen
