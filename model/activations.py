@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from model.config import ModelConfig
 from model.kernels.kept import Kernels, norm_bytes
 from model.kinds.registry import kind_of
+from model.loss import chunk_rows, piece_rows
 from model.split import Split
 
 
@@ -63,15 +64,31 @@ def ends_activations(model: ModelConfig, split: Split) -> int:
     return _residual(model, split) + split.bytes_of(model.hidden_size)
 
 
-def loss_bytes(model: ModelConfig, split: Split) -> int:
-    """Most bytes that logits and loss hold at the same time.
+def logits_bytes(model: ModelConfig, split: Split) -> int:
+    """Most bytes of logits, and of what is made of them, that are there at the same time.
 
-    Plain: log-softmax, its gradient and the logits' gradient, all fp32. Vocabulary-parallel: this rank's part of the
-    logits and their softmax, which becomes the gradient in place.
+    One chunk, whose gradient takes its place, and two pieces of it in fp32, this one and the one before.
     """
-    if split.tensor_size == 1:
-        return split.tokens * model.vocab_size * 12
-    return split.tokens * (model.vocab_size // split.tensor_size) * (4 + split.element_bytes)
+    columns = model.vocab_size // split.tensor_size
+    rows = min(split.tokens, chunk_rows(columns, split.element_bytes))
+    return columns * (rows * split.element_bytes + min(rows, 2 * piece_rows(columns)) * 4)
+
+
+def loss_bytes(model: ModelConfig, split: Split) -> int:
+    """Most bytes that logits, loss and the gradients of the head hold at the same time.
+
+    The gradients of the head's input and weight are there when the forward pass ends; with more than one chunk the
+    weight's is summed in fp32.
+    """
+    columns, e = model.vocab_size // split.tensor_size, split.element_bytes
+    rows = chunk_rows(columns, e)
+    of_weight, of_input = columns * model.hidden_size, split.bytes_of(model.hidden_size)
+    if split.tokens <= rows:
+        product = columns * split.tokens * e + of_weight * e
+        return of_input + max(logits_bytes(model, split), product)
+    summing = logits_bytes(model, split) + 4 * of_weight
+    rounding = (4 + e) * of_weight if e < 4 else 0
+    return of_input + max(summing, rounding)
 
 
 def _residual(model: ModelConfig, split: Split) -> int:

@@ -24,16 +24,21 @@ from model.split import Collective, LayerCommunication, Split, entering, leaving
 
 
 def layer_communication(config: ModelConfig, split: Split) -> dict[str, LayerCommunication]:
-    """Collectives of "embedding", "block" (each of the L blocks), "head" and "loss"."""
+    """Collectives of "embedding", "block" (each of the L blocks), "head" and "loss".
+
+    The loss exchanges its numbers chunk by chunk (model/loss.py): so many bytes in all, in one call or several.
+    """
     if split.tensor_size == 1:
         return {layer: LayerCommunication() for layer in ("embedding", "block", "head", "loss")}
     scalar_bytes = 4 * split.tokens
-    scalars = ("largest logit", "logit of the label", "sum of exponentials")  # one fp32 number for each token
+    exchanged = (("largest logit", 1), ("sum of exponentials and logit of the label", 2))  # fp32 numbers of each token
     return {
         "embedding": leaving(split, config.hidden_size, "embedding"),
         "block": _block(config, split),
         "head": entering(split, config.hidden_size, "head input"),
-        "loss": LayerCommunication(tuple(Collective("all_reduce", what, scalar_bytes) for what in scalars)),
+        "loss": LayerCommunication(
+            tuple(Collective("all_reduce", what, count * scalar_bytes) for what, count in exchanged)
+        ),
     }
 
 

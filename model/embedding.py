@@ -1,11 +1,10 @@
 """The two ends of the model: tokens to activations, activations to logits.
 
 In: Tokens, and at the other end the payload of the last block. Out: the first payload, whose layout all layers share,
-and logits_TBV. Always: batch first outside the model, sequence first inside; both ends are split by vocabulary, and
-with tied embeddings both use the same weight.
+and what becomes of a Prediction: logits_TBV unless the caller says otherwise. Always: batch first outside the model,
+sequence first inside; both ends are split by vocabulary, and with tied embeddings both use the same weight.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
@@ -13,6 +12,7 @@ from model.layout import Layout
 from model.norm import Norm
 from model.parallel import Sharding
 from model.payload import Payload, Tokens
+from model.prediction import Finish, Prediction
 from model.recorder import Recorder
 
 
@@ -38,9 +38,9 @@ class Embedding(nn.Module):
         x_TBD = self.embedding(tokens_BT)
         return Payload(x_TBD, Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD))
 
-    def logits(self, payload: Payload) -> Tensor:
-        """logits_TBV of this rank's part of the vocabulary: the tied head."""
-        return recorded_logits(F.linear(self.sharding.enter(payload.x_TBD), self.weight), self.recorder)
+    def predict(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
+        """``finish`` of the tied head's prediction."""
+        return finish(Prediction(self.sharding.enter(payload.x_TBD), self.weight, self.sharding, self.recorder))
 
 
 class FinalNorm(nn.Module):
@@ -55,19 +55,14 @@ class FinalNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Activations to logits with a weight of its own (untied embeddings)."""
+    """Activations to a prediction with a weight of its own (untied embeddings)."""
 
     def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
         super().__init__()
         self.sharding = sharding
         self.recorder = recorder
-        self.head = sharding.vocab_linear(config.hidden_size, config.vocab_size)
+        # Its own parameter, not a layer's: what reads it must be what ZeRO 3 gathers it for.
+        self.weight = sharding.vocab_linear(config.hidden_size, config.vocab_size).get_parameter("weight")
 
-    def forward(self, payload: Payload) -> Tensor:
-        return recorded_logits(self.head(self.sharding.enter(payload.x_TBD)), self.recorder)
-
-
-def recorded_logits(logits_TBV: Tensor, recorder: Recorder) -> Tensor:
-    """The logits as they are; their largest value goes to ``recorder``."""
-    recorder.record("largest_logit", logits_TBV, "max")
-    return logits_TBV
+    def forward(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
+        return finish(Prediction(self.sharding.enter(payload.x_TBD), self.weight, self.sharding, self.recorder))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,14 @@ from model.embedding import Embedding, FinalNorm, Head
 from model.init import initialise
 from model.parallel import Sharding
 from model.payload import Payload, Tokens
+from model.prediction import Finish, Prediction
 from model.recompute import ActivationCheckpointing
 from model.recorder import Recorder
 
 
-def call(layer: nn.Module, payload: Tokens | Payload) -> Payload | Tensor:
+def call(layer: nn.Module, payload: Tokens | Payload, **options: Finish) -> Payload | Tensor:
     """The usual way to run a layer."""
-    return layer(payload)
+    return layer(payload, **options)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class LayerDefinition:
     """forward floating-point operations per token, relative to one block"""
     tied_to: str | None = None
     """name of the layer whose module this one uses (the tied head: "embedding")"""
-    forward: Callable[[nn.Module, Any], Payload | Tensor] = call
-    """runs the built module on a payload"""
+    forward: Callable[..., Payload | Tensor] = call
+    """runs the built module on a payload; of the head, with ``finish=`` too"""
 
 
 def build_layers(
@@ -84,7 +84,7 @@ def build_layers(
     if config.tie_embeddings:
         head = LayerDefinition("head", embedding, head_cost, tied_to="embedding", forward=tied_head)
     else:
-        head = LayerDefinition("head", layer(partial(Head, config, sharding, at_head), ""), head_cost)
+        head = LayerDefinition("head", layer(partial(Head, config, sharding, at_head), "head."), head_cost)
     return [
         LayerDefinition("embedding", embedding, cost=0.0),
         *(block(index) for index in range(config.num_layers)),
@@ -93,14 +93,14 @@ def build_layers(
     ]
 
 
-def tied_head(embedding: nn.Module, payload: Payload) -> Tensor:
-    """The tied head: logits_TBV from the embedding's weight; a ``forward_fn`` for DeepSpeed's TiedLayerSpec."""
+def tied_head(embedding: nn.Module, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
+    """The tied head, from the embedding's weight; a ``forward_fn`` for DeepSpeed's TiedLayerSpec."""
     assert isinstance(embedding, Embedding)
-    return embedding.logits(payload)
+    return embedding.predict(payload, finish)
 
 
 class LanguageModel(nn.Module):
-    """The whole list in one process: tokens_BT or (tokens_BT, documents) to logits_TBV."""
+    """The whole list in one process: tokens_BT or (tokens_BT, documents) to logits_TBV, or to a loss."""
 
     def __init__(self, definitions: list[LayerDefinition]) -> None:
         super().__init__()
@@ -109,12 +109,15 @@ class LanguageModel(nn.Module):
         )
         self.steps = [(_module_name(layer.tied_to or layer.name), layer.forward) for layer in definitions]
 
-    def forward(self, tokens: Tokens) -> Tensor:
+    def forward(self, tokens: Tokens, finish: Finish = Prediction.logits) -> Tensor:
+        """``finish`` says what the head makes of its prediction: logits, or one of the losses of model/loss.py."""
+        *before, (head_name, run_head) = self.steps
         payload: Tokens | Payload = tokens
-        for module_name, run in self.steps:
+        for module_name, run in before:
             payload = run(self.layers[module_name], payload)
-        assert isinstance(payload, Tensor)
-        return payload
+        out = run_head(self.layers[head_name], payload, finish=finish)
+        assert isinstance(out, Tensor)
+        return out
 
 
 def _module_name(layer_name: str) -> str:

@@ -99,8 +99,12 @@ class Sharding(ABC):
         """[..., n/size] on each rank -> [..., n] on all, to be used by each rank for its own heads."""
 
     @abstractmethod
-    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
-        """-log softmax(logits)[label] as loss_TB in fp32 from this rank's part of the vocabulary."""
+    def largest_of_ranks(self, x: Tensor) -> Tensor:
+        """Element by element the largest of all ranks' ``x``, in place and without a gradient."""
+
+    @abstractmethod
+    def sum_of_ranks(self, x: Tensor) -> Tensor:
+        """Element by element the sum of all ranks' ``x``, in place and without a gradient."""
 
     def vocab_linear(self, hidden_size: int, vocab_size: int) -> nn.Module:
         """``column_linear`` onto the vocabulary."""
@@ -156,9 +160,11 @@ class Unsharded(Sharding):
     def gather_columns(self, x: Tensor) -> Tensor:
         return x
 
-    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), labels_TB.flatten(), reduction="none")
-        return loss.view_as(labels_TB)
+    def largest_of_ranks(self, x: Tensor) -> Tensor:
+        return x
+
+    def sum_of_ranks(self, x: Tensor) -> Tensor:
+        return x
 
 
 class Linear(nn.Module):

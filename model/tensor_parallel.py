@@ -4,9 +4,7 @@ In: a process group. Out: the modules and operations of ``Sharding`` for this ra
 communicates nothing itself, ``enter`` does it once for all layers that read the same input; a row-parallel layer sums
 (or under sequence parallelism sums and scatters) its output.
 
-megatron-core takes the group explicitly except in its cross-entropy, which asks parallel_state: a run must have
-initialised parallel_state with the same tensor-parallel group (pretrain/topology.py). Building layers needs no
-parallel_state, and works on the meta device with a fake process group.
+megatron-core takes the group explicitly. Building layers works on the meta device with a fake process group.
 """
 
 from typing import Any
@@ -55,10 +53,13 @@ class TensorParallel(Sharding):
     def gather_columns(self, x: Tensor) -> Tensor:
         return mappings.all_gather_last_dim_from_tensor_parallel_region(x, group=self.group)  # backward: reduce-scatter
 
-    def cross_entropy(self, logits_TBV: Tensor, labels_TB: Tensor) -> Tensor:
-        # megatron-core's kernel overwrites fp32 logits; others it copies itself.
-        logits_TBV = logits_TBV.clone() if logits_TBV.dtype == torch.float32 else logits_TBV
-        return tensor_parallel.vocab_parallel_cross_entropy(logits_TBV, labels_TB)
+    def largest_of_ranks(self, x: Tensor) -> Tensor:
+        dist.all_reduce(x, dist.ReduceOp.MAX, group=self.group)
+        return x
+
+    def sum_of_ranks(self, x: Tensor) -> Tensor:
+        dist.all_reduce(x, group=self.group)
+        return x
 
     def megatron_config(self, sequence_parallel: bool) -> ModelParallelConfig:
         """What megatron-core's layers ask for; the values of parameters are model/init.py's business."""

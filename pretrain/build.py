@@ -1,6 +1,6 @@
 """The model of a run, ready for the engine: its list of layers and how they are split.
 
-In: a RunConfig and a connected Topology. Out: layer definitions and the Sharding that they build with.
+In: a RunConfig and a connected Topology. Out: layer definitions.
 Always: plain layers for one tensor-parallel rank, megatron-core's for more; nothing is allocated yet.
 """
 
@@ -14,14 +14,11 @@ from pretrain.engines.connection import tensor_group
 from pretrain.topology import Topology, device_of
 
 
-def build_model(
-    config: RunConfig, topology: Topology, recorder: Recorder | None = None
-) -> tuple[list[LayerDefinition], Sharding]:
-    """The list of layers of ``config`` for this rank, and its Sharding; ``recorder`` takes the layers' numbers."""
-    sharding = _sharding(topology)
-    layers = build_layers(
+def build_model(config: RunConfig, topology: Topology, recorder: Recorder | None = None) -> list[LayerDefinition]:
+    """The list of layers of ``config`` for this rank; ``recorder`` takes the layers' numbers."""
+    return build_layers(
         config.model,
-        sharding,
+        _sharding(topology),
         recorder,
         seed=config.seed,
         dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
@@ -29,7 +26,6 @@ def build_model(
         activation_checkpointing=config.train.activation_checkpointing,
         sequence_length=config.data.sequence_length,
     )
-    return layers, sharding
 
 
 def _sharding(topology: Topology) -> Sharding:

@@ -90,10 +90,10 @@ def _pretrain(
             return Outcome.FINISHED
         staging = open_staging(config, run_id)
         recorder = Recorder()
-        layers, sharding = build_model(config, topology, recorder)
+        layers = build_model(config, topology, recorder)
         clips = config.optimizer.gradient_clipping > 0
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
-        engine = build_engine(config, topology, layers, sharding, judge=guard.keeps)
+        engine = build_engine(config, topology, layers, judge=guard.keeps)
         start = restore(config, topology, engine, stream, guard, reader)
         config, checkpoints = start.config, checkpoints_of(start.config.run_folder)
         values = values_without_credentials(dataclasses.asdict(config))

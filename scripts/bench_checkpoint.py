@@ -68,8 +68,8 @@ def _measure(config: RunConfig, folder: Path) -> list[tuple[str, str]]:
     from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)
-    layers, sharding = build_model(config, topology)
-    engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
+    layers = build_model(config, topology)
+    engine = build_engine(config, topology, layers, judge=lambda loss, norm: True)
     tokens = torch.randint(0, config.model.vocab_size, (1, 257), generator=torch.Generator().manual_seed(1))
     batch = MicroBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 

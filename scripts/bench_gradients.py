@@ -67,8 +67,8 @@ def _steps(config: RunConfig, every_micro_batch: bool) -> Callable[[], float]:
     from pretrain.topology import topology_from_environment
 
     topology = topology_from_environment(config.parallel)
-    layers, sharding = build_model(config, topology)
-    engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
+    layers = build_model(config, topology)
+    engine = build_engine(config, topology, layers, judge=lambda loss, norm: True)
     if every_micro_batch:
         assert engine.partial_gradients is not None
         engine.partial_gradients.remove()

@@ -72,11 +72,10 @@ def main(arguments: list[str]) -> int:
 def build(config: ModelConfig, device: torch.device) -> Contender:
     """The model, and a function that runs it forward and backward."""
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    sharding = Unsharded()
-    model = LanguageModel(build_layers(config, sharding, seed=1, dtype=dtype, device=device))
+    model = LanguageModel(build_layers(config, Unsharded(), seed=1, dtype=dtype, device=device))
 
     def step(tokens_BT: torch.Tensor) -> None:
-        loss = mean_loss(model(tokens_BT[:, :-1]), tokens_BT[:, 1:], sharding)
+        loss = model(tokens_BT[:, :-1], finish=mean_loss(tokens_BT[:, 1:]))
         loss.backward()
         model.zero_grad(set_to_none=False)
 

@@ -6,7 +6,6 @@ In: a RunConfig, a Topology, the list of layers, and a judge who may refuse a st
 from collections.abc import Sequence
 
 from model.layers import LayerDefinition
-from model.parallel import Sharding
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine, Judge
 from pretrain.engines.pipelined import PipelinedEngine
@@ -14,9 +13,7 @@ from pretrain.engines.sequential import SequentialEngine
 from pretrain.topology import Topology
 
 
-def build_engine(
-    config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
-) -> Engine:
+def build_engine(config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], judge: Judge) -> Engine:
     """As the topology has one pipeline stage or several."""
     kind = PipelinedEngine if topology.pipeline_size > 1 else SequentialEngine
-    return kind(config, topology, layers, sharding, judge)
+    return kind(config, topology, layers, judge)

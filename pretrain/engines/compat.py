@@ -35,21 +35,24 @@ def logger() -> logging.Logger:
 
 
 class CutPipelineModule(PipelineModule):
-    """``PipelineModule._partition_layers`` and ``_set_bounds``: a pipeline that is cut where its maker says.
+    """``PipelineModule._partition_layers``, ``_set_bounds`` and ``forward_funcs``: cut where its maker says.
 
     Args:
         parts: the first layer of each stage, and the number of layers.
     """
 
-    def __init__(
-        self, layers: list[LayerSpec], parts: Sequence[int], *, topology: Any, loss_fn: Callable[..., torch.Tensor]
-    ) -> None:
+    def __init__(self, layers: list[LayerSpec], parts: Sequence[int], *, topology: Any) -> None:
         self._parts = list(parts)
-        super().__init__(layers, topology=topology, loss_fn=loss_fn)
+        super().__init__(layers, topology=topology)
 
     def _partition_layers(self, method: str = "uniform") -> None:
         self.parts = self._parts
         self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
+
+    def take_last(self) -> Callable[..., Any]:
+        """This stage's last layer as a function; the stage still owns it, and its forward pass leaves it out."""
+        last: Callable[..., Any] = self.forward_funcs.pop()
+        return last
 
 
 def gradient_norm(optimizer: Any) -> float:

@@ -17,7 +17,6 @@ from torch import nn
 
 from model.kernels.attention import attention_backend
 from model.kernels.norm import norm_backend
-from model.parallel import Sharding
 from pretrain.config import RunConfig
 from pretrain.engines import compat
 from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
@@ -48,9 +47,7 @@ class StepResult:
 class Engine(ABC):
     """The model, its optimizer and DeepSpeed's engine around both; subclasses drive one module or a pipeline."""
 
-    def __init__(
-        self, config: RunConfig, topology: Topology, module: nn.Module, sharding: Sharding, judge: Judge
-    ) -> None:
+    def __init__(self, config: RunConfig, topology: Topology, module: nn.Module, judge: Judge) -> None:
         self.topology = topology
         self.device = device_of(topology)
         self.accumulation_steps = accumulation_steps(config, topology)
@@ -60,7 +57,6 @@ class Engine(ABC):
         self._clipping = config.optimizer.gradient_clipping if clips_itself(config) else None
         self._loss = math.nan
         self._grad_norm = math.nan
-        self._sharding = sharding
         self.module = module
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.gate = Gate(self._decide)

@@ -4,7 +4,7 @@ In: what an Engine takes. Out: an Engine for two and more pipeline stages. Alway
 last stage computes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from model.layers import LayerDefinition
 from model.loss import cross_entropy_TB, mean_loss
-from model.parallel import Sharding
+from model.payload import Payload
 from pretrain.config import RunConfig
 from pretrain.engines import compat
 from pretrain.engines.engine import Engine, Judge
@@ -25,23 +25,20 @@ from pretrain.topology import Topology
 class PipelinedEngine(Engine):
     """The list of layers cut into stages, run one-forward-one-backward by DeepSpeed's pipeline engine."""
 
-    def __init__(
-        self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
-    ) -> None:
+    def __init__(self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], judge: Judge) -> None:
         marked = MarkedLoss()
 
-        def loss(logits_TBV: torch.Tensor, targets: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-            if isinstance(targets, torch.Tensor):
-                return mean_loss(logits_TBV, targets, sharding)
-            labels_BT, marked_BT = targets
-            loss_TB = cross_entropy_TB(logits_TBV, labels_BT, sharding)
-            marked.add(loss_TB, marked_BT)
+        def loss(head: Callable[..., torch.Tensor], payload: Payload, batch: MicroBatch) -> torch.Tensor:
+            if batch.marked_BT is None:
+                return head(payload, finish=mean_loss(batch.labels_BT))
+            loss_TB = head(payload, finish=cross_entropy_TB(batch.labels_BT))
+            marked.add(loss_TB, batch.marked_BT)
             return loss_TB.mean()
 
         self._marked = marked
         self._shape: torch.Size | None = None
         self._staged = StagedModel(config.model, layers, topology, loss)
-        super().__init__(config, topology, self._staged, sharding, judge)
+        super().__init__(config, topology, self._staged, judge)
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train_batch(self._batches(micro_batches))
@@ -66,6 +63,4 @@ class PipelinedEngine(Engine):
         self._shape = shape
         here = [batch.to(self.device) for batch in micro_batches]
         self._staged.expect(here)
-        marked = [(batch.labels_BT, batch.marked_BT) for batch in here]
-        targets = [labels if marks is None else (labels, marks) for labels, marks in marked]
-        return iter([(batch.tokens_BT, target) for batch, target in zip(here, targets, strict=True)])
+        return iter([(batch.tokens_BT, batch.labels_BT) for batch in here])

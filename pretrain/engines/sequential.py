@@ -15,7 +15,7 @@ from torch import nn
 
 from model.layers import LanguageModel, LayerDefinition
 from model.loss import cross_entropy_TB, mean_loss
-from model.parallel import Sharding, logical_parameters
+from model.parallel import logical_parameters
 from pretrain.config import RunConfig
 from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
 from pretrain.engines.deepspeed_config import deepspeed_config
@@ -28,10 +28,8 @@ from pretrain.topology import Topology
 class SequentialEngine(Engine):
     """The whole list of layers on every rank, or its tensor-parallel shard."""
 
-    def __init__(
-        self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], sharding: Sharding, judge: Judge
-    ) -> None:
-        super().__init__(config, topology, self._build(config, topology, layers), sharding, judge)
+    def __init__(self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition], judge: Judge) -> None:
+        super().__init__(config, topology, self._build(config, topology, layers), judge)
         self._loss_sum = torch.zeros((), device=self.device)
 
     def _build(self, config: RunConfig, topology: Topology, layers: Sequence[LayerDefinition]) -> nn.Module:
@@ -58,7 +56,7 @@ class SequentialEngine(Engine):
         for number, batch in enumerate(micro_batches, start=1):
             # DeepSpeed's own count of micro-batches goes on from step to step and knows one accumulation only.
             self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches))
-            loss = mean_loss(self.deepspeed(batch.payload()), batch.labels_BT, self._sharding)
+            loss = self.deepspeed(batch.payload(), finish=mean_loss(batch.labels_BT))
             self._loss_sum += loss.detach()
             self.deepspeed.backward(loss)
             self.deepspeed.step()
@@ -76,7 +74,7 @@ class SequentialEngine(Engine):
         marked = MarkedLoss()
         for batch in micro_batches:
             here = batch.to(self.device)
-            loss_TB = cross_entropy_TB(self.deepspeed(here.payload()), here.labels_BT, self._sharding)
+            loss_TB = self.deepspeed(here.payload(), finish=cross_entropy_TB(here.labels_BT))
             total += loss_TB.mean()
             if here.marked_BT is not None:
                 marked.add(loss_TB, here.marked_BT)

@@ -8,6 +8,7 @@ import contextlib
 import io
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,14 +27,20 @@ from pretrain.topology import Topology
 
 
 class StagedModel(CutPipelineModule):
-    """DeepSpeed's pipeline module with our balanced split; builds only this rank's layers."""
+    """DeepSpeed's pipeline module with our balanced split; builds only this rank's layers.
+
+    The last stage's forward pass ends in the loss, so that logits need not leave the head.
+
+    Args:
+        loss: (head, its payload, micro-batch) to the mean loss; ``head(payload, finish=...)`` runs the head.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         layers: Sequence[LayerDefinition],
         topology: Topology,
-        loss: Callable[..., torch.Tensor],
+        loss: Callable[[Callable[..., torch.Tensor], Payload, MicroBatch], torch.Tensor],
     ) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its settings
             super().__init__(
@@ -42,8 +49,8 @@ class StagedModel(CutPipelineModule):
                 topology=PipeModelDataParallelTopology(
                     num_pp=topology.pipeline_size, num_mp=topology.tensor_size, num_dp=topology.data_size
                 ),
-                loss_fn=loss,
             )
+        self._finish = partial(loss, self.take_last()) if topology.stage == topology.pipeline_size - 1 else None
         self._config = config
         self._coming: deque[MicroBatch] = deque()
 
@@ -52,13 +59,13 @@ class StagedModel(CutPipelineModule):
         self._coming = deque(micro_batches)
 
     def forward(self, arrived: torch.Tensor) -> torch.Tensor:
-        """This stage's layers on tokens_BT or on the activations that the stage before it sent."""
+        """This stage's layers on tokens_BT or on the activations that the stage before it sent; at last, the loss."""
         batch = self._coming.popleft()
         entering: Tokens | Payload = arrived, batch.documents
         if self.stage_id > 0:
             entering = Payload(arrived, Layout.of(self._config, batch.tokens_BT.shape[1], batch.documents, arrived))
         leaving = super().forward(entering)
-        return leaving.x_TBD if isinstance(leaving, Payload) else leaving
+        return leaving.x_TBD if self._finish is None else self._finish(leaving, batch)
 
 
 def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> LayerSpec:

@@ -93,8 +93,6 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -
     one += 0 if last else boundary_bytes(config, topology)
     one += ends_activations(config.model, split) if last else 0
     loss = loss_bytes(config.model, split) if last else 0
-    if last and stages > 1:  # DeepSpeed's last stage has two pipeline buffers and keeps each one's newest logits
-        loss += 2 * split.bytes_of(config.model.vocab_size // topology.tensor_size)
     return RankMemory(
         rank=topology.rank,
         stage=topology.stage,

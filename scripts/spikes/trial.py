@@ -73,8 +73,7 @@ class Learner:
             vocab_size=VOCABULARY,
         )
         self._settings = settings
-        self._sharding = Unsharded()
-        self._model = LanguageModel(build_layers(config, self._sharding, seed=settings.number))
+        self._model = LanguageModel(build_layers(config, Unsharded(), seed=settings.number))
         self._optimizer = torch.optim.AdamW(
             self._model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
         )
@@ -83,7 +82,7 @@ class Learner:
         """Loss and gradient norm; the gradient is there, ``scale`` times as large, and clipped."""
         tokens, labels = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
         self._optimizer.zero_grad()
-        loss = mean_loss(self._model(tokens), labels, self._sharding)
+        loss = self._model(tokens, finish=mean_loss(labels))
         (scale * loss).backward()
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), CLIPPING)
         return float(loss.detach()), float(norm)

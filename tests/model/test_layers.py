@@ -177,5 +177,5 @@ def test_nothing_in_a_step_waits_for_the_device(config):
     documents = Documents.of(torch.zeros_like(tokens_BT, dtype=torch.int32))
     with DeviceReads() as reads:
         for payload in (tokens_BT, (tokens_BT, documents)):
-            mean_loss(model(payload), tokens_BT, Unsharded()).backward()
+            model(payload, finish=mean_loss(tokens_BT)).backward()
     assert not reads.seen

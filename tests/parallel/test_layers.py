@@ -5,14 +5,18 @@ are summed over the group first. Layers are compared in fp64, where nothing but 
 is fp32 by contract, within 1e-5. One world of processes checks everything for one size of the group.
 """
 
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from model import loss as loss_module
 from model.config import ModelConfig
 from model.documents import Documents
 from model.layers import LanguageModel, build_layers
@@ -66,8 +70,8 @@ def build_pair(config: ModelConfig, sharding: Sharding, **options) -> tuple[Lang
 def loss_and_gradients(model: LanguageModel, payload, labels_BT: Tensor, sharding: Sharding):
     """The loss, and the gradient of each parameter of a functional that weighs every logit differently."""
     parameters = logical_parameters(model)
+    loss = model(payload, finish=mean_loss(labels_BT)).detach()
     logits_TBV = model(payload)
-    loss = mean_loss(logits_TBV.detach(), labels_BT, sharding)
     whole_shape = (*logits_TBV.shape[:2], logits_TBV.shape[2] * sharding.size)
     direction = torch.randn(whole_shape, generator=torch.Generator().manual_seed(4), dtype=logits_TBV.dtype)
     probe = (logits_TBV * direction.chunk(sharding.size, -1)[sharding.rank]).sum()
@@ -118,6 +122,36 @@ def test_loss_and_gradients_equal_the_plain_model(size, kinds):
         assert len(differences) > 40 * len(kinds)
 
 
+@contextlib.contextmanager
+def chunks_of(rows: int, columns: int, element_bytes: int) -> Iterator[None]:
+    """Within it the loss works on so many tokens at once, a part of them in fp32."""
+    with (
+        mock.patch.object(loss_module, "CHUNK_BYTES", rows * columns * element_bytes),
+        mock.patch.object(loss_module, "PIECE_ELEMENTS", 3 * columns),
+    ):
+        yield
+
+
+def gradients_agree(
+    sharded: LanguageModel, plain: LanguageModel, payload, labels_BT: Tensor, sharding: Sharding
+) -> bool:
+    """Whether the mean loss has the gradients that autograd finds for the plain model's logits, whole and in fp64."""
+    parameters = logical_parameters(sharded)
+    loss = sharded(payload, finish=mean_loss(labels_BT))
+    found = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    whole = logical_parameters(plain)
+    expected_loss = torch.nn.functional.cross_entropy(plain(payload).flatten(0, 1), labels_BT.t().flatten())
+    expected = dict(zip(whole, torch.autograd.grad(expected_loss, list(whole.values())), strict=True))
+    agreed = torch.allclose(loss.double(), expected_loss, atol=1e-6)
+    for name, parameter in parameters.items():
+        if info_of(parameter).partial_gradient:
+            dist.all_reduce(found[name], group=sharding.group)
+        scale = expected[name].abs().max()
+        difference = (found[name] - own_part(expected[name], parameter, sharding)).abs().max()
+        agreed &= bool(difference <= 1e-6 * scale)
+    return agreed
+
+
 def inspect_details() -> dict[str, bool]:
     """What does not fit the comparison above, as named facts that must hold on every rank."""
     config = KINDS["shared_diff-layer-layer"]
@@ -142,18 +176,13 @@ def inspect_details() -> dict[str, bool]:
             facts[f"{mode}: {recompute} recomputation gives the same bits"] = same
 
         sharded, plain = build_pair(config, sharding)
-        logits_TBV = sharded(payload).detach().float().requires_grad_()
-        before = logits_TBV.detach().clone()
-        loss_TB = cross_entropy_TB(logits_TBV, labels_BT, sharding)
-        facts[f"{mode}: the loss leaves the logits alone"] = torch.equal(logits_TBV, before)
-        whole_TBV = plain(payload).detach().float().requires_grad_()
-        expected_TB = cross_entropy_TB(whole_TBV, labels_BT, Unsharded())
+        loss_TB, expected_TB = (model(payload, finish=cross_entropy_TB(labels_BT)) for model in (sharded, plain))
         facts[f"{mode}: every token's loss is the plain model's"] = torch.allclose(loss_TB, expected_TB, atol=FP32)
-        weights_TB = torch.rand(loss_TB.shape, generator=torch.Generator().manual_seed(6))
-        (found,) = torch.autograd.grad((loss_TB * weights_TB).sum(), logits_TBV)
-        (whole,) = torch.autograd.grad((expected_TB * weights_TB).sum(), whole_TBV)
-        own = whole.chunk(sharding.size, -1)[sharding.rank]
-        facts[f"{mode}: so is its gradient"] = torch.allclose(found, own, atol=1e-6)
+        for rows in (5, 1000):  # tokens whose logits are there at once
+            with chunks_of(rows, columns=config.vocab_size // sharding.size, element_bytes=8):
+                facts[f"{mode}: so are the loss's gradients, {rows} rows at once"] = gradients_agree(
+                    sharded, plain, payload, labels_BT, sharding
+                )
 
         partial = {name for name, p in logical_parameters(sharded).items() if info_of(p).partial_gradient}
         heads = ("query_down", "key_down", "query_up", "key_up", "lambda", "head_norm")

@@ -72,8 +72,8 @@ def start_engine(config: RunConfig, recorder: Recorder | None = None) -> tuple[E
     topology = topology_from_environment(config.parallel)
     check_run(config, topology)
     connect(topology)
-    layers, sharding = build_model(config, topology, recorder)
-    engine = build_engine(config, topology, layers, sharding, judge=lambda loss, norm: True)
+    layers = build_model(config, topology, recorder)
+    engine = build_engine(config, topology, layers, judge=lambda loss, norm: True)
     samples = SyntheticTokens(config.model.vocab_size, config.data.sequence_length)
     return engine, BatchFeed(samples, config, topology)
 

@@ -91,7 +91,7 @@ def by_definition(config: RunConfig) -> dict[str, float]:
     model = LanguageModel(build_layers(config.model, Unsharded(), seed=config.seed))
     whole = torch.from_numpy(tokens)
     with torch.no_grad():
-        loss = cross_entropy_TB(model(whole[:, :-1]), whole[:, 1:], Unsharded()).t()
+        loss = model(whole[:, :-1], finish=cross_entropy_TB(whole[:, 1:])).t()
     return {
         "validation_loss": float(loss.mean()),
         "validation_ar_hit_loss": float(loss[hits].mean()),

@@ -51,7 +51,7 @@ def expect(config: RunConfig, steps: list) -> dict[str, float | list[float]]:
     for micro_batches in steps:
         optimizer.zero_grad()
         for batch in micro_batches:
-            loss = mean_loss(model(batch.tokens_BT), batch.labels_BT, Unsharded())
+            loss = model(batch.tokens_BT, finish=mean_loss(batch.labels_BT))
             (loss / len(micro_batches)).backward()
         gradients = {name: float(p.grad.double().square().sum()) for name, p in named.items()}
         whole = math.sqrt(sum(gradients.values()))
