@@ -6,10 +6,10 @@ In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no proce
 from typing import Any
 
 from common.errors import InputError
-from model.checks import check_split, nearest_multiples
+from model.checks import check_split, nearest_multiples, nearest_split
 from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 from pretrain.config import RunConfig
-from pretrain.engines.deepspeed_config import deepspeed_config
+from pretrain.engines.deepspeed_config import deepspeed_config, exchanges_itself
 from pretrain.evaluation_command import check_command
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.schedule import check_schedule
@@ -27,6 +27,7 @@ def check_run(config: RunConfig, topology: Topology) -> None:
     )
     _check_stage_sequences(config, topology)
     _check_zero(config)
+    _check_exchange(config, topology)
     _check_pipeline(config)
     check_batch(config, topology, max(map(step_of, list_steps(checkpoints_of(config.run_folder))), default=0))
     check_schedule(config.schedule, config.train.steps)
@@ -73,6 +74,22 @@ def _check_zero(config: RunConfig) -> None:
     if stage == 0 and config.train.precision == "bf16":
         raise InputError(
             "parallel.zero_stage: 0 cannot accumulate bf16 gradients in fp32; 1 can, also on a single process"
+        )
+
+
+def _check_exchange(config: RunConfig, topology: Topology) -> None:
+    """Settings of the exchange of ZeRO 1 and 2."""
+    parallel = config.parallel
+    for name in ("partition_ranks", "bucket_megabytes"):
+        if getattr(parallel, name) is not None and not exchanges_itself(config):
+            raise InputError(
+                f"parallel.{name}: works with parallel.zero_stage 1 and 2 and state on the device; leave it out"
+            )
+    ranks = parallel.partition_ranks
+    if ranks is not None and topology.data_size % ranks:
+        raise InputError(
+            f"parallel.partition_ranks: must divide the data-parallel size {topology.data_size}, is {ranks}; nearest: "
+            f"{nearest_split({'data': topology.data_size}, ranks)}"
         )
 
 

@@ -41,10 +41,21 @@ class ParallelConfig:
     """split activations outside the tensor-parallel layers along the sequence"""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage; a pipeline accepts 0 and 1"""
+    partition_ranks: int | None = None
+    """ZeRO 1 and 2: data-parallel ranks, neighbours, among which state is cut; groups of them keep the same, so less
+    crosses slow links between nodes and each rank keeps more; default: all ranks are one group"""
+    gradient_exchange: Literal["fp32", "bf16"] = "fp32"
+    """type in which gradients travel between data-parallel ranks; ZeRO 1 and 2 add them up in fp32 either way"""
+    overlap: bool = True
+    """ZeRO 1 and 2: exchange gradients during the backward and weights during the next forward pass, not between them"""
+    bucket_megabytes: int | None = None
+    """ZeRO 1 and 2: MiB of fp32 gradients that leave together; default: a 32nd of the model, more for many ranks"""
 
     def __post_init__(self) -> None:
         check_range(self, "parallel.", "tensor", low=1, high=MOST_PROCESSES)
         check_range(self, "parallel.", "pipeline", low=1, high=1024)
+        check_range(self, "parallel.", "partition_ranks", low=1, high=MOST_PROCESSES)
+        check_range(self, "parallel.", "bucket_megabytes", low=1, high=2**20)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,17 @@ class Topology:
             rank += index * self._stride(axis)
         return replace(self, rank=rank)
 
+    def sharing(self, ranks: int | None) -> tuple[int, ...]:
+        """The data-parallel ranks among which this one's state is cut: ``ranks`` neighbours, or all."""
+        line, size = self.ranks("data"), ranks or self.data_size
+        first = self.data_rank // size * size
+        return line[first : first + size]
+
+    def alike(self, ranks: int | None) -> tuple[int, ...]:
+        """The data-parallel ranks that keep the same part of the state as this one, where ``ranks`` share it."""
+        size = ranks or self.data_size
+        return self.ranks("data")[self.data_rank % size :: size]
+
     def firsts(self, *axes: Axis) -> tuple["Topology", ...]:
         """One rank for each place along ``axes``, ascending: the first of those that lie there."""
         origin = replace(self, rank=0)

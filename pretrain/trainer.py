@@ -90,6 +90,7 @@ class Trainer:
                 self._evaluate(done)
             if self._due(self.config.checkpoint.every, done):
                 self._save(done)
+        self.engine.settle()
         self._report_failed_save(self.writer.wait(), last=True)
         return ending
 

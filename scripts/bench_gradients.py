@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)
     model = ModelConfig(hidden_size=256, ffn_hidden_size=704, num_heads=4, head_dim=32, rank=32, num_layers=4)
-    config = RunConfig(model=model, parallel=ParallelConfig(tensor=2, zero_stage=1))
+    config = RunConfig(model=model, parallel=ParallelConfig(tensor=2, zero_stage=0))
     topology = topology_from_environment(config.parallel)
     connect(topology)
     if topology.is_main:

@@ -52,10 +52,8 @@ def _describe(engine: Engine, parameter: nn.Parameter, kind: str, start: int, vi
     replica = info.shard_dim is None and topology.tensor_rank != 0
     if replica or engine.is_tied_copy(parameter):
         written = slice(0, 0)
-    elif engine.zero_stage == 0:  # every data-parallel rank holds it all and writes its share
-        shares = [view.numel() * rank // topology.data_size for rank in (topology.data_rank, topology.data_rank + 1)]
-        written = slice(*shares)
-    else:
-        written = slice(0, view.numel())
+    else:  # ranks that hold the same write a share each
+        place, copies = engine.copies_of_state
+        written = slice(*(view.numel() * rank // copies for rank in (place, place + 1)))
     shard = 0 if info.shard_dim is None else topology.tensor_rank
     return LocalFragment(info.name, kind, layout, shard, start, view, written)

@@ -5,9 +5,11 @@ names stand in no other file, and each has one test in tests/pretrain/engines/te
 names away fails with the list of them.
 """
 
+import contextlib
 import importlib
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,14 @@ import deepspeed.utils
 import torch
 import torch.distributed as dist
 from deepspeed.pipe import LayerSpec, PipelineModule
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.precision_config import DeepSpeedBF16Config
 from torch import nn
+
+from pretrain.engines.zero.flat import FlatBucket
 
 
 def compile_nothing() -> None:
@@ -32,6 +41,64 @@ def logger() -> logging.Logger:
     """``deepspeed.utils.logger``, through which all of DeepSpeed reports."""
     found: logging.Logger = deepspeed.utils.logger
     return found
+
+
+Wrap = Callable[[Any, torch.optim.Optimizer], Any]
+"""Takes DeepSpeed's engine, while it is being built, and the optimizer; returns what the engine is to drive"""
+
+
+def wrapped_engine(
+    module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], unit: Any, wrap: Wrap
+) -> Any:
+    """``_configure_zero_optimizer`` and ``_configure_bf16_optimizer``: DeepSpeed's engine around what ``wrap`` makes.
+
+    What deepspeed.initialize does for the settings in use here, and no more: it takes no engine of another class.
+
+    Args:
+        unit: the `mpu`; a pipeline module has its own.
+    """
+
+    class Wrapped:
+        def _configure_zero_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+            return wrap(self, optimizer)
+
+        def _configure_bf16_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+            return wrap(self, optimizer)
+
+    base = DeepSpeedEngine
+    if isinstance(module, PipelineModule):
+        base, unit = PipelineEngine, module.mpu()
+    kind = type("WrappedEngine", (Wrapped, base), {})
+    return kind(
+        args=None,
+        model=module,
+        optimizer=optimizer,
+        mpu=unit,
+        config=config,
+        config_class=DeepSpeedConfig(config, unit),
+    )
+
+
+def parameter_names(engine: Any) -> Mapping[nn.Parameter, str]:
+    """``DeepSpeedEngine.param_names``."""
+    names: Mapping[nn.Parameter, str] = engine.param_names
+    return names
+
+
+def tied_weights(module: Any) -> list[tuple[nn.Parameter, dist.ProcessGroup]]:
+    """``PipelineModule.get_tied_weights_and_groups``: weights that other stages have, too; of a plain module, none."""
+    return list(module.get_tied_weights_and_groups()) if isinstance(module, PipelineModule) else []
+
+
+def pipeline_layers(module: Any) -> list[nn.Module]:
+    """``PipelineModule.forward_funcs``: the layers of this stage that are called as modules."""
+    return [layer for layer in module.forward_funcs if isinstance(layer, nn.Module)]
+
+
+def stage_loss(pipeline: Any) -> torch.Tensor | None:
+    """``PipelineEngine.total_loss``: the sum over the micro-batches so far; None on all stages but the last."""
+    total: torch.Tensor | None = pipeline.total_loss
+    return total
 
 
 class CutPipelineModule(PipelineModule):
@@ -132,3 +199,78 @@ def publish_stage_3(optimizer: Any) -> None:
         optimizer._reassign_or_swap_out_partitioned_parameters(group)
     if optimizer.persistent_parameters:
         optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+
+
+class PartitionedOptimizer(BF16_Optimizer):
+    """``BF16_Optimizer``: flat weights, fp32 partitions and ``_hp_mapping``, for weights of any type.
+
+    Subclasses move gradients and weights; what DeepSpeed's engines call to have that done does nothing here.
+
+    Args:
+        inner: the optimizer of the partitions. names: of the parameters. group: the ranks that share the partitions.
+        clipping: largest norm. keeps_whole_sums: keep the fp32 sums of gradients whole, or this rank's partition only.
+    """
+
+    def __init__(
+        self,
+        inner: torch.optim.Optimizer,
+        names: Mapping[nn.Parameter, str],
+        group: dist.ProcessGroup,
+        clipping: float,
+        keeps_whole_sums: bool,
+    ) -> None:
+        self._keeps_whole_sums = keeps_whole_sums
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of memory, group by group
+            super().__init__(
+                inner,
+                names,
+                bfloat16_config=DeepSpeedBF16Config(enabled=True),
+                clip_grad=clipping,
+                dp_process_group=group,
+                grad_acc_dtype=torch.float32,
+            )
+
+    def _split_flat_tensor(self, flat_tensor: torch.Tensor, num_elem_list: Sequence[int]) -> list[torch.Tensor]:
+        """Called once for each group's whole fp32 sums, of which only the shape stays where they are not kept."""
+        if not self._keeps_whole_sums:
+            flat_tensor = flat_tensor.to("meta")
+            self.fp32_groups_gradients_flat[-1] = self.non_expert_gradients[-1] = flat_tensor
+        return super()._split_flat_tensor(flat_tensor, num_elem_list)
+
+    def flat_buckets(self) -> list[FlatBucket]:
+        """The tensors of every group."""
+        rank = dist.get_rank(self.dp_process_group)
+        return [
+            FlatBucket(
+                parameters=tuple(parameters),
+                weights=weights,
+                own_weights=partitions[rank],
+                master=master,
+                sums=sums if self._keeps_whole_sums else None,
+                own_sums=own if self._keeps_whole_sums else torch.zeros_like(master, requires_grad=False),
+            )
+            for parameters, weights, partitions, master, sums, own in zip(
+                self.bf16_groups,
+                self.bf16_groups_flat,
+                self.bf16_partitioned_groups,
+                self.fp32_groups_flat_partition,
+                self.fp32_groups_gradients_flat,
+                self.fp32_groups_gradient_flat_partition,
+                strict=True,
+            )
+        ]
+
+    def backward_prologue(self) -> None:
+        """Gradients are taken by hooks, and nothing is left of the pass before."""
+
+    def backward_epilogue(self, *_: Any, **__: Any) -> None:
+        """The hooks have done it."""
+
+    def overlapping_partition_gradients_reduce_epilogue(self) -> None:
+        """ZeRO 2 calls it after every backward pass."""
+
+    def reduce_gradients(self, pipeline_parallel: bool = False) -> None:
+        """ZeRO 1 calls it after the last backward pass."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """No gradient outlives its hook."""

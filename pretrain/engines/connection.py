@@ -6,6 +6,7 @@ In: a Topology. Out: groups. Always: megatron-core's order "tp-cp-ep-dp-pp" is t
 import contextlib
 import io
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from pretrain.engines.compat import compile_nothing
-from pretrain.topology import Topology, device_of
+from pretrain.topology import AXES, Topology, device_of
 
 
 def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
@@ -58,6 +59,38 @@ def tensor_group() -> dist.ProcessGroup:
 def data_group() -> dist.ProcessGroup:
     """The data-parallel group of this rank."""
     return parallel_state.get_data_parallel_group()
+
+
+@dataclass(frozen=True)
+class PartitionGroups:
+    """The data-parallel ranks of this rank's replicas, by what they keep of weights and state."""
+
+    sharing: dist.ProcessGroup
+    """those among which they are cut; this rank alone where there is no other"""
+    alike: dist.ProcessGroup | None
+    """those that keep the same part as this rank; None: no other does"""
+
+
+def partition_groups(topology: Topology, ranks: int | None) -> PartitionGroups:
+    """Groups of ``ranks`` data-parallel neighbours, or of all; a collective call of the whole run."""
+    if ranks is None or ranks == topology.data_size:
+        return PartitionGroups(data_group(), None)
+    everyone = topology.firsts(*AXES)
+    sharing = sorted({one.sharing(ranks) for one in everyone})
+    alike = sorted({one.alike(ranks) for one in everyone})
+    own_sharing, _ = dist.new_subgroups_by_enumeration([list(group) for group in sharing])
+    own_alike, _ = dist.new_subgroups_by_enumeration([list(group) for group in alike])
+    return PartitionGroups(own_sharing, own_alike)
+
+
+def own_tensor_group(topology: Topology) -> dist.ProcessGroup:
+    """The tensor-parallel ranks in a group of its own; a collective call of the whole run.
+
+    For exchanges that start when something else is done, and so not in one order with those of the layers.
+    """
+    lines = [list(origin.ranks("tensor")) for origin in topology.firsts("data", "pipeline")]
+    group, _ = dist.new_subgroups_by_enumeration(lines)
+    return group
 
 
 class ModelParallelUnit:

@@ -28,10 +28,25 @@ OWNED = {
     "torch_autocast": "train.precision",
     "fp16": "train.precision",
     "zero_optimization.stage": "parallel.zero_stage",
+    "communication_data_type": "parallel.gradient_exchange",
     "pipeline": "the parallel section",
 }
 
 
+# What DeepSpeed would exchange in this way is exchanged by pretrain/engines/zero: a setting passed over is a trap.
+IDLE = {
+    "zero_optimization.overlap_comm": "set parallel.overlap",
+    "zero_optimization.reduce_bucket_size": "set parallel.bucket_megabytes",
+    "zero_optimization.allgather_bucket_size": "set parallel.bucket_megabytes",
+    "zero_optimization.reduce_scatter": "each rank always receives its part only",
+    "zero_optimization.use_multi_rank_bucket_allreduce": "each rank always receives its part only",
+    "zero_optimization.contiguous_gradients": "they always are",
+    "zero_optimization.round_robin_gradients": "every rank has a part of every bucket",
+    "prescale_gradients": "sums are fp32, and divided afterwards",
+    "gradient_predivide_factor": "sums are fp32, and divided afterwards",
+    "gradient_allreduce_op": "the gradient is the mean",
+}
+"""settings without effect under ZeRO 1 and 2, and what to do or to know"""
 LARGEST_BUCKET = 500_000_000
 """gradients that DeepSpeed reduces at once, its own default"""
 
@@ -47,6 +62,11 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
         if key in OWNED:
             raise InputError(f"deepspeed.{key}: set {OWNED[key]} instead; this key is derived from it")
     check_deepspeed_settings(config.deepspeed)
+    for key in _paths(config.deepspeed):
+        if key in IDLE and exchanges_itself(config):
+            raise InputError(
+                f"deepspeed.{key}: has no effect with parallel.zero_stage {config.parallel.zero_stage}: {IDLE[key]}"
+            )
     settings: dict[str, Any] = {
         "train_batch_size": config.batch.global_size,
         "train_micro_batch_size_per_gpu": config.batch.micro_size,
@@ -59,14 +79,22 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
             # The buffer is allocated in full, however small the model.
             "reduce_bucket_size": min(LARGEST_BUCKET, sum(parameter_counts(config.model).values())),
         },
+        "communication_data_type": config.parallel.gradient_exchange,
         # With sequence parallelism the stages exchange already split activations; splitting them again sends noise.
         "pipeline": {"pipe_partitioned": False, "grad_partitioned": False},
     }
     if config.train.precision == "bf16":
         settings["bf16"] = {"enabled": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
-        settings["communication_data_type"] = "fp32"  # the sum over data-parallel ranks is accumulation, too
     return _merge(settings, config.deepspeed)
+
+
+def exchanges_itself(config: RunConfig) -> bool:
+    """Whether gradients and weights are exchanged by pretrain/engines/zero; else DeepSpeed does it."""
+    zero = config.deepspeed.get("zero_optimization")
+    offload = zero.get("offload_optimizer") if isinstance(zero, dict) else None
+    on_device = not isinstance(offload, dict) or offload.get("device", "none") == "none"
+    return config.parallel.zero_stage in (1, 2) and on_device
 
 
 def clips_itself(config: RunConfig) -> bool:

@@ -17,15 +17,18 @@ from torch import nn
 
 from model.kernels.attention import attention_backend
 from model.kernels.norm import norm_backend
+from model.parallel import info_of
 from pretrain.config import RunConfig
 from pretrain.engines import compat
-from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
-from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config
+from pretrain.engines.connection import ModelParallelUnit, data_group, partition_groups, tensor_group
+from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config, exchanges_itself
 from pretrain.engines.evaluation import Evaluation
 from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.engines.stages import StagedModel
 from pretrain.engines.training_state import StateView, TrainingState
+from pretrain.engines.zero.build import bucketed_engine
+from pretrain.engines.zero.optimizer import BucketedZero
 from pretrain.optimizers.base import Place, Surroundings
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.registry import optimizer_kind
@@ -61,19 +64,28 @@ class Engine(ABC):
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.gate = Gate(self._decide)
         self.optimizer_kind = optimizer_kind(config.optimizer)
+        groups = partition_groups(topology, config.parallel.partition_ranks)
+        cut_among = groups.sharing.size() if self.zero_stage > 0 else 1
+        self.copies_of_state = (topology.data_rank // cut_among, topology.data_size // cut_among)
         around = Surroundings(
             self.gate,
             self.places,
-            data_group=data_group() if self.zero_stage > 0 and topology.data_size > 1 else None,
+            data_group=groups.sharing if cut_among > 1 else None,
             tensor_group=tensor_group() if topology.tensor_size > 1 else None,
         )
         self.optimizer = self.optimizer_kind.build(config.optimizer, self.parameters, around)
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=self.optimizer,
-            config=deepspeed_config(config, topology),
-            mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
-        )
+        if exchanges_itself(config):
+            self.deepspeed = bucketed_engine(
+                config, topology, module, self.parameters, self.optimizer, groups, self.gate
+            )
+        else:
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=module,
+                optimizer=self.optimizer,
+                config=deepspeed_config(config, topology),
+                mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
+            )
+        self._bucketed: BucketedZero | None = self.deepspeed.optimizer if exchanges_itself(config) else None
         self._state = TrainingState(
             self.zero_stage,
             self.parameters,
@@ -84,7 +96,7 @@ class Engine(ABC):
         )
         self.partial_gradients = (
             PartialGradientSum(self.parameters, tensor_group(), self.accumulation_steps)
-            if topology.tensor_size > 1
+            if topology.tensor_size > 1 and not exchanges_itself(config)
             else None
         )
 
@@ -100,6 +112,8 @@ class Engine(ABC):
             self._accumulate(len(micro_batches))
         self._loss = self._grad_norm = math.nan
         self.gate.begin_step()
+        if self._bucketed is not None:
+            self._bucketed.gradients.begin_step(len(micro_batches))
         self._run_step([batch.to(self.device) for batch in micro_batches])
         if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
             self._loss, self._grad_norm = self._global_loss(), math.inf
@@ -128,6 +142,11 @@ class Engine(ABC):
         """Brings weights that were written into views to the model; a collective call."""
         self._state.publish_weights()
 
+    def settle(self) -> None:
+        """Waits until the weights of the last step have returned; forward passes wait for themselves."""
+        if self._bucketed is not None:
+            self._bucketed.weights.settle()
+
     def is_tied_copy(self, parameter: nn.Parameter) -> bool:
         """Whether another rank's ``parameter`` is the one that counts, of a tied layer on two pipeline stages."""
         return compat.is_tied_copy(parameter)
@@ -146,8 +165,9 @@ class Engine(ABC):
             f"optimizer: {self.optimizer_kind.title}{within}",
             f"collectives: {dist.get_backend()}",
         ]
-        if self.partial_gradients is not None:
-            parts.append(f"{len(self.partial_gradients)} replicated parameters summed over the tensor-parallel group")
+        if self.topology.tensor_size > 1:
+            partial = sum(info_of(parameter).partial_gradient for parameter in self.parameters)
+            parts.append(f"{partial} replicated parameters summed over the tensor-parallel group")
         return "; ".join(parts)
 
     @abstractmethod
@@ -160,6 +180,10 @@ class Engine(ABC):
 
     def _decide(self) -> bool:
         """Decides, between clipping and the update, whether this step may reach the weights."""
+        if self._bucketed is not None:
+            self._loss, self._grad_norm = self._loss_and_norm(self._bucketed)
+            finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
+            return finite and self._judge(self._loss, self._grad_norm)
         self._loss = self._global_loss()
         if self._clipping is None:
             self._grad_norm = compat.gradient_norm(self.deepspeed.optimizer)
@@ -167,6 +191,24 @@ class Engine(ABC):
             self._grad_norm = clip_by_global_norm(self.parameters, self._clipping, self.topology, self._model_group())
         finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
         return finite and self._judge(self._loss, self._grad_norm)
+
+    def _loss_and_norm(self, optimizer: BucketedZero) -> tuple[float, float]:
+        """The step's loss and gradient norm: one exchange, and the one time that a step waits for the device."""
+        loss = self._loss_here()
+        here = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if loss is not None and self.topology.tensor_rank == 0:
+            here[0] = loss / self.topology.data_size
+        here[1] = optimizer.square_sum()
+        if self.topology.world_size > 1:
+            dist.all_reduce(here)
+        loss_sum, square = here.tolist()
+        norm = math.sqrt(square) if square >= 0 else math.nan
+        optimizer.set_norm(norm)
+        return loss_sum, norm
+
+    @abstractmethod
+    def _loss_here(self) -> torch.Tensor | None:
+        """The step's mean loss on this data-parallel rank, equal on its tensor-parallel ranks; None: not known here."""
 
     @abstractmethod
     def _model_group(self) -> dist.ProcessGroup | None:

@@ -35,10 +35,6 @@ class PartialGradientSum:
             if parameter.info.partial_gradient  # type: ignore[attr-defined]
         ]
 
-    def __len__(self) -> int:
-        """How many parameters are summed."""
-        return len(self._accumulators)
-
     def accumulate(self, micro_batches: int) -> None:
         """Expects ``micro_batches`` per optimizer step from the next one on."""
         for accumulator in self._accumulators:

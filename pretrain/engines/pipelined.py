@@ -46,6 +46,10 @@ class PipelinedEngine(Engine):
     def _global_loss(self) -> float:
         return compat.step_loss(self.deepspeed)
 
+    def _loss_here(self) -> torch.Tensor | None:
+        total = compat.stage_loss(self.deepspeed)
+        return None if total is None else total / self.accumulation_steps
+
     def _model_group(self) -> dist.ProcessGroup | None:
         return compat.replica_group(self.deepspeed)
 

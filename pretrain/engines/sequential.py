@@ -62,7 +62,10 @@ class SequentialEngine(Engine):
             self.deepspeed.step()
 
     def _global_loss(self) -> float:
-        return float(self._mean_over_data(self._loss_sum / self.accumulation_steps))
+        return float(self._mean_over_data(self._loss_here()))
+
+    def _loss_here(self) -> torch.Tensor:
+        return self._loss_sum / self.accumulation_steps
 
     def _model_group(self) -> dist.ProcessGroup | None:
         return tensor_group() if self.topology.tensor_size > 1 else None

@@ -90,11 +90,12 @@ class TrainingState:
     def _holders(self) -> list[tuple[Group, torch.Tensor]]:
         """The fp32 tensors that the optimizer updates on this rank, with their groups."""
         kind = self._kind
-        if self._stage == 0:
-            return [(kind.group_of(info_of(parameter)), parameter) for parameter in self._parameters]
         if self._stage == 3:
             return [(kind.groups[number], flat) for number, flat in compat.fp32_partitions_of_stage_3(self._wrapper)]
-        return list(zip(kind.groups, compat.fp32_partitions(self._wrapper), strict=True))
+        places = self.places()
+        group_of = {id(place.holder): kind.group_of(info_of(place.parameter)) for place in places}
+        holders = {id(place.holder): place.holder for place in places}
+        return [(group_of[key], holder) for key, holder in holders.items()]
 
     def _partition(self, parameter: nn.Parameter, state: str | None) -> StateView | None:
         """ZeRO 3 cuts every parameter into one piece for each data-parallel rank, the last one padded."""

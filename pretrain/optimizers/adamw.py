@@ -40,7 +40,10 @@ class AdamW(OptimizerKind):
     name = "adamw"
     title = "fused AdamW"
     settings = SETTINGS
-    groups = (Group("matrices", MOMENTS, counts_steps=True), Group("norms and vectors", MOMENTS, counts_steps=True))
+    groups = (
+        Group("matrices", MOMENTS, counts_steps=True, divisible=True),
+        Group("norms and vectors", MOMENTS, counts_steps=True, divisible=True),
+    )
     zero_stages = frozenset({0, 1, 2, 3})
     offloads = True
 

@@ -47,6 +47,9 @@ class Group:
     """state of each parameter, in the order in which checkpoints keep it"""
     counts_steps: bool
     """whether the update depends on how many steps were applied, as a bias correction does"""
+    divisible: bool
+    """whether its parameters may be exchanged in several buckets, each cut over all ranks; not where an update needs
+    whole matrices, of which ever more would be cut"""
 
     @property
     def bytes_per_element(self) -> int:

@@ -43,8 +43,8 @@ from pretrain.optimizers.newton_schulz import newton_schulz_flops, orthogonalise
 from pretrain.optimizers.whole import WholeMatrices, exchange_cost
 
 MOMENTUM = Moment("momentum")
-MATRICES = Group("matrices of the blocks", (MOMENTUM,), counts_steps=False)
-OTHERS = Group("embedding, head, norms and vectors", ADAMW_MOMENTS, counts_steps=True)
+MATRICES = Group("matrices of the blocks", (MOMENTUM,), counts_steps=False, divisible=False)
+OTHERS = Group("embedding, head, norms and vectors", ADAMW_MOMENTS, counts_steps=True, divisible=True)
 RMS_OF_ADAMW = 0.2
 """root mean square of a typical AdamW update, in units of the learning rate"""
 

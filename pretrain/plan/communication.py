@@ -8,15 +8,16 @@ With M micro-batches of B sequences on each of d data-parallel ranks, e bytes pe
 
     group      operation                 bytes                                           when
     tensor     see model/communication   those x M                                       t > 1
-    tensor     all_reduce                4 x elements of partial gradients               t > 1, once per step
+    tensor     all_reduce                4 x elements of partial gradients, ZeRO 1, 2:
+                                         of this rank's partition of them                t > 1, once per step
     stages     send / receive            M B T D e (T/t with sequence parallelism)       p > 1, each way at each cut
-    tied       all_reduce                4 V D / t                                       p > 1, tied embeddings
+    tied       all_reduce                4 V D / t, ZeRO 1: of a part, 4 V D / (t n)     p > 1, tied embeddings
     data       gradients and weights     see pretrain/plan/zero.py                       d > 1
     data       all_to_all                what the optimizer declares                     d > 1, pretrain/plan/update.py
     tensor     all_gather                the same                                        t > 1
     scalars    norm, loss                a few bytes                                     always
 
-The engine asks DeepSpeed's pipeline for the global loss twice per step, before and after the update.
+DeepSpeed's pipeline tells the global loss once per step; under ZeRO 0 the engine asks for it before the update, too.
 """
 
 from collections import Counter
@@ -24,25 +25,25 @@ from collections import Counter
 from model.communication import layer_communication
 from model.split import Split
 from pretrain.config import RunConfig
-from pretrain.engines.deepspeed_config import accumulation_steps
+from pretrain.engines.deepspeed_config import accumulation_steps, exchanges_itself
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
-from pretrain.plan.zero import data_exchanges, overflow_checks
+from pretrain.plan.zero import data_exchanges, overflow_checks, padded_size, planned_buckets
 from pretrain.topology import Topology
 
 
-def step_communication(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """The exchanges of one step, without those that need no partner."""
+def step_communication(config: RunConfig, topology: Topology, backend: str = "nccl") -> list[Exchange]:
+    """The exchanges of one step over ``backend``, torch's name, without those that need no partner."""
     found = [
         *_layers(config, topology),
         *_partial_gradients(config, topology),
         *_stage_boundaries(config, topology),
         *_tied_gradient(config, topology),
-        *data_exchanges(config, topology),
+        *data_exchanges(config, topology, backend),
         *_norm(config, topology),
-        *_loss(topology),
+        *_loss(config, topology),
         *_update(config, topology),
     ]
     return [exchange for exchange in found if len(exchange.ranks) > 1 and exchange.whole_bytes]
@@ -100,7 +101,14 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
 
 
 def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """Replicated parameters that each rank feeds only in part (PartialGradientSum): once per step, in fp32."""
+    """Replicated parameters that each rank feeds only in part, in fp32: once per step.
+
+    Each rank's partition of their buckets under ZeRO 1 and 2, else all of them (PartialGradientSum).
+    """
+    if exchanges_itself(config):
+        ranks = len(topology.sharing(config.parallel.partition_ranks))
+        own = sum(size // ranks for bucket, size in planned_buckets(config, topology) if bucket.partial)
+        return [_exchange(topology, "tensor", "all_reduce", "gradients of replicated parameters", 4 * own)]
     elements = sum(
         elements_per_rank(info, topology.tensor_size)
         for info in stage_parameters(config, topology)
@@ -128,12 +136,17 @@ def _tied_gradient(config: RunConfig, topology: Topology) -> list[Exchange]:
     if not config.model.tie_embeddings or topology.rank not in group_ranks(topology, "tied"):
         return []
     elements = config.model.vocab_size * config.model.hidden_size // topology.tensor_size
+    if exchanges_itself(config):  # each rank's part of its bucket
+        ranks = len(topology.sharing(config.parallel.partition_ranks))
+        elements = padded_size(elements, 2 * ranks) // ranks
     return [_exchange(topology, "tied", "all_reduce", "gradient of the tied embedding", 4 * elements)]
 
 
 def _norm(config: RunConfig, topology: Topology) -> list[Exchange]:
     """The squared gradient norm over the ranks of one replica of the model, and DeepSpeed's check for overflow."""
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
+    if exchanges_itself(config):
+        return [_exchange(topology, "world", "all_reduce", "loss and gradient norm", 2 * 8)]
     groups = len(optimizer_kind(config.optimizer).groups)  # DeepSpeed sums each by itself
     if stage == 0:
         size = 8
@@ -153,11 +166,13 @@ def _update(config: RunConfig, topology: Topology) -> list[Exchange]:
     ]
 
 
-def _loss(topology: Topology) -> list[Exchange]:
+def _loss(config: RunConfig, topology: Topology) -> list[Exchange]:
     """The loss: averaged over replicas; with a pipeline the last stage knows it and tells the others."""
+    ours = exchanges_itself(config)  # it travels with the norm
     if topology.pipeline_size == 1:
-        return [_exchange(topology, "data", "all_reduce", "loss", 8)]  # a mean in fp64
-    told = [_exchange(topology, "pipeline", "broadcast", "loss", 2 * 2 * 4)]  # of the replica and of all replicas
+        return [] if ours else [_exchange(topology, "data", "all_reduce", "loss", 8)]  # a mean in fp64
+    times = 1 if ours else 2  # DeepSpeed's pipeline tells it at the end of the step, in any case
+    told = [_exchange(topology, "pipeline", "broadcast", "loss", times * 2 * 4)]  # of the replica and of all replicas
     if topology.stage == topology.pipeline_size - 1:
-        told.append(_exchange(topology, "data", "all_reduce", "loss", 2 * 4))
+        told.append(_exchange(topology, "data", "all_reduce", "loss", times * 4))
     return told

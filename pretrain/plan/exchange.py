@@ -11,7 +11,7 @@ from typing import Literal
 from pretrain.topology import Axis, Topology
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"]
-Group = Axis | Literal["tied", "model", "next stage", "previous stage"]
+Group = Axis | Literal["sharing", "alike", "tied", "model", "world", "next stage", "previous stage"]
 """who takes part: the ranks along one axis, or others"""
 Totals = dict[tuple[tuple[int, ...], Operation], int]
 """bytes by (ranks, operation)"""
@@ -31,18 +31,26 @@ class Exchange:
     reduce-scatter takes; of an all-to-all, what this rank sends or what it receives, the larger"""
     per_micro_batch: bool = False
     """happens for each micro-batch, else once per step"""
+    own_bytes: float = 0.0
+    """of an all-to-all: how much of ``whole_bytes`` stays on this rank"""
 
     @property
     def wire_bytes(self) -> float:
         """Bytes that this rank sends with ring algorithms; for a receiver, those that it receives."""
         share = (len(self.ranks) - 1) / len(self.ranks)
         passes = {"all_reduce": 2 * share, "all_gather": share, "reduce_scatter": share}
-        return passes.get(self.operation, 1.0) * self.whole_bytes
+        return passes.get(self.operation, 1.0) * self.whole_bytes - self.own_bytes
 
 
-def group_ranks(topology: Topology, group: Group) -> tuple[int, ...]:
+def group_ranks(topology: Topology, group: Group, partition_ranks: int | None = None) -> tuple[int, ...]:
     """The ranks of ``topology.rank``'s group; for a neighbouring stage, this rank and its partner there."""
     match group:
+        case "sharing":
+            return topology.sharing(partition_ranks)
+        case "alike":
+            return topology.alike(partition_ranks)
+        case "world":
+            return tuple(range(topology.world_size))
         case "model":
             return topology.ranks("tensor", "pipeline")
         case "tied":

@@ -7,34 +7,36 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
 
               weights             gradients                        master    optimizer
     fp32  0   4 N                 4 N                              -         b N
-          1   4 N'                4 N, bucket                      4 N'/d    b N'/d
-          2   4 N'                4 N'/d, bucket                   4 N'/d    b N'/d
+          1   4 N'                4 N', bucket                     4 N'/n    b N'/n
+          2   4 N'                4 N'/n, bucket                   4 N'/n    b N'/n
           3   4 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
-    bf16  1   2 N'                2 N + 4 N' (fp32 sums)           4 N'/d    b N'/d
-          2   2 N'                4 N'/d, bucket                   4 N'/d    b N'/d
+    bf16  1   2 N'                4 N', bucket                     4 N'/n    b N'/n
+          2   2 N'                4 N'/n, bucket                   4 N'/n    b N'/n
           3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
 
 b: what the optimizer declares for each of its groups, 8 for AdamW's two moments (pretrain/optimizers/).
-With tensor parallelism and M > 1, gradients also hold 4 bytes per element of partial gradients.
-`live`: the most that ZeRO-3 has gathered at once. bucket: DeepSpeed's contiguous reduction buffer,
-`reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py) of 4 bytes, or 2 if they are communicated so.
+With tensor parallelism and M > 1, ZeRO 0 and 3 also hold 4 bytes per element of partial gradients.
+`live`: the most that ZeRO-3 has gathered at once. n: the ranks that share state, d or `parallel.partition_ranks`.
+bucket: of ZeRO 1 and 2, the largest bucket on its way; of ZeRO 3, DeepSpeed's contiguous reduction buffer of
+`reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py), each as wide as it travels.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from model.activations import block_activations, ends_activations, layout_bytes, loss_bytes
 from model.kernels.kept import GPU, Kernels
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
+from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config, exchanges_itself
+from pretrain.engines.zero.gradients import TRAVELS
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
-from pretrain.plan.zero import flat_sizes, gradient_bytes, padded_size, zero3_limits, zero3_traffic
+from pretrain.plan.zero import flat_members, gradient_bytes, padded_size, zero3_limits, zero3_traffic
 from pretrain.topology import Topology, plan_topology
 
 
@@ -49,7 +51,7 @@ class State:
     optimizer: int
     """its moments, in fp32"""
     bucket: int
-    """DeepSpeed's contiguous reduction buffer"""
+    """gradients on their way: a bucket, or DeepSpeed's contiguous reduction buffer"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def rank_state(config: RunConfig, topology: Topology) -> State:
 
 def _kept_partial_gradients(config: RunConfig, topology: Topology) -> int:
     """Sums over micro-batches of gradients that are summed over the tensor-parallel group once per step."""
-    if accumulation_steps(config, topology) == 1 or topology.tensor_size == 1:
+    if accumulation_steps(config, topology) == 1 or topology.tensor_size == 1 or exchanges_itself(config):
         return 0
     partial = [info for info in stage_parameters(config, topology) if info.partial_gradient]
     return 4 * sum(elements_per_rank(info, topology.tensor_size) for info in partial)
@@ -141,14 +143,26 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
         live = zero3_traffic(config, topology).largest_live + persistent
         part, held = sum(padded) // ranks, moments(size // ranks for size in padded)
         return State(weight * (part + live), gradients=4 * part, master=4 * part, optimizer=held, bucket=bucket)
-    flat_of = flat_sizes(config, parameters, topology)
-    flat = sum(flat_of.values())
+    flat_of = flat_members(config, topology)
+    flat = sum(size for _, size in flat_of)
+    ours = exchanges_itself(config)
+    ranks = len(topology.sharing(config.parallel.partition_ranks)) if ours else ranks
     part = flat // ranks
-    held = sum(group.bytes_per_element * size // ranks for group, size in flat_of.items())
+    held = sum(kind.group_of(parameters[members[0]]).bytes_per_element * size // ranks for members, size in flat_of)
+    if ours:
+        sums = 4 * flat if stage == 1 else 4 * part
+        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=_under_way(config, flat_of, ranks))
     if stage == 1 and config.train.precision == "bf16":
         return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, optimizer=held, bucket=0)
     gradients = 4 * part if stage == 2 else 4 * sum(sizes)
     return State(weight * flat, gradients=gradients, master=4 * part, optimizer=held, bucket=bucket)
+
+
+def _under_way(config: RunConfig, flats: Sequence[tuple[tuple[int, ...], int]], ranks: int) -> int:
+    """The largest bucket on its way: what leaves, where that is no view of the sums, and what arrives."""
+    travels = TRAVELS[config.parallel.gradient_exchange]
+    copies = (config.parallel.zero_stage == 2 or travels.itemsize < 4) + (ranks > 1)
+    return copies * travels.itemsize * max(size for _, size in flats)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:

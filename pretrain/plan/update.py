@@ -11,7 +11,7 @@ from pretrain.config import RunConfig
 from pretrain.optimizers.base import FREE, HeldPart, UpdateCost
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.layers import elements_per_rank, stage_parameters
-from pretrain.plan.zero import flat_sizes
+from pretrain.plan.zero import flat_members
 from pretrain.topology import Topology
 
 
@@ -24,19 +24,19 @@ def update_cost(config: RunConfig, topology: Topology) -> UpdateCost:
 
 
 def held_parts(config: RunConfig, topology: Topology) -> Iterator[HeldPart]:
-    """The parts of the stage's parameters that ``topology.rank`` updates, in their order; looked for when asked for."""
-    kind, parameters = optimizer_kind(config.optimizer), stage_parameters(config, topology)
+    """The parts of the stage's parameters that ``topology.rank`` updates; looked for when asked for."""
+    parameters = stage_parameters(config, topology)
+    shards = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     cut = config.parallel.zero_stage > 0
-    ranks, rank = (topology.data_size, topology.data_rank) if cut else (1, 0)
-    partition = {group: size // topology.data_size for group, size in flat_sizes(config, parameters, topology).items()}
-    filled = dict.fromkeys(kind.groups, 0)
-    for info in parameters:
-        group, shard = kind.group_of(info), elements_per_rank(info, topology.tensor_size)
-        first = filled[group]
-        last = filled[group] = first + shard
-        size = partition[group] if cut else last
-        here = min(last, (rank + 1) * size) - max(first, rank * size) if ranks > 1 else shard
-        if here > 0:
-            holders = (last - 1) // size - first // size + 1 if ranks > 1 else 1
-            split = topology.tensor_size if info.shard_dim is not None else 1
-            yield HeldPart(info, shard, split, here, holders)
+    sharing = topology.sharing(config.parallel.partition_ranks) if cut else (topology.rank,)
+    ranks, rank = len(sharing), sharing.index(topology.rank)
+    for members, flat in flat_members(config, topology):
+        size, first = flat // ranks, 0
+        for info, shard in ((parameters[index], shards[index]) for index in members):
+            last = first + shard
+            here = min(last, (rank + 1) * size) - max(first, rank * size) if ranks > 1 else shard
+            if here > 0:
+                holders = (last - 1) // size - first // size + 1 if ranks > 1 else 1
+                split = topology.tensor_size if info.shard_dim is not None else 1
+                yield HeldPart(info, shard, split, here, holders)
+            first = last

@@ -1,29 +1,33 @@
-"""Gradients and weights between data-parallel ranks, by ZeRO stage, as DeepSpeed 0.19 moves them.
+"""Gradients and weights between data-parallel ranks, by ZeRO stage.
 
-In: a RunConfig and a Topology. Out: the exchanges of one rank's data-parallel group. Always: the settings that
-DeepSpeed gets, its padding included.
+In: a RunConfig and a Topology. Out: the exchanges of one rank with its data-parallel group. Always: for ZeRO 1 and 2
+what pretrain/engines/zero does, bucket by bucket; for ZeRO 0 and 3, and with state on the host, what DeepSpeed 0.19
+does with the settings that it gets.
 
-With N parameters on this rank, d ranks, M micro-batches, c bytes per communicated gradient, e per weight:
+With N parameters on this rank, n ranks that share state (all d, or `parallel.partition_ranks`), M micro-batches, c
+bytes per communicated gradient, e per weight:
 
-    ZeRO   gradients                       weights after the update
-    0      all_reduce      c N             -
-    1      all_reduce      c N             all_gather e N'      N': each parameter group padded to a multiple of 2 d
-    2      all_reduce      c N M           all_gather e N'
-    3      reduce_scatter  c N" M          all_gather e N"      N": each parameter padded to a multiple of d; after the
-                                                                update the persistent ones, the others while they are
-                                                                used (pretrain/plan/zero3.py), M times
+    ZeRO   gradients                                             weights after the update
+    0      all_reduce      c N                                   -
+    1      reduce_scatter  c N'                                  all_gather e N'
+    2      reduce_scatter  c N' M                                all_gather e N'
+    3      reduce_scatter  c N" M                                all_gather e N"
+    1, 2   + all_reduce    4 N'/n among those that keep the same part, where n < d; 4 V D / (t n) of a tied embedding
 
-In bf16, ZeRO 1 reduces its flat fp32 gradients with their padding, N'. ZeRO 1 and 2 reduce to all ranks although each
-needs a part only: DeepSpeed's default (`use_multi_rank_bucket_allreduce`) trades bytes for fewer calls.
+    N': each bucket padded to a multiple of 2 n    N": each parameter padded to a multiple of d; after the update the
+    persistent ones, the others while they are used (pretrain/plan/zero3.py), M times
+
+The reduce-scatter is an all-to-all of the same bytes where what travels is narrower than the sums, and on gloo
+(pretrain/engines/zero/gradients.py). With ZeRO 1 and 2 DeepSpeed itself, which is in use when state lies on the host,
+reduces to all ranks although each needs a part only, and ZeRO 1 in bf16 its flat fp32 gradients.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-from model.parallel import ParameterInfo
 from pretrain.config import RunConfig
-from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config
-from pretrain.optimizers.base import Group
+from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config, exchanges_itself
+from pretrain.engines.zero.buckets import Bucket, bucket_elements, cut_into_buckets
+from pretrain.engines.zero.gradients import TRAVELS, adds_on_the_way
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Operation
 from pretrain.plan.layers import elements_per_rank, stage_parameters
@@ -34,8 +38,43 @@ BYTES = {"fp32": 4, "fp16": 2, "bfp16": 2, "bf16": 2}
 """DeepSpeed's names of types"""
 
 
-def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
+def planned_buckets(config: RunConfig, topology: Topology) -> list[tuple[Bucket, int]]:
+    """The buckets of ZeRO 1 and 2 on this rank in the order of the forward pass, each with its padded elements."""
+    parameters = stage_parameters(config, topology)
+    elements = [elements_per_rank(info, topology.tensor_size) for info in parameters]
+    ranks = len(topology.sharing(config.parallel.partition_ranks))
+    full = bucket_elements(config.parallel.bucket_megabytes, sum(elements), ranks)
+    buckets = cut_into_buckets(parameters, elements, optimizer_kind(config.optimizer), full)
+    return [(bucket, padded_size(bucket.elements, 2 * ranks)) for bucket in buckets]
+
+
+def bucket_exchanges(config: RunConfig, topology: Topology, backend: str) -> list[Exchange]:
+    """What pretrain/engines/zero exchanges between data-parallel ranks, the tied embedding's two ends included."""
+    stage, among = config.parallel.zero_stage, config.parallel.partition_ranks
+    sharing, alike = topology.sharing(among), topology.alike(among)
+    padded = [size for _, size in planned_buckets(config, topology)]
+    travels = TRAVELS[config.parallel.gradient_exchange]
+    sent = travels.itemsize * sum(padded) * (accumulation_steps(config, topology) if stage == 2 else 1)
+    adds = adds_on_the_way(travels, backend)
+    weight = 2 if config.train.precision == "bf16" else 4
+    return [
+        Exchange(
+            "sharing",
+            sharing,
+            "reduce_scatter" if adds else "all_to_all",
+            "gradients",
+            sent,
+            own_bytes=0 if adds else sent / len(sharing),
+        ),
+        Exchange("alike", alike, "all_reduce", "gradients of the same part", 4 * sum(padded) // len(sharing)),
+        Exchange("sharing", sharing, "all_gather", "weights after the update", weight * sum(padded)),
+    ]
+
+
+def data_exchanges(config: RunConfig, topology: Topology, backend: str = "nccl") -> list[Exchange]:
     """The exchanges within this rank's data-parallel group."""
+    if exchanges_itself(config):
+        return bucket_exchanges(config, topology, backend)
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
     ranks, steps = topology.ranks("data"), accumulation_steps(config, topology)
     parameters = stage_parameters(config, topology)
@@ -57,7 +96,7 @@ def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
             exchange("all_gather", "persistent weights after the update", weight * persistent),
             *scalars,
         ]
-    flat = sum(flat_sizes(config, parameters, topology).values())
+    flat = sum(size for _, size in flat_members(config, topology))
     reduced = flat if stage == 1 and bf16 else sum(elements)
     gradients = exchange("all_reduce", "gradients", gradient * reduced * (steps if stage == 2 else 1))
     if stage == 0:
@@ -84,13 +123,20 @@ def gradient_bytes(config: RunConfig, topology: Topology) -> int:
     return BYTES[chosen or config.train.precision]
 
 
-def flat_sizes(config: RunConfig, parameters: Iterable[ParameterInfo], topology: Topology) -> dict[Group, int]:
-    """Elements of DeepSpeed's flat buffers, one for each of the optimizer's groups, padded."""
-    kind = optimizer_kind(config.optimizer)
-    sizes = dict.fromkeys(kind.groups, 0)
-    for info in parameters:
-        sizes[kind.group_of(info)] += elements_per_rank(info, topology.tensor_size)
-    return {group: padded_size(size, 2 * topology.data_size) for group, size in sizes.items()}
+def flat_members(config: RunConfig, topology: Topology) -> list[tuple[tuple[int, ...], int]]:
+    """DeepSpeed's flat buffers: the places of their parameters in the stage's order, and their padded elements.
+
+    One for each bucket, or for each of the optimizer's groups where DeepSpeed exchanges.
+    """
+    if exchanges_itself(config):
+        return [(bucket.members, size) for bucket, size in planned_buckets(config, topology)]
+    kind, parameters = optimizer_kind(config.optimizer), stage_parameters(config, topology)
+    found = []
+    for group in kind.groups:
+        members = tuple(index for index, info in enumerate(parameters) if kind.group_of(info) is group)
+        elements = sum(elements_per_rank(parameters[index], topology.tensor_size) for index in members)
+        found.append((members, padded_size(elements, 2 * topology.data_size)))
+    return found
 
 
 def padded_size(size: int, unit: int) -> int:

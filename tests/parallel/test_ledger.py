@@ -30,7 +30,7 @@ def count_and_plan(configs: dict[str, RunConfig]) -> dict[str, tuple[Totals, Tot
             engine.train_step(micro_batches, 1e-3)
         with Ledger() as ledger:
             engine.train_step(batches[STEADY], 1e-3)
-        result[name] = ledger.totals(), totals(step_communication(config, engine.topology))
+        result[name] = ledger.totals(), totals(step_communication(config, engine.topology, "gloo"))
         parallel_state.destroy_model_parallel()
     return result
 
@@ -95,9 +95,14 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
             **{f"zero{stage} bf16": bf16(with_model(split(zero_stage=stage), **ODD)) for stage in (1, 2, 3)},
             "zero1 muon": replace(with_model(split(zero_stage=1), **ODD), optimizer=MUON),
             "zero2 bf16 muon": replace(bf16(with_model(split(zero_stage=2), **ODD)), optimizer=MUON),
-            "zero2 bf16, gradients in bf16": replace(
-                bf16(split(zero_stage=2)), deepspeed={"communication_data_type": "bf16"}
-            ),
+            "zero2 bf16, gradients in bf16": bf16(split(zero_stage=2, gradient_exchange="bf16")),
+        },
+    ),
+    "dp4": (
+        4,
+        {
+            f"zero{stage} in pairs": with_model(split(zero_stage=stage, partition_ranks=2, bucket_megabytes=1), **ODD)
+            for stage in (1, 2)
         },
     ),
     "dp2-zero3": (

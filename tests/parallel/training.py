@@ -87,6 +87,7 @@ def train(config: RunConfig) -> Trace:
     """One rank's whole run."""
     engine, feed = start_engine(config)
     results = run_steps(engine, feed, 0, config.train.steps)
+    engine.settle()
     replicated = {
         parameter.info.name: parameter.detach().clone()
         for parameter in engine.parameters

@@ -33,6 +33,32 @@ def refusal(world_size: int, parallel: dict[str, object], **sections: object) ->
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("world_size", "parallel", "message"),
+    [
+        (
+            12,
+            {"partition_ranks": 5},
+            "parallel.partition_ranks: must divide the data-parallel size 12, is 5; nearest: 4 or 6",
+        ),
+        (3, {"partition_ranks": 7}, "parallel.partition_ranks: must divide the data-parallel size 3, is 7; nearest: 3"),
+        (
+            2,
+            {"partition_ranks": 2, "zero_stage": 3},
+            "parallel.partition_ranks: works with parallel.zero_stage 1 and 2",
+        ),
+        (
+            2,
+            {"bucket_megabytes": 9, "zero_stage": 0},
+            "parallel.bucket_megabytes: works with parallel.zero_stage 1 and 2",
+        ),
+    ],
+)
+def test_an_exchange_that_cannot_be(world_size: int, parallel: dict[str, object], message: str) -> None:
+    sizes = replace(CONFIG.batch, global_size=world_size, micro_size=1)
+    assert refusal(world_size, parallel, batch=sizes).startswith(message)
+
+
 @pytest.mark.parametrize("name", ["..", ".", "../other", "a/b", "/etc", "a/../../b"])
 def test_a_name_that_leads_to_another_folder_is_refused_unless_the_folder_is_said(name: str) -> None:
     said = refusal(1, {}, name=name)
@@ -131,6 +157,14 @@ def test_a_schedule_longer_than_the_run() -> None:
     [
         ({"train_batch_size": 4}, "deepspeed.train_batch_size: set batch.global_size instead"),
         ({"zero_optimization": {"stage": 3}}, "deepspeed.zero_optimization.stage: set parallel.zero_stage instead"),
+        (
+            {"communication_data_type": "bf16"},
+            "deepspeed.communication_data_type: set parallel.gradient_exchange instead",
+        ),
+        (
+            {"zero_optimization": {"overlap_comm": True}},
+            "deepspeed.zero_optimization.overlap_comm: has no effect with parallel.zero_stage 1: set parallel.overlap",
+        ),
         ({"pipeline": {"pipe_partitioned": True}}, "deepspeed.pipeline: set the parallel section instead"),
     ],
 )
@@ -139,4 +173,4 @@ def test_a_deepspeed_setting_that_another_section_decides(settings: dict[str, ob
 
 
 def test_other_deepspeed_settings_pass() -> None:
-    check(1, {}, deepspeed={"zero_optimization": {"reduce_bucket_size": 1000}, "communication_data_type": "fp32"})
+    check(1, {"zero_stage": 3}, deepspeed={"zero_optimization": {"reduce_bucket_size": 1000}, "log_level": "info"})

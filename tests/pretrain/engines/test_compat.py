@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,15 +22,19 @@ from tests.world import run_world
 Contract = Callable[[], bool]
 
 
-def trained(zero: int, precision: str = "fp32", pipeline: int = 1) -> Any:
+def trained(zero: int, precision: str = "fp32", pipeline: int = 1, on_host: bool = False) -> Any:
     """An engine of two ranks after one step."""
     config = variant(
         parallel={"zero_stage": zero, "pipeline": pipeline},
         train={"precision": precision},
         batch={"micro_size": 2},
     )
+    if on_host:
+        zero_settings = {"offload_optimizer": {"device": "cpu"}}
+        config = replace(config, deepspeed={"zero_optimization": zero_settings, "zero_force_ds_cpu_optimizer": False})
     engine, feed = start_engine(config)
     run_steps(engine, feed, 0, 1)
+    engine.settle()
     return engine
 
 
@@ -38,11 +43,26 @@ def of_stage_1(engine: Any) -> Iterator[tuple[str, Contract]]:
     parameters = logical_parameters(engine.module)
     ranges = [compat.partition_range(parameter) for parameter in parameters.values()]
     partitions = compat.fp32_partitions(wrapper)
-    name = "fp32_groups_flat_partition" if engine.parameters[0].dtype == torch.bfloat16 else "partition_of_fp32_groups"
-    yield name, lambda: len(partitions) == 2 and all(partition.dtype == torch.float32 for partition in partitions)
+    of_buckets = isinstance(wrapper, compat.PartitionedOptimizer)
+    name = "fp32_groups_flat_partition" if of_buckets else "partition_of_fp32_groups"
+    groups = len(engine.optimizer.param_groups)
+    yield name, lambda: len(partitions) == groups and all(one.dtype == torch.float32 for one in partitions)
+    if of_buckets:
+        flat = wrapper.flat_buckets()
+        yield "bf16_groups_flat", lambda: all(_is_flat(bucket) for bucket in flat)
+        yield "fp32_groups_gradients_flat", lambda: {bucket.sums is None for bucket in flat} == {engine.zero_stage == 2}
+        yield "param_names", lambda: len(compat.parameter_names(engine.deepspeed)) == len(engine.parameters)
     yield "_global_grad_norm", lambda: 0 < compat.gradient_norm(wrapper) < 1e3
     yield "_hp_mapping", lambda: _covers(engine, ranges)
     yield "update_lp_params", lambda: _publishes(engine, lambda: partitions[0].detach().fill_(3.0), compat.publish)
+
+
+def _is_flat(bucket: Any) -> bool:
+    """The parameters are views of the flat weights, of which two ranks own a half each."""
+    views = bucket.views_of(bucket.weights)
+    return bucket.weights.numel() == 2 * bucket.own_weights.numel() == 2 * bucket.master.numel() and all(
+        view.data_ptr() == parameter.data_ptr() for view, parameter in zip(views, bucket.parameters, strict=True)
+    )
 
 
 def of_stage_3(engine: Any) -> Iterator[tuple[str, Contract]]:
@@ -68,6 +88,15 @@ def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
     yield "ds_pipe_replicated", lambda: copies == ({"embedding.weight"} if stage == 1 else set())
     yield "grid", lambda: dist.get_world_size(compat.replica_group(engine.deepspeed)) == 2
     yield "_aggregate_total_loss", lambda: 0 < compat.step_loss(engine.deepspeed) < 20
+    yield "total_loss", lambda: (compat.stage_loss(engine.deepspeed) is None) == (stage == 0)
+    tied = [
+        (parameter.info.name, dist.get_world_size(group)) for parameter, group in compat.tied_weights(engine.module)
+    ]
+    yield "get_tied_weights_and_groups", lambda: tied == [("embedding.weight", 2)]
+    yield (
+        "forward_funcs",
+        lambda: {type(layer).__name__ for layer in compat.pipeline_layers(engine.module)} >= {"Block"},
+    )
     yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
 
 
@@ -91,15 +120,32 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Any], Iterator[tuple[str, Contr
     "zero 1": ({"zero": 1}, of_stage_1),
     "zero 1 bf16": ({"zero": 1, "precision": "bf16"}, of_stage_1),
     "zero 2": ({"zero": 2}, of_stage_1),
+    "zero 2 on the host": ({"zero": 2, "on_host": True}, of_stage_1),
     "zero 3": ({"zero": 3}, of_stage_3),
     "pipeline": ({"zero": 0, "pipeline": 2}, of_the_pipeline),
 }
+OF_BUCKETS = (
+    "fp32_groups_flat_partition",
+    "bf16_groups_flat",
+    "fp32_groups_gradients_flat",
+    "param_names",
+    "_global_grad_norm",
+    "_hp_mapping",
+    "update_lp_params",
+)
 NAMES = {
-    "zero 1": ("partition_of_fp32_groups", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
-    "zero 1 bf16": ("fp32_groups_flat_partition", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
-    "zero 2": ("partition_of_fp32_groups", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
+    **dict.fromkeys(("zero 1", "zero 1 bf16", "zero 2"), OF_BUCKETS),
+    "zero 2 on the host": ("partition_of_fp32_groups", "_global_grad_norm", "_hp_mapping", "update_lp_params"),
     "zero 3": ("ds_numel", "fp32_partitioned_groups_flat", "_reassign_or_swap_out_partitioned_parameters"),
-    "pipeline": ("ds_pipe_replicated", "grid", "_aggregate_total_loss", "_partition_layers"),
+    "pipeline": (
+        "ds_pipe_replicated",
+        "grid",
+        "_aggregate_total_loss",
+        "total_loss",
+        "get_tied_weights_and_groups",
+        "forward_funcs",
+        "_partition_layers",
+    ),
 }
 
 

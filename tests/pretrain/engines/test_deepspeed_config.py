@@ -9,7 +9,7 @@ import pytest
 from common.errors import InputError
 from model.config import ModelConfig
 from model.counts import parameter_counts
-from pretrain.config import RunConfig, TrainConfig
+from pretrain.config import ParallelConfig, RunConfig, TrainConfig
 from pretrain.engines.deepspeed_config import LARGEST_BUCKET, deepspeed_config
 from pretrain.topology import plan_topology
 
@@ -21,7 +21,7 @@ def test_bf16_gradients_are_accumulated_and_reduced_in_fp32_unless_the_user_says
     settings = deepspeed_config(BF16, topology)
     assert settings["data_types"]["grad_accum_dtype"] == "fp32"
     assert settings["communication_data_type"] == "fp32"
-    chosen = replace(BF16, deepspeed={"communication_data_type": "bf16"})
+    chosen = replace(BF16, parallel=ParallelConfig(gradient_exchange="bf16"))
     assert deepspeed_config(chosen, topology)["communication_data_type"] == "bf16"
 
 
@@ -38,7 +38,7 @@ def test_the_reduction_bucket_is_no_larger_than_the_model() -> None:
     [
         ({"comunication_data_type": "bf16"}, "unknown key 'deepspeed.comunication_data_type'; did you mean"),
         ({"bfloat16": {"enabled": True}}, "deepspeed.bfloat16: set train.precision instead"),
-        ({"communication_data_type": "int4"}, "'deepspeed.communication_data_type' must be fp32, fp16, bf16 or null"),
+        ({"gradient_allreduce_op": "max"}, "'deepspeed.gradient_allreduce_op' must be mean or sum"),
         ({"dump_state": 1}, "'deepspeed.dump_state' must be true or false, is 1"),
         ({"zero_optimization": 3}, "'deepspeed.zero_optimization' must be a mapping"),
         ({"zero_optimization": None}, "'deepspeed.zero_optimization' is empty (null); say a mapping"),

@@ -72,7 +72,7 @@ def small(precision: str = "fp32", recompute: str = "none", **parallel: object) 
         batch={"micro_size": 2},
         train={"precision": precision, "activation_checkpointing": recompute},
     )
-    bucket = {"zero_optimization": {"reduce_bucket_size": BUCKET}} if config.parallel.zero_stage else {}
+    bucket = {"zero_optimization": {"reduce_bucket_size": BUCKET}} if config.parallel.zero_stage == 3 else {}
     return replace(config, deepspeed=bucket)
 
 
@@ -103,10 +103,10 @@ SPLIT = {
 def held_at_rest(name: str, state: State) -> int:
     """What of the state is there between two steps: gradients only where DeepSpeed keeps a place for their sums."""
     held = state.weights + state.master + state.optimizer
-    if name.startswith("bf16 zero1"):
-        held += state.weights * 2  # the fp32 sums, as many as there are padded weights of 2 bytes
+    if "zero0" not in name:
+        held += state.gradients
     if "zero3" in name:
-        held += state.gradients + state.bucket
+        held += state.bucket
     return held
 
 

@@ -1,0 +1,64 @@
+"""Weights return while the next forward pass goes on: bucket by bucket, in the order in which it needs them.
+
+In: buckets whose fp32 partitions were updated, and the layers that read the weights. Out: whole weights before a layer
+reads them. Always: a layer waits for the buckets of its own parameters, and for no others.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pretrain import torch_compat
+from pretrain.engines.zero.flat import FlatBucket
+
+
+class WeightReturn:
+    """Brings the updated partitions of ``buckets`` to all ranks.
+
+    Args:
+        group: the ranks among which the buckets are partitioned; None: this rank alone.
+        overlap: return before the weights are there; else wait for them.
+    """
+
+    def __init__(self, buckets: Sequence[FlatBucket], group: dist.ProcessGroup | None, overlap: bool) -> None:
+        self._buckets = buckets
+        self._group = group
+        self._overlap = overlap
+        self._under_way: dict[int, dist.Work] = {}
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Sends this rank's partitions and asks for the others'."""
+        self.settle()
+        for index, bucket in enumerate(self._buckets):
+            bucket.own_weights.copy_(bucket.master)
+            if self._group is not None:
+                self._under_way[index] = torch_compat.gather_flat(bucket.weights, bucket.own_weights, self._group)
+        if not self._overlap:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits until all weights are there."""
+        for work in self._under_way.values():
+            work.wait()
+        self._under_way.clear()
+
+    def wait_before(self, layers: Iterable[nn.Module], rest: nn.Module) -> None:
+        """Has each of ``layers`` wait for its weights when it is called, and ``rest`` for those of no layer."""
+        wanted = {id(parameter): index for index, one in enumerate(self._buckets) for parameter in one.parameters}
+        left = set(wanted.values())
+        for layer in layers:
+            indices = sorted({wanted[id(parameter)] for parameter in layer.parameters() if id(parameter) in wanted})
+            left -= set(indices)
+            layer.register_forward_pre_hook(lambda *_, indices=indices: self._wait(indices))
+        if left:
+            rest.register_forward_pre_hook(lambda *_: self._wait(sorted(left)))
+
+    def _wait(self, indices: Sequence[int]) -> Any:
+        for index in indices:
+            work = self._under_way.pop(index, None)
+            if work is not None:
+                work.wait()
