@@ -7,24 +7,25 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
 
               weights             gradients                        master    optimizer
     fp32  0   4 N                 4 N                              -         b N
-          1   4 N'                4 N', bucket                     4 N'/n    b N'/n
+          1   4 N'                4 N'                             4 N'/n    b N'/n
           2   4 N'                4 N'/n, bucket                   4 N'/n    b N'/n
           3   4 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
-    bf16  1   2 N'                4 N', bucket                     4 N'/n    b N'/n
+    bf16  1   2 N'                4 N'                             4 N'/n    b N'/n
           2   2 N'                4 N'/n, bucket                   4 N'/n    b N'/n
           3   2 (N"/d + live)     4 N"/d, bucket                   4 N"/d    b N"/d
 
 b: what the optimizer declares for each of its groups, 8 for AdamW's two moments (pretrain/optimizers/).
 With tensor parallelism and M > 1, ZeRO 0 and 3 also hold 4 bytes per element of partial gradients.
 `live`: the most that ZeRO-3 has gathered at once. n: the ranks that share state, d or `parallel.partition_ranks`.
-bucket: of ZeRO 1 and 2, the largest bucket on its way; of ZeRO 3, DeepSpeed's contiguous reduction buffer of
-`reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py), each as wide as it travels.
+bucket: of ZeRO 2, the largest bucket, which the backward pass fills; of ZeRO 3, DeepSpeed's contiguous reduction buffer
+of `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py); each gradient as wide as it travels. Buckets
+that are on their way take the place of activations, which the backward pass has freed.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from model.activations import block_activations, ends_activations, layout_bytes, loss_bytes
@@ -51,7 +52,7 @@ class State:
     optimizer: int
     """its moments, in fp32"""
     bucket: int
-    """gradients on their way: a bucket, or DeepSpeed's contiguous reduction buffer"""
+    """gradients that are collected before they leave, where no sums are kept for them"""
 
 
 @dataclass(frozen=True)
@@ -151,18 +152,12 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     held = sum(kind.group_of(parameters[members[0]]).bytes_per_element * size // ranks for members, size in flat_of)
     if ours:
         sums = 4 * flat if stage == 1 else 4 * part
-        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=_under_way(config, flat_of, ranks))
+        filled = TRAVELS[config.parallel.gradient_exchange].itemsize * max(size for _, size in flat_of)
+        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=filled if stage == 2 else 0)
     if stage == 1 and config.train.precision == "bf16":
         return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, optimizer=held, bucket=0)
     gradients = 4 * part if stage == 2 else 4 * sum(sizes)
     return State(weight * flat, gradients=gradients, master=4 * part, optimizer=held, bucket=bucket)
-
-
-def _under_way(config: RunConfig, flats: Sequence[tuple[tuple[int, ...], int]], ranks: int) -> int:
-    """The largest bucket on its way: what leaves, where that is no view of the sums, and what arrives."""
-    travels = TRAVELS[config.parallel.gradient_exchange]
-    copies = (config.parallel.zero_stage == 2 or travels.itemsize < 4) + (ranks > 1)
-    return copies * travels.itemsize * max(size for _, size in flats)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:

@@ -64,16 +64,19 @@ def cut_into_buckets(
         full: elements at which a bucket is closed.
     """
     open_members: dict[tuple[Group, bool], list[int]] = {}
+    filled: dict[tuple[Group, bool], int] = {}
     closed: list[list[int]] = []
     for index, info in enumerate(infos):
         group = kind.group_of(info)
         if _is_vocabulary(info):
             closed.append([index])
             continue
-        members = open_members.setdefault((group, info.partial_gradient), [])
-        members.append(index)
-        if group.divisible and sum(elements[member] for member in members) >= full:
-            closed.append(open_members.pop((group, info.partial_gradient)))
+        key = (group, info.partial_gradient)
+        open_members.setdefault(key, []).append(index)
+        filled[key] = filled.get(key, 0) + elements[index]
+        if group.divisible and filled[key] >= full:
+            closed.append(open_members.pop(key))
+            filled[key] = 0
     closed += open_members.values()
     return [_bucket(members, infos, elements, kind) for members in sorted(closed)]
 

@@ -89,14 +89,10 @@ def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
     yield "grid", lambda: dist.get_world_size(compat.replica_group(engine.deepspeed)) == 2
     yield "_aggregate_total_loss", lambda: 0 < compat.step_loss(engine.deepspeed) < 20
     yield "total_loss", lambda: (compat.stage_loss(engine.deepspeed) is None) == (stage == 0)
-    tied = [
-        (parameter.info.name, dist.get_world_size(group)) for parameter, group in compat.tied_weights(engine.module)
-    ]
+    tied = [(weight.info.name, dist.get_world_size(group)) for weight, group in compat.tied_weights(engine.module)]
+    layers = {type(layer).__name__ for layer in compat.pipeline_layers(engine.module)}
     yield "get_tied_weights_and_groups", lambda: tied == [("embedding.weight", 2)]
-    yield (
-        "forward_funcs",
-        lambda: {type(layer).__name__ for layer in compat.pipeline_layers(engine.module)} >= {"Block"},
-    )
+    yield "forward_funcs", lambda: "Block" in layers
     yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
 
 
