@@ -47,7 +47,7 @@ class ParallelConfig:
     gradient_exchange: Literal["fp32", "bf16"] = "fp32"
     """type in which gradients travel between data-parallel ranks; ZeRO 1 and 2 add them up in fp32 either way"""
     overlap: bool = True
-    """ZeRO 1 and 2: exchange gradients during the backward and weights during the next forward pass, not between them"""
+    """ZeRO 1 and 2: exchange gradients during the backward and weights during the next forward pass, not between"""
     bucket_megabytes: int | None = None
     """ZeRO 1 and 2: MiB of fp32 gradients that leave together; default: a 32nd of the model, more for many ranks"""
 

@@ -17,9 +17,9 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
 b: what the optimizer declares for each of its groups, 8 for AdamW's two moments (pretrain/optimizers/).
 With tensor parallelism and M > 1, ZeRO 0 and 3 also hold 4 bytes per element of partial gradients.
 `live`: the most that ZeRO-3 has gathered at once. n: the ranks that share state, d or `parallel.partition_ranks`.
-bucket: of ZeRO 2, the largest bucket, which the backward pass fills; of ZeRO 3, DeepSpeed's contiguous reduction buffer
-of `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py); each gradient as wide as it travels. Buckets
-that are on their way take the place of activations, which the backward pass has freed.
+bucket: of ZeRO 2, the largest bucket as it leaves and as it arrives; of ZeRO 3, DeepSpeed's contiguous reduction buffer
+of `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py); each gradient as wide as it travels. More
+buckets on their way take the place of activations, which the backward pass has freed; so do those of ZeRO 1.
 A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
@@ -152,8 +152,9 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     held = sum(kind.group_of(parameters[members[0]]).bytes_per_element * size // ranks for members, size in flat_of)
     if ours:
         sums = 4 * flat if stage == 1 else 4 * part
-        filled = TRAVELS[config.parallel.gradient_exchange].itemsize * max(size for _, size in flat_of)
-        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=filled if stage == 2 else 0)
+        copies = 0 if stage == 1 else 1 + (ranks > 1)  # one is filled, or leaves while another arrives
+        under_way = copies * TRAVELS[config.parallel.gradient_exchange].itemsize * max(size for _, size in flat_of)
+        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=under_way)
     if stage == 1 and config.train.precision == "bf16":
         return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, optimizer=held, bucket=0)
     gradients = 4 * part if stage == 2 else 4 * sum(sizes)
