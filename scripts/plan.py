@@ -1,7 +1,8 @@
-"""`python scripts/plan.py --config configs/X.yaml [--world-size N] [--section.key value ...] [--json]`
+"""`python scripts/plan.py --config configs/X.yaml [--world-size N] [--search] [--section.key value ...] [--json]`
 
 In: the training's own arguments, a number of devices and their kind. Out: parameters by part, operations per token,
-memory of the most loaded device, communication and time of one step, as text or JSON.
+memory of the most loaded device, communication and time of one step, as text or JSON; with --search, the fastest splits
+over the devices that fit.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import sys
 
 from common.cli import parse_config, run_command
+from common.errors import InputError
 from common.files import finite
 from common.flags import FlagParser
 from common.ranges import check_range
@@ -25,11 +27,18 @@ def main(arguments: list[str]) -> int:
     config = parse_config(RunConfig, training, PROGRAM)
     from pretrain.plan.plan import make_plan  # torch is slow to import: --help does without
     from pretrain.plan.report import report
+    from pretrain.plan.search import search
+    from pretrain.plan.search_report import search_report
     from pretrain.plan.time import Cluster
     from pretrain.topology import replica_size
 
     world_size = settings.world_size or replica_size(config.parallel)
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)
+    if settings.search:
+        found = search(config, world_size, cluster)
+        as_json = [candidate.as_json() for candidate in found]
+        print(json.dumps(finite(as_json), indent=1) if settings.json else "\n".join(search_report(found, cluster)))
+        return 0
     plan = make_plan(config, world_size, cluster)
     print(json.dumps(finite(plan.as_json()), indent=1) if settings.json else "\n".join(report(plan)))
     return 0
@@ -38,7 +47,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = FlagParser(
         prog=PROGRAM,
-        usage="%(prog)s --config FILE [--world-size N] [--device H100] [--json] [--section.key value ...]",
+        usage="%(prog)s --config FILE [--world-size N] [--device H100] [--search] [--json] [--section.key value ...]",
         description="What a run needs. All other arguments are those of `python -m pretrain`; its --help lists them.",
     )
     parser.add_argument("--world-size", type=int, help="devices (default: those of one replica of the model)")
@@ -49,10 +58,15 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--efficiency", type=float, default=EFFICIENCY, help="assumed share of the peak that matrix products reach"
     )
+    parser.add_argument(
+        "--search", action="store_true", help="list the fastest splits over --world-size devices that fit (seconds)"
+    )
     parser.add_argument("--json", action="store_true", help="all figures, for machines")
     settings, training = parser.parse_known_args(arguments)
     check_range(settings, "--", "world_size", "gpus_per_node", low=1)
     check_range(settings, "--", "efficiency", above=0, high=1)
+    if settings.search and settings.world_size is None:
+        raise InputError("--search: needs the number of devices; add --world-size N")
     return settings, training
 
 

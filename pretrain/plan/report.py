@@ -51,9 +51,9 @@ def summary(plan: Plan) -> list[str]:
         f"  step    {config.batch.global_size} x {config.data.sequence_length} = {time.tokens:,} tokens in "
         f"micro-batches of {config.batch.micro_size} sequences, {accumulation_steps(config, plan.topology)} for each "
         f"replica, about "
-        f"{_duration(time.total)} (MFU {time.model_flops_utilization:.0%})",
+        f"{duration(time.total)} (MFU {time.model_flops_utilization:.0%})",
         f"  run     {config.train.steps:,} steps, {_count(config.train.steps * time.tokens)} tokens, "
-        f"about {_duration(config.train.steps * time.total)}",
+        f"about {duration(config.train.steps * time.total)}",
         f"  memory  {plan.memory.total / GIB:.1f} of {plan.cluster.device.memory / GIB:.0f} GiB on the most loaded "
         f"device, rank {plan.memory.rank} (stage {plan.memory.stage})",
         *(f"  NOTE    {note}" for note in plan.notes()),
@@ -73,7 +73,7 @@ def parameters(plan: Plan) -> list[str]:
     rows.append(["query and key / largest", *(f"{size.query_and_key / reference:.0%}" for size in plan.sizes)])
     rows.append(["GFLOP per token", *(f"{size.flops_per_token / 1e9:,.2f}" for size in plan.sizes)])
     return [
-        *_table(rows),
+        *table(rows),
         "  (* this config; layer/head: shared_diff, owners of base/down. FLOP per token, forward and backward:",
         "   3 x (L x (2 x the block's matrices + 8 T H K) + 2 V D); T x T in full, recomputation not counted)",
     ]
@@ -98,7 +98,7 @@ def memory(plan: Plan) -> list[str]:
     rows = [[f"GiB on rank {held.rank}", "", ""]]
     rows += [[name, f"{size / GIB:.2f}", note] for name, size, note in parts if size]
     totals = ", ".join(f"{mode} {other.total / GIB:.2f}" for mode, other in plan.memory_by_mode.items())
-    return [*_table(rows, left={0, 2}), f"  (the total by activation checkpointing: {totals})"]
+    return [*table(rows, left={0, 2}), f"  (the total by activation checkpointing: {totals})"]
 
 
 def step(plan: Plan) -> list[str]:
@@ -112,7 +112,7 @@ def step(plan: Plan) -> list[str]:
     rows.append(["MFU", *(f"{plan.times[kind].model_flops_utilization:.1%}" for kind in kinds)])
     device = plan.cluster.device
     return [
-        *_table(rows),
+        *table(rows),
         f"  (assumed: products at {plan.cluster.efficiency:.0%} of {peak_flops(plan.config, device) / 1e12:.0f} "
         f"TFLOP/s; {device.link / 1e9:.0f} GB/s inside nodes of {plan.cluster.gpus_per_node}, "
         f"{device.network / 1e9:.0f} GB/s per GPU between them; nothing overlapped)",
@@ -133,7 +133,7 @@ def communication(plan: Plan) -> list[str]:
         rows.append([f"{group}: {purpose}", str(size), operation, *(_megabytes(exchange) for exchange in exchanges)])
     sent = [_million_bytes(sum(exchange.wire_bytes for exchange in plan.communication[kind])) for kind in kinds]
     rows.append(["sent by this rank (ring algorithms)", "", "", *sent])
-    lines = _table(rows, left={0, 2})
+    lines = table(rows, left={0, 2})
     notes = ["  (whole tensors, summed over the step's calls; counted in real steps by tests/parallel/test_ledger.py)"]
     if plan.config.deepspeed:
         notes.append("  (the deepspeed section's settings may move bytes in ways that the formula does not follow)")
@@ -144,7 +144,7 @@ def _key(exchange: Exchange) -> tuple[str, str, str]:
     return exchange.group, exchange.operation, exchange.purpose
 
 
-def _table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
+def table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
     """Rows as aligned lines, numbers to the right; the first row is the heading.
 
     Not rich's: that fits a table to the terminal, and cuts its numbers off in a file or a narrow window.
@@ -176,7 +176,7 @@ def _count(count: float) -> str:
     return f"{count / 1e9:.3f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60), ("s", 1)):
         if seconds >= size:
             return f"{seconds / size:.2f} {unit}"

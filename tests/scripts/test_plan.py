@@ -74,6 +74,8 @@ def test_overrides_change_the_plan(capsys) -> None:
         (["--device", "H10"], "--device H10: not in the table; did you mean 'H100'?"),
         (["--world-size", "0"], "--world-size: must be at least 1, is 0"),
         (["--efficiency", "1.5"], "--efficiency: must be at most 1, is 1.5"),
+        (["--search"], "--search: needs the number of devices; add --world-size N"),
+        (["--search", "--world-size", "7"], "batch.global_size: must be a multiple"),
         (["--world-size", "3"], "batch.global_size: must be a multiple"),
         (["--model.rnak", "3"], "--model.rnak: unknown key 'model.rnak'; did you mean 'model.rank'?"),
         (["--parallel.tensor", "2"], "model.num_heads: 3 cannot be split over parallel.tensor 2"),
@@ -83,4 +85,38 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, capsys) -> None:
     status, text, errors = run(capsys, "--config", "configs/debug_cpu.yaml", *arguments)
     assert (status, text) == (2, "")
     assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+
+
+def test_a_search_lists_splits_that_fit_fastest_first_and_each_is_planned_with_the_same_figures(capsys) -> None:
+    arguments = ("--config", "configs/shared_diff_3b.yaml", "--world-size", "16", "--batch.global_size", "96")
+    _, raw, _ = run(capsys, *arguments, "--search", "--json")
+    found = json.loads(raw)
+    seconds = [candidate["step"]["seconds"] for candidate in found]
+    assert len(found) > 10
+    assert seconds == sorted(seconds)
+    assert {candidate["settings"]["parallel.tensor"] for candidate in found} >= {"1", "2"}
+    for candidate in (found[0], found[len(found) // 2], found[-1]):
+        flags = [part for key, value in candidate["settings"].items() for part in (f"--{key}", value)]
+        _, raw, _ = run(capsys, *arguments, *flags, "--json")
+        plan = json.loads(raw)
+        assert plan["memory"]["fits"]
+        assert plan["memory"]["total"] == candidate["memory"]
+        assert plan["step"]["shared_diff"]["seconds"] == candidate["step"]["seconds"]
+
+
+def test_a_search_shows_what_the_time_goes_into_and_the_flags_of_the_best(capsys) -> None:
+    status, text, errors = run(capsys, "--config", "configs/debug_cpu.yaml", "--search", "--world-size", "2")
+    assert (status, errors) == (0, "")
+    assert "step s" in text.splitlines()[1]
+    assert "the first: --parallel.tensor 1 " in text
+
+
+def test_a_search_in_which_nothing_fits_names_the_smallest(capsys) -> None:
+    arguments = ("--config", "configs/shared_diff_13b.yaml", "--device", "4090", "--search", "--world-size", "2")
+    status, text, errors = run(capsys, *arguments)
+    assert (status, text) == (2, "")
+    assert errors.startswith(
+        "error: --world-size 2: nothing fits into the usable 21.6 GiB of 4090; the smallest needs "
+    )
     assert errors.count("\n") == 1
