@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -85,6 +85,9 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 
 bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
 	$(BIN)/python scripts/bench_kinds.py --device cuda
+
+bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 20 minutes on 2 idle cores
+	$(BIN)/python scripts/bench_scale.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
 	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from pretrain.config import RunConfig
 from pretrain.engines.zero.optimizer import BucketedZero
-from tests.delays import Delays
+from scripts.scale.delays import Delays
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 

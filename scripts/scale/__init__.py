@@ -1,0 +1,1 @@
+"""A slow network on one machine, and what a step of training costs on it."""

@@ -1,0 +1,118 @@
+"""What the lab compares: programs that train one small model, each in its own way.
+
+In: nothing. Out: programs by name, and their RunConfig. Always: every program takes the same samples per step and
+replica; the model's embedding is a small part of it, as in real ones.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from data.batch import BatchConfig
+from data.config import DataConfig
+from model.config import ModelConfig
+from pretrain.config import ParallelConfig, RunConfig, TrainConfig
+from pretrain.optimizers.config import OptimizerConfig
+
+Stage = Literal[0, 1, 2, 3]
+Kind = Literal["engine", "plain", "ddp", "alone", "races"]
+Precision = Literal["fp32", "bf16"]
+SAMPLES = 4
+"""of each replica in a step"""
+BUCKET_MEGABYTES = 4
+"""what leaves together: a 22nd of the gradients"""
+MODEL = ModelConfig(
+    attention="shared_diff",
+    num_layers=12,
+    hidden_size=384,
+    ffn_hidden_size=1024,
+    num_heads=6,
+    head_dim=32,
+    rank=24,
+    vocab_size=2048,
+)
+TINY = replace(MODEL, num_layers=4, hidden_size=64, ffn_hidden_size=128, num_heads=2, head_dim=16, rank=6)
+"""of the races, which take hundreds of steps"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One way to train."""
+
+    kind: Kind
+    """the engine; a plain loop that exchanges nothing; torch's DistributedDataParallel; engine and plain loop in turn,
+    one process; the engine with and without random delays"""
+    zero_stage: Stage = 0
+    precision: Precision = "fp32"
+    micro_batches: int = 1
+    overlap: bool = True
+    pipeline: int = 1
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of one process each."""
+        return 1 if self.kind == "alone" else 2 * self.pipeline
+
+    @property
+    def name(self) -> str:
+        """As in "zero1 fp32 x4 overlap"."""
+        zero = f"zero{self.zero_stage}"
+        parts = [self.kind if self.kind in ("plain", "ddp", "alone") else zero, self.precision]
+        parts += [f"x{self.micro_batches}"] if self.micro_batches > 1 else []
+        parts += ["2 stages"] if self.pipeline > 1 else []
+        if self.kind == "races":
+            parts.insert(0, "races")
+        elif self.kind == "engine" and self.can_overlap:
+            parts.append("overlap" if self.overlap else "no overlap")
+        return " ".join(parts)
+
+    @property
+    def can_overlap(self) -> bool:
+        """Whether ``parallel.overlap`` means something to it."""
+        return self.zero_stage in (1, 2)
+
+    @property
+    def config(self) -> RunConfig:
+        """The training's settings."""
+        nodes = self.nodes
+        exchange: dict[str, Any] = {}
+        if self.can_overlap:
+            exchange = {"overlap": self.overlap, "bucket_megabytes": BUCKET_MEGABYTES}
+        return RunConfig(
+            model=TINY if self.kind == "races" else MODEL,
+            data=DataConfig(sequence_length=32 if self.kind == "races" else 128),
+            parallel=ParallelConfig(
+                zero_stage=self.zero_stage,
+                pipeline=self.pipeline,
+                **exchange,
+            ),
+            batch=BatchConfig(global_size=SAMPLES * nodes // self.pipeline, micro_size=SAMPLES // self.micro_batches),
+            optimizer=OptimizerConfig(learning_rate=1e-3, gradient_clipping=1.0),
+            train=TrainConfig(precision=self.precision, prefetch=0),
+        )
+
+
+def all_programs() -> list[Program]:
+    """In the order in which they are measured: first what all others are compared with."""
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    sizes = (1, 4)
+    plain = [
+        Program("plain", precision=precision, micro_batches=size) for precision, size in product(precisions, sizes)
+    ]
+    peers = [Program("ddp", micro_batches=size) for size in sizes]
+    alone = [Program("alone", zero_stage=1, precision=precision) for precision in precisions]
+    stages: tuple[Stage, ...] = (1, 2, 0, 3)
+    engines = [
+        Program("engine", stage, precision, size, overlap)
+        for precision, size, stage in product(precisions, sizes, stages)
+        for overlap in ((True, False) if stage in (1, 2) else (True,))
+    ]
+    staged = [Program("engine", 1, "fp32", 4, overlap, pipeline=2) for overlap in (True, False)]
+    raced: tuple[tuple[Stage, int], ...] = ((1, 1), (1, 4), (2, 4), (3, 1))
+    races = [Program("races", stage, micro_batches=size) for stage, size in raced]
+    return [*plain, *alone, *peers, *engines, *staged, *races]
+
+
+def yardstick(program: Program) -> Program:
+    """The plain loop whose steps are ``program``'s arithmetic."""
+    return Program("plain", precision=program.precision, micro_batches=program.micro_batches)
