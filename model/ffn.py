@@ -23,4 +23,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x_TBD: Tensor) -> Tensor:
         x_TBD = self.sharding.enter(x_TBD)
-        return self.down(F.silu(self.gate(x_TBD)) * self.up(x_TBD))
+        gate_TBF, up_TBF = self.sharding.columns(x_TBD, [self.gate, self.up])
+        return self.down(F.silu(gate_TBF) * up_TBF)

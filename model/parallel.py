@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.packed import packed_linear
+from model.recorder import weight_was_used
+
 TouchedBy = Literal["heads", "tokens"]
 """Which of the activations one rank has that meet a replicated parameter: those of its heads, or of its tokens."""
 
@@ -73,6 +76,8 @@ class Sharding(ABC):
     """the torch.distributed process group; None where there is none"""
     sequence_parallel: bool
     """activations between the layers are split along the sequence"""
+    packs: bool
+    """column layers of one input run as one product; not under ZeRO 3, which gathers a layer's weight when it runs"""
 
     @abstractmethod
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
@@ -106,6 +111,15 @@ class Sharding(ABC):
     def sum_of_ranks(self, x: Tensor) -> Tensor:
         """Element by element the sum of all ranks' ``x``, in place and without a gradient."""
 
+    def columns(self, x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+        """``x`` through each of some ``column_linear``; results may be views of one tensor (model/packed.py)."""
+        if not self.packs:
+            return tuple(layer(x) for layer in layers)
+        results = packed_linear(x, [layer.get_parameter("weight") for layer in layers])
+        for layer in layers:
+            weight_was_used(layer)
+        return results
+
     def vocab_linear(self, hidden_size: int, vocab_size: int) -> nn.Module:
         """``column_linear`` onto the vocabulary."""
         head = self.column_linear(hidden_size, vocab_size)
@@ -138,12 +152,15 @@ class Sharding(ABC):
 
 
 class Unsharded(Sharding):
-    """One process holds everything."""
+    """One process holds everything, or ZeRO all but one layer."""
 
     size = 1
     rank = 0
     group = None
     sequence_parallel = False
+
+    def __init__(self, packs: bool = True) -> None:
+        self.packs = packs
 
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
         return Linear(in_features, out_features)

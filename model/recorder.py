@@ -134,6 +134,14 @@ def look_at_weight(module: nn.Module, recorder: Recorder, look: Callable[[Tensor
             look(weight)
 
     module.register_forward_hook(after_forward)
+    module.look = after_forward  # type: ignore[assignment]
+
+
+def weight_was_used(module: nn.Module) -> None:
+    """Lets ``look_at_weight`` look where the weight took part in a product without a forward pass of ``module``."""
+    look = getattr(module, "look", None)
+    if look is not None:
+        look(module, None, None)
 
 
 def _parts(values: Tensor, reduce: Reduce, over: Tensor | None) -> Tensor:

@@ -26,10 +26,12 @@ class TensorParallel(Sharding):
     Args:
         group: the tensor-parallel process group of this rank.
         sequence_parallel: split the activations between the layers along the sequence; without effect in a group of 1.
+        packs: as in ``Sharding``.
     """
 
-    def __init__(self, group: dist.ProcessGroup, sequence_parallel: bool = False) -> None:
+    def __init__(self, group: dist.ProcessGroup, sequence_parallel: bool = False, packs: bool = True) -> None:
         self.group = group
+        self.packs = packs
         self.size = group.size()
         self.rank = group.rank()
         self.sequence_parallel = sequence_parallel and self.size > 1

@@ -37,12 +37,15 @@ class DiffV2Attention(Attention):
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
-        q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
+        layers = [self.query, self.key, self.value, self.lambda_proj]
+        *heads, lambda_TBH = self.sharding.columns(x_TBD, layers)
+        q, k, v = (y.unflatten(-1, heads_of_K) for y in heads)
+        v = v.contiguous()  # a view would keep q and k, too
         q, k = self.rotated(q, k, layout)
         pairs_TBHSK = self.softmax_product(q, k, v, layout).unflatten(2, (self.heads_per_rank, 2))
         precise = torch.promote_types(v.dtype, torch.float32)
         first, second = pairs_TBHSK.to(precise).unbind(3)
-        weight_TBH1 = self.lambda_proj(x_TBD).to(precise).sigmoid()[..., None]
+        weight_TBH1 = lambda_TBH.to(precise).sigmoid()[..., None]
         if self.recorder.recording:
             self.recorder.record("lambda", weight_TBH1, "mean")
             record_pairs(self.recorder, q, k, weight_TBH1, layout.document_starts_TB)

@@ -55,13 +55,14 @@ class DifferentialAttention(Attention):
             look_at_weight(self.head_norm, recorder, self._record_gains)
 
     @abstractmethod
-    def queries_and_keys(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
-        """(q_TBHSK, k_TBGSK) of this rank's heads; ``entered_TBD`` is ``x_TBD`` inside the split region."""
+    def projections(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(q_TBHSK, k_TBGSK, x W_V) of this rank's heads; ``entered_TBD`` is ``x_TBD`` inside the split region."""
 
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         entered_TBD = self.sharding.enter(x_TBD)
-        q, k = self.rotated(*self.queries_and_keys(x_TBD, entered_TBD), layout)
-        v = self.value(entered_TBD).unflatten(-1, (-1, 2 * self.config.head_dim))
+        q, k, v = self.projections(x_TBD, entered_TBD)
+        q, k = self.rotated(q, k, layout)
+        v = v.unflatten(-1, (-1, 2 * self.config.head_dim)).contiguous()  # a view would keep q and k, too
         lambda_full = self.lambda_full()
         if self.recorder.recording:
             self.recorder.record("lambda", lambda_full, "mean")

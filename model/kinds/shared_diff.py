@@ -62,16 +62,19 @@ class SharedDiffAttention(DifferentialAttention):
         look_at_weight(self.query_base, recorder, self._record_query_update)
         look_at_weight(self.key_base, recorder, self._record_key_update)
 
-    def queries_and_keys(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
-        query_base, key_base = self._bases(entered_TBD)
+    def projections(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.sharding.columns(entered_TBD, [self.query_base, self.key_base, self.value])
+        query_base, key_base = self._bases(query, key)
         query_low, key_low = self._low_ranks(x_TBD, entered_TBD)
         q_TBHSK = with_updates(query_base, query_low, self.sharding.own_heads(self.query_up))
         k_TBGSK = with_updates(key_base, key_low, self.sharding.own_heads(self.key_up))
-        return q_TBHSK, k_TBGSK
+        return q_TBHSK, k_TBGSK, value
 
-    def _bases(self, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
-        """x W_Q and x W_K: [T, B, K] for base `layer`, [T, B, H or G, K] of this rank's heads for base `head`."""
-        query, key = self.query_base(entered_TBD), self.key_base(entered_TBD)
+    def _bases(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """From this rank's columns of x W_Q and x W_K what its heads need.
+
+        [T, B, K] for base `layer`, [T, B, H or G, K] of this rank's heads for base `head`.
+        """
         if self.config.base == "head":
             heads_of_K = (-1, self.config.head_dim)
             return query.unflatten(-1, heads_of_K), key.unflatten(-1, heads_of_K)

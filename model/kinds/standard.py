@@ -35,7 +35,10 @@ class StandardAttention(Attention):
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
-        q, k, v = (linear(x_TBD).unflatten(-1, heads_of_K) for linear in (self.query, self.key, self.value))
+        q, k, v = (
+            y.unflatten(-1, heads_of_K) for y in self.sharding.columns(x_TBD, [self.query, self.key, self.value])
+        )
+        v = v.contiguous()  # a view would keep q and k, too
         q, k = self.rotated(q, k, layout)
         if self.recorder.recording:
             record_maps(self.recorder, q, k, layout.document_starts_TB)

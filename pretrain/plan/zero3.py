@@ -88,7 +88,7 @@ def module_visits(model: ModelConfig, recomputes_blocks: bool) -> tuple[Visit, .
     tokens get no gradient and are never left. Known once per model: a pass takes seconds, and a plan asks again for
     each of its figures.
     """
-    language_model = LanguageModel(build_layers(model, Unsharded(), seed=0, device="meta"))
+    language_model = LanguageModel(build_layers(model, Unsharded(packs=False), seed=0, device="meta"))
     forward: list[Visit] = []
     blocks: set[int] = set()
     without_gradient: set[int] = set()

@@ -22,7 +22,6 @@ SAMPLES = 4
 BUCKET_MEGABYTES = 4
 """what leaves together: a 22nd of the gradients"""
 MODEL = ModelConfig(
-    attention="shared_diff",
     num_layers=12,
     hidden_size=384,
     ffn_hidden_size=1024,
