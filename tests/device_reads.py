@@ -88,9 +88,10 @@ def _place(frame: FrameType | None) -> str:
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         parts = path.parts
-        if path.is_relative_to(ROOT) and path != Path(__file__):
+        installed = "site-packages" in parts  # an environment may lie inside the project's folder
+        if path.is_relative_to(ROOT) and not installed and path != Path(__file__):
             return f"{path.relative_to(ROOT)}:{frame.f_code.co_name}"
-        if "deepspeed" in parts or "megatron" in parts:
+        if installed and ("deepspeed" in parts or "megatron" in parts):
             library = "deepspeed" if "deepspeed" in parts else "megatron"
             return f"{'/'.join(parts[parts.index(library) :])}:{frame.f_code.co_name}"
         frame = frame.f_back
