@@ -84,8 +84,13 @@ def test_gradients_that_travel_in_bf16_stay_within_its_rounding() -> None:
     assert found["bf16"][-1][0] == pytest.approx(found["fp32"][-1][0], rel=0.02)
 
 
-def test_micro_batches_of_zero_2_in_bf16_lose_nothing_on_their_way() -> None:
-    """Each gradient is bf16 when it is made, and sums are fp32: what travels need not be wider."""
-    cases = {kind: (replicas(2, 2, "bf16", gradient_exchange=kind), False) for kind in ("fp32", "bf16")}
+def test_gradients_that_are_bf16_when_they_are_made_lose_nothing_on_their_way() -> None:
+    """Each micro-batch's under ZeRO 2, and those of a single one under ZeRO 1; the sums over ranks are fp32."""
+    cases = {}
+    for kind in ("fp32", "bf16"):
+        cases[f"zero2 {kind}"] = replicas(2, 2, "bf16", gradient_exchange=kind), False
+        single = replicas(2, 1, "bf16", gradient_exchange=kind)
+        cases[f"zero1 {kind}"] = replace(single, batch=replace(single.batch, global_size=2)), False
     found = run_world(2, losses, cases)[0]
-    assert found["fp32"] == found["bf16"]
+    assert found["zero2 fp32"] == found["zero2 bf16"]
+    assert found["zero1 fp32"] == found["zero1 bf16"]
