@@ -147,6 +147,10 @@ class Engine(ABC):
         if self._bucketed is not None:
             self._bucketed.weights.settle()
 
+    def take_waits(self) -> float:
+        """Seconds since the last call for which forward passes in training waited for weights; waits for the device."""
+        return 0.0 if self._bucketed is None else self._bucketed.weights.waits.take()
+
     def is_tied_copy(self, parameter: nn.Parameter) -> bool:
         """Whether another rank's ``parameter`` is the one that counts, of a tied layer on two pipeline stages."""
         return compat.is_tied_copy(parameter)

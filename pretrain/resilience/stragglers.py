@@ -2,18 +2,20 @@
 
 In: the model, for hooks around its forward pass, and the iterator of batches. Out: a line that names slow nodes.
 Own work is waiting for data plus the forward passes of a step. The backward pass is left out, because it ends in
-collective calls and so takes equally long everywhere. With ZeRO-3 the forward pass waits for parameters of other
-ranks, too; there only the data and preflight's matrix product tell nodes apart.
+collective calls and so takes equally long everywhere. What forward passes under ZeRO 1 and 2 wait for weights is taken
+off. With ZeRO-3 they wait for parameters of other ranks inside DeepSpeed; there only the data and preflight's matrix
+product tell nodes apart.
 Always: ranks are compared within their pipeline stage; a node is named when it was slow in `PATIENCE` reports in a row.
 """
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
+
+from pretrain.stopwatch import Stopwatch
 
 Item = TypeVar("Item")
 
@@ -23,14 +25,18 @@ RATIO = 1.3
 
 
 class WorkTimer:
-    """Adds up this rank's own work."""
+    """Adds up this rank's own work.
 
-    def __init__(self, module: nn.Module) -> None:
-        self._seconds = 0.0
+    Args:
+        module: the model.
+        waits: seconds, since it was asked last, for which the forward passes in training waited for other ranks.
+    """
+
+    def __init__(self, module: nn.Module, waits: Callable[[], float]) -> None:
+        self._data_seconds = 0.0
         self._steps = 0
-        self._began = 0.0
-        self._cuda = torch.cuda.is_available()
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._forward = Stopwatch()
+        self._waits = waits
         module.register_forward_pre_hook(self._before)
         module.register_forward_hook(self._after)
 
@@ -42,36 +48,24 @@ class WorkTimer:
                 batch = next(batches)
             except StopIteration:
                 return
-            self._seconds += time.perf_counter() - began
+            self._data_seconds += time.perf_counter() - began
             self._steps += 1
             yield batch
 
     def take(self) -> float:
         """Mean seconds of own work per step since the last call; waits for the device."""
-        for start, stop in self._events:
-            stop.synchronize()
-            self._seconds += start.elapsed_time(stop) / 1000
-        mean = self._seconds / max(1, self._steps)
-        self._seconds, self._steps = 0.0, 0
-        self._events.clear()
+        forward = max(0.0, self._forward.take() - self._waits())
+        mean = (self._data_seconds + forward) / max(1, self._steps)
+        self._data_seconds, self._steps = 0.0, 0
         return mean
 
     def _before(self, module: nn.Module, inputs: Any) -> None:
-        if not module.training:
-            return
-        self._began = time.perf_counter()
-        if self._cuda:
-            pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            pair[0].record()
-            self._events.append(pair)
+        if module.training:
+            self._forward.start()
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not module.training:
-            return
-        if self._cuda:
-            self._events[-1][1].record()
-        else:
-            self._seconds += time.perf_counter() - self._began
+        if module.training:
+            self._forward.stop()
 
 
 class StragglerReport:

@@ -68,7 +68,7 @@ class Supervisor:
         self._attempt = attempt
         self._stop = stop
         self._watchdog = watchdog
-        self._timer = WorkTimer(engine.module)
+        self._timer = WorkTimer(engine.module, engine.take_waits)
         self._stream = stream
         self._hosts = _hosts_of_ranks(topology)
         stages = [replace(topology, rank=rank).stage for rank in range(topology.world_size)]

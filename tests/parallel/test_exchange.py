@@ -43,6 +43,8 @@ def losses(cases: dict[str, tuple[RunConfig, bool]]) -> dict[str, list[tuple[flo
         with delays if delayed else contextlib.nullcontext():
             results = run_steps(engine, feed, 0, config.train.steps)
         engine.settle()
+        assert (engine.take_waits() > 0) == (config.parallel.overlap and engine.topology.data_size > 1)
+        assert engine.take_waits() == 0
         assert not delayed or delays.count > STEPS * len(engine.optimizer.param_groups)
         assert len(engine.optimizer.param_groups) > 5
         found[name] = [(result.loss, result.grad_norm) for result in results]

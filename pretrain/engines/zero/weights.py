@@ -5,7 +5,6 @@ reads them. Always: a layer waits for the buckets of its own parameters, and for
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +12,7 @@ from torch import nn
 
 from pretrain import torch_compat
 from pretrain.engines.zero.flat import FlatBucket
+from pretrain.stopwatch import Stopwatch
 
 
 class WeightReturn:
@@ -28,6 +28,8 @@ class WeightReturn:
         self._group = group
         self._overlap = overlap
         self._under_way: dict[int, dist.Work] = {}
+        self.waits = Stopwatch()
+        """of layers in training"""
 
     @torch.no_grad()
     def start(self) -> None:
@@ -53,12 +55,15 @@ class WeightReturn:
         for layer in layers:
             indices = sorted({wanted[id(parameter)] for parameter in layer.parameters() if id(parameter) in wanted})
             left -= set(indices)
-            layer.register_forward_pre_hook(lambda *_, indices=indices: self._wait(indices))
+            layer.register_forward_pre_hook(lambda layer, _, indices=indices: self._wait(indices, layer.training))
         if left:
-            rest.register_forward_pre_hook(lambda *_: self._wait(sorted(left)))
+            rest.register_forward_pre_hook(lambda rest, _: self._wait(sorted(left), rest.training))
 
-    def _wait(self, indices: Sequence[int]) -> Any:
-        for index in indices:
-            work = self._under_way.pop(index, None)
-            if work is not None:
-                work.wait()
+    def _wait(self, indices: Sequence[int], training: bool) -> None:
+        wanted = [work for index in indices if (work := self._under_way.pop(index, None)) is not None]
+        if wanted and training:
+            self.waits.start()
+        for work in wanted:
+            work.wait()
+        if wanted and training:
+            self.waits.stop()
