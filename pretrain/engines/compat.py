@@ -7,9 +7,8 @@ names away fails with the list of them.
 
 import contextlib
 import importlib
-import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import deepspeed.utils
 import torch
 import torch.distributed as dist
 from deepspeed.pipe import LayerSpec, PipelineModule
+from deepspeed.runtime import bf16_optimizer
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.config import DeepSpeedConfig
 from deepspeed.runtime.engine import DeepSpeedEngine
@@ -201,6 +201,17 @@ def publish_stage_3(optimizer: Any) -> None:
         optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
 
+@contextlib.contextmanager
+def _no_memory_reports() -> Iterator[None]:
+    """``deepspeed.runtime.bf16_optimizer.see_memory_usage``: collects garbage and prints, twice for every group."""
+    report = bf16_optimizer.see_memory_usage
+    bf16_optimizer.see_memory_usage = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        bf16_optimizer.see_memory_usage = report
+
+
 class PartitionedOptimizer(BF16_Optimizer):
     """``BF16_Optimizer``: flat weights, fp32 partitions and ``_hp_mapping``, for weights of any type.
 
@@ -220,7 +231,7 @@ class PartitionedOptimizer(BF16_Optimizer):
         keeps_whole_sums: bool,
     ) -> None:
         self._keeps_whole_sums = keeps_whole_sums
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of memory, group by group
+        with _no_memory_reports():
             super().__init__(
                 inner,
                 names,
