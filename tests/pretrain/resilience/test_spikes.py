@@ -221,8 +221,10 @@ def _train_poisoned(config: RunConfig) -> tuple[str, dict[int, bool]]:
         hook = None
         if step == 44:
             hook = self.parameters[0].register_hook(lambda gradient: gradient * math.nan)
+        self.settle()  # the weights of the step before may still be on their way
         before = [parameter.detach().clone() for parameter in self.parameters]
         result = original(self, micro_batches, rate)
+        self.settle()
         if hook is not None:
             hook.remove()
         if step in {39, 44, 45}:
