@@ -19,7 +19,7 @@ from typing import Any
 from pretrain.config import RunConfig
 from pretrain.devices import Device
 from scripts.scale.links import Links
-from scripts.scale.programs import Program
+from scripts.scale.programs import Program, rated_as
 
 RACING_STEPS = 200
 WARM_UP = 3
@@ -128,14 +128,14 @@ def measure(
     program: Program, links: Links, log: Path, arithmetic: float | None, shares: Sequence[float], steps: int
 ) -> Iterator[Row]:
     """Steps on unlimited links, then where the exchange would take ``shares`` of ``arithmetic``, seconds."""
-    planned = planned_bytes(program)
+    planned, rated = planned_bytes(program), planned_bytes(rated_as(program))
     exchanges = program.kind in ("engine", "ddp")
     with running(program, links, log) as job:
         job.ask(f"steps {WARM_UP}")
         ledger = max(answer["sent"] for answer in job.ask("ledger")) if exchanges else 0.0
         free = math.nan
         for share in (0.0, *(shares if exchanges and arithmetic else ())):
-            rate = planned / (share * arithmetic) if share and arithmetic else None
+            rate = rated / (share * arithmetic) if share and arithmetic else None
             links.limit(rate)
             before = links.sent()
             answers = job.ask(f"steps {1 + steps}")

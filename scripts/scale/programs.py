@@ -1,7 +1,7 @@
 """What the lab compares: programs that train one small model, each in its own way.
 
 In: nothing. Out: programs by name, and their RunConfig. Always: every program takes the same samples per step and
-replica; the model's embedding is a small part of it, as in real ones.
+replica, or a multiple of them; the model's embedding is a small part of it, as in real ones.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ Stage = Literal[0, 1, 2, 3]
 Kind = Literal["engine", "plain", "ddp", "alone", "races"]
 Precision = Literal["fp32", "bf16"]
 SAMPLES = 4
-"""of each replica in a step"""
+"""of each replica in a step of one micro-batch"""
 BUCKET_MEGABYTES = 4
 """what leaves together: a 22nd of the gradients"""
 MODEL = ModelConfig(
@@ -46,6 +46,8 @@ class Program:
     micro_batches: int = 1
     overlap: bool = True
     pipeline: int = 1
+    grown: bool = False
+    """each micro-batch has the samples of a whole step, which so has several times as many; else its part of them"""
 
     @property
     def nodes(self) -> int:
@@ -54,10 +56,10 @@ class Program:
 
     @property
     def name(self) -> str:
-        """As in "zero1 fp32 x4 overlap"."""
+        """As in "zero1 fp32 x4 overlap", and "zero1 fp32 x4 samples overlap" where the step has grown."""
         zero = f"zero{self.zero_stage}"
         parts = [self.kind if self.kind in ("plain", "ddp", "alone") else zero, self.precision]
-        parts += [f"x{self.micro_batches}"] if self.micro_batches > 1 else []
+        parts += [f"x{self.micro_batches}" + " samples" * self.grown] if self.micro_batches > 1 else []
         parts += ["2 stages"] if self.pipeline > 1 else []
         if self.kind == "races":
             parts.insert(0, "races")
@@ -73,7 +75,8 @@ class Program:
     @property
     def config(self) -> RunConfig:
         """The training's settings."""
-        nodes = self.nodes
+        micro_size = SAMPLES if self.grown else SAMPLES // self.micro_batches
+        replicas = self.nodes // self.pipeline
         exchange: dict[str, Any] = {}
         if self.can_overlap:
             exchange = {"overlap": self.overlap, "bucket_megabytes": BUCKET_MEGABYTES}
@@ -85,7 +88,7 @@ class Program:
                 pipeline=self.pipeline,
                 **exchange,
             ),
-            batch=BatchConfig(global_size=SAMPLES * nodes // self.pipeline, micro_size=SAMPLES // self.micro_batches),
+            batch=BatchConfig(global_size=micro_size * self.micro_batches * replicas, micro_size=micro_size),
             optimizer=OptimizerConfig(learning_rate=1e-3, gradient_clipping=1.0),
             train=TrainConfig(precision=self.precision, prefetch=0),
         )
@@ -106,12 +109,18 @@ def all_programs() -> list[Program]:
         for precision, size, stage in product(precisions, sizes, stages)
         for overlap in ((True, False) if stage in (1, 2) else (True,))
     ]
+    grown = [Program("engine", stage, precision, 4, grown=True) for precision, stage in product(precisions, (1, 2))]
     staged = [Program("engine", 1, "fp32", 4, overlap, pipeline=2) for overlap in (True, False)]
     raced: tuple[tuple[Stage, int], ...] = ((1, 1), (1, 4), (2, 4), (3, 1))
     races = [Program("races", stage, micro_batches=size) for stage, size in raced]
-    return [*plain, *alone, *peers, *engines, *staged, *races]
+    return [*plain, *alone, *peers, *engines, *grown, *staged, *races]
 
 
 def yardstick(program: Program) -> Program:
-    """The plain loop whose steps are ``program``'s arithmetic."""
-    return Program("plain", precision=program.precision, micro_batches=program.micro_batches)
+    """The plain loop whose steps are the arithmetic that sets the rates of ``program``'s links."""
+    return Program("plain", precision=program.precision, micro_batches=1 if program.grown else program.micro_batches)
+
+
+def rated_as(program: Program) -> Program:
+    """The program whose exchange sets those rates: itself, or the step of one micro-batch that has grown to it."""
+    return replace(program, micro_batches=1, grown=False) if program.grown else program

@@ -21,7 +21,7 @@ from scripts.scale import links as links_module
 from scripts.scale.job import sent_bytes
 from scripts.scale.lab import Race, Row, planned_bytes, planned_seconds
 from scripts.scale.links import PREFIX, Links
-from scripts.scale.programs import MODEL, Program, all_programs, yardstick
+from scripts.scale.programs import MODEL, Program, all_programs, rated_as, yardstick
 from scripts.scale.results import HEADS, bars, draw, header, line, race_line, save
 
 ROW = Row("zero1 fp32 overlap", 0.6, 75e6, 1.1, 1.1, 1.2, 100.0e6, 99.0e6, 98.0e6, 2.5)
@@ -43,6 +43,13 @@ def test_every_engine_has_a_yardstick_that_is_measured_before_it() -> None:
     for number, program in enumerate(programs):
         if program.kind in ("engine", "ddp"):
             assert yardstick(program) in programs[:number]
+
+
+def test_a_step_of_more_samples_keeps_the_links_of_the_step_that_it_has_grown_from() -> None:
+    split, grown = Program("engine", 2, micro_batches=4), Program("engine", 2, micro_batches=4, grown=True)
+    assert (split.config.batch.global_size, grown.config.batch.global_size) == (8, 32)
+    assert (rated_as(split), rated_as(grown)) == (split, Program("engine", 2))
+    assert (yardstick(split), yardstick(grown)) == (Program("plain", micro_batches=4), Program("plain"))
 
 
 def test_the_embedding_is_a_small_part_of_the_model() -> None:
