@@ -109,7 +109,8 @@ def all_programs() -> list[Program]:
         for precision, size, stage in product(precisions, sizes, stages)
         for overlap in ((True, False) if stage in (1, 2) else (True,))
     ]
-    grown = [Program("engine", stage, precision, 4, grown=True) for precision, stage in product(precisions, (1, 2))]
+    hiding: tuple[Stage, ...] = (1, 2)
+    grown = [Program("engine", stage, precision, 4, grown=True) for precision, stage in product(precisions, hiding)]
     staged = [Program("engine", 1, "fp32", 4, overlap, pipeline=2) for overlap in (True, False)]
     raced: tuple[tuple[Stage, int], ...] = ((1, 1), (1, 4), (2, 4), (3, 1))
     races = [Program("races", stage, micro_batches=size) for stage, size in raced]
