@@ -125,9 +125,14 @@ class DataConfig:
     shuffle_window: int = 0
     """samples that are mixed with each other; 0: all of an epoch. Set it for remote shards, to at least four global
     batches: whole blocks are then read once, in a random order"""
+    shuffle_by_block: bool = False
+    """with a window of remote shards on several nodes: every step takes equally many samples of each of the window's
+    blocks, and ranks share the samples of a step by block, so that a block is fetched by one node only"""
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
+        if self.shuffle_by_block and not self.shuffle_window:
+            raise InputError("data.shuffle_by_block: blocks are kept together in windows only; set data.shuffle_window")
         check_range(self, "data.", "sequence_length", low=2, high=LONGEST_SEQUENCE)
         check_range(self, "data.", "shuffle_window", low=0, high=MOST_TOKENS)
         check_filled(self, "data.", "validation")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.mixture import LARGEST_SLOT, Mixture
 from data.permute import IntArray, make_key
@@ -79,6 +80,10 @@ class _Stage:
     chunks: IntArray
     served_before: IntArray
 
+    def chunk_of(self, source: int) -> int:
+        """Neighbouring samples of a source that share a block."""
+        return int(self.chunks[self.sources == source][0])
+
     def number_of(self, local: int, ordinal: int) -> int:
         """The global sample in which the stage's source number ``local`` serves its ``ordinal``-th sample."""
         return self.first + self.mixture.slot_of(local, ordinal)
@@ -90,11 +95,11 @@ class GlobalOrder:
     Args:
         ids: one id per source of the run; it enters the keys, so that moving files does not change the order.
         plans: the stages; the first begins at 0 tokens.
-        window: see data/shuffle.py.
+        window, by_block: see data/shuffle.py.
     """
 
-    def __init__(self, ids: list[str], plans: list[StagePlan], seed: int, window: int) -> None:
-        self._ids, self._seed, self._window = ids, seed, window
+    def __init__(self, ids: list[str], plans: list[StagePlan], seed: int, window: int, by_block: bool = False) -> None:
+        self._ids, self._seed, self._window, self._by_block = ids, seed, window, by_block and window > 0
         self._key = lru_cache(maxsize=1 << 16)(self._make_key)
         self.stages = list(_place_stages(plans, len(ids)))
         self._firsts = np.array([stage.first for stage in self.stages], np.int64)
@@ -107,17 +112,20 @@ class GlobalOrder:
         """Where each global sample lies."""
         stages = self.stage_of(number)
         places = Places(stages, *(np.empty_like(number) for _ in range(3)))
-        for index in sorted(set(stages.tolist())):
-            chosen, stage = stages == index, self.stages[index]
-            local, ordinal = stage.mixture.locate(number[chosen] - stage.first)
-            ordinal = ordinal + stage.served_before[local]
-            samples = stage.samples[local]
-            epoch = ordinal // samples
-            order = Epoch(samples, self._keys(stage.sources[local], epoch), stage.chunks[local], self._window)
+        for stage, chosen in self._staged(stages):
+            local, epoch, position, order = self._epochs(stage, number[chosen])
             places.source[chosen] = stage.sources[local]
             places.epoch[chosen] = epoch
-            places.sample[chosen] = order.sample_at(ordinal % samples)
+            places.sample[chosen] = order.sample_at(position)
         return places
+
+    def shares(self, number: IntArray) -> NDArray[np.float64]:
+        """How far back in its window each global sample lies, 0 to 1: the same for as long as its block is wanted."""
+        shares = np.empty(number.shape, np.float64)
+        for stage, chosen in self._staged(self.stage_of(number)):
+            _, _, position, order = self._epochs(stage, number[chosen])
+            shares[chosen] = order.share_at(position)
+        return shares
 
     def occurrences(self, stage_index: int, source: int, sample: int, limit: int) -> Iterator[Occurrence]:
         """Every time that ``sample`` of ``source`` comes up in a stage, before global sample ``limit``."""
@@ -128,7 +136,7 @@ class GlobalOrder:
             epoch = before // samples
             while stage.number_of(int(local), max(0, epoch * samples - before)) < limit:
                 key = np.array(self._key(source, epoch), np.uint64)
-                order = Epoch(stage.samples[local], key, stage.chunks[local], self._window)
+                order = Epoch(stage.samples[local], key, stage.chunks[local], self._window, self._by_block)
                 ordinal = epoch * samples + int(order.position_of(sample)) - before
                 number = stage.number_of(int(local), ordinal) if ordinal >= 0 else limit
                 if number < limit:
@@ -143,6 +151,21 @@ class GlobalOrder:
             for entry, count in zip(stage.plan.sources, stage.mixture.served(slots), strict=True):
                 tokens[entry.source] += count * stage.plan.sequence_length
         return tokens
+
+    def _staged(self, stages: IntArray) -> "Iterator[tuple[_Stage, NDArray[np.bool_]]]":
+        """The stages that come up in ``stages``, each with where it does."""
+        for index in sorted(set(stages.tolist())):
+            yield self.stages[index], stages == index
+
+    def _epochs(self, stage: _Stage, number: IntArray) -> tuple[IntArray, IntArray, IntArray, Epoch]:
+        """Global samples of one stage: which of its sources, the epoch, the position in it, and the epochs' order."""
+        local, ordinal = stage.mixture.locate(number - stage.first)
+        ordinal = ordinal + stage.served_before[local]
+        samples = stage.samples[local]
+        epoch = ordinal // samples
+        keys = self._keys(stage.sources[local], epoch)
+        order = Epoch(samples, keys, stage.chunks[local], self._window, self._by_block)
+        return local, epoch, ordinal % samples, order
 
     def _make_key(self, source: int, epoch: int) -> int:
         return make_key("epoch", self._seed, self._ids[source], epoch)

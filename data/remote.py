@@ -1,8 +1,9 @@
 """Files on anything that fsspec reads, through the node-local block cache.
 
 In: a URL, names of files in it, offsets. Out: exactly the bytes asked for, or an error. Always: only whole blocks
-travel; a fetch that fails, stalls or returns another number of bytes is tried again with growing waits; a
-block is checked when it arrives, fetched once more if it is wrong, and refused by name if it is wrong again.
+travel, those of a grid or those that the reader names; a fetch that fails, stalls or returns another number of bytes
+is tried again with growing waits; a block is checked when it arrives, fetched once more if it is wrong, and refused by
+name if it is wrong again.
 """
 
 import random
@@ -19,7 +20,7 @@ from common.remote_files import file_in, open_remote, refusal_in
 from common.urls import without_credentials
 from data.cache import BlockCache
 from data.config import CacheConfig
-from data.storage import ArrivalCheck, Storage
+from data.storage import ArrivalCheck, Span, Storage
 
 Result = TypeVar("Result")
 
@@ -54,10 +55,10 @@ class RemoteStorage(Storage):
         """Bytes of the files, asked for in parallel."""
         return list(self._pool.map(self._size, names))
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int, around: Span | None = None) -> bytes:
         """``length`` bytes from ``offset``, out of cached blocks."""
         parts = []
-        for block in self._blocks(name, offset, length):
+        for block in self._blocks(name, offset, length, around):
             with self._lock:
                 coming = self._coming.pop(block.key, None)
             if coming is not None:
@@ -73,23 +74,28 @@ class RemoteStorage(Storage):
         """As ``read``, past the cache."""
         return self._persist(name, lambda: self._fetch_once(name, offset, length))
 
-    def prefetch(self, name: str, offset: int, length: int) -> None:
+    def prefetch(self, name: str, offset: int, length: int, around: Span | None = None) -> None:
         """Begins to fetch the blocks that hold these bytes."""
-        for block in self._blocks(name, offset, length):
+        for block in self._blocks(name, offset, length, around):
             with self._lock:
                 if block.key not in self._coming and not self._cache.holds(block.key, block.size):
                     self._coming[block.key] = self._pool.submit(self._bring, block)
 
-    def forget(self, name: str, offset: int, length: int) -> bool:
+    def forget(self, name: str, offset: int, length: int, around: Span | None = None) -> bool:
         """Drops the cached blocks that hold these bytes."""
-        for block in self._blocks(name, offset, length):
+        for block in self._blocks(name, offset, length, around):
             self._cache.drop(block.key)
         return True
 
-    def _blocks(self, name: str, offset: int, length: int) -> "Iterator[_Block]":
+    def _blocks(self, name: str, offset: int, length: int, around: Span | None) -> "Iterator[_Block]":
+        """What is fetched as one: ``around``, or the blocks of a grid over the file."""
         size, block_bytes = self._sizes[name], self._config.block_bytes
         if offset + length > size:
             raise ValueError(f"{name}: bytes {offset} to {offset + length} of {size}")
+        if around is not None:
+            key = f"{self._dataset}/{name}/{around.offset}+{around.length}"
+            yield _Block(name, key, around.offset, around.length)
+            return
         for number in range(offset // block_bytes, -(-(offset + length) // block_bytes)):
             begin = number * block_bytes
             key = f"{self._dataset}/{name}/{number}/{block_bytes}"
@@ -148,7 +154,7 @@ class RemoteStorage(Storage):
 
 @dataclass(frozen=True)
 class _Block:
-    """One block of a file."""
+    """A part of a file that is fetched and kept as one."""
 
     name: str
     key: str

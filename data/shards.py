@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from common.errors import InputError
 from common.files import write_atomically
 from data.manifest import Manifest, Shard, checksum_file, documents_file
-from data.storage import Storage
+from data.storage import Span, Storage
 
 DOCUMENT_RECORD = np.dtype([("start", "<u8"), ("digest_high", "<u8"), ("digest_low", "<u8")])
 """One document of a shard: its first token's place in the shard, and the 128-bit digest of its text."""
@@ -65,6 +65,14 @@ class Damage:
         )
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Tokens of a dataset's logical stream that are wanted together."""
+
+    start: int
+    count: int
+
+
 class TokenReader:
     """Reads tokens of one dataset's logical stream, which runs on from shard to shard."""
 
@@ -101,21 +109,22 @@ class TokenReader:
         """Whether the files lie on a mounted file system."""
         return self._storage.is_local
 
-    def prefetch(self, start: int, count: int) -> None:
-        """Says that these tokens will be read soon."""
+    def prefetch(self, start: int, count: int, around: Stretch | None = None) -> None:
+        """Says that these tokens will be read soon, as ``read`` will be asked for them."""
         for index, place, part in self._parts(start, count):
             begin, length = self._pages(index, place, part)
             header = self.manifest.shards[index].header_bytes
-            self._storage.prefetch(self.manifest.shards[index].file, header + begin, length)
+            span = self._span(index, around)
+            self._storage.prefetch(self.manifest.shards[index].file, header + begin, length, span)
 
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """Tokens ``start`` to ``start + count`` of the stream."""
+    def read(self, start: int, count: int, around: Stretch | None = None) -> NDArray[np.int64]:
+        """Tokens ``start`` to ``start + count`` of the stream; ``around`` holds them and is fetched as one."""
         if not 0 <= start <= start + count <= self.manifest.tokens:
             raise ValueError(f"tokens {start} to {start + count} of {self.manifest.tokens}")
         tokens = np.empty(count, np.int64)
         done = 0
         for index, place, part in self._parts(start, count):
-            tokens[done : done + part] = self.read_shard(index, place, part)
+            tokens[done : done + part] = self.read_shard(index, place, part, self._span(index, around))
             done += part
         return tokens
 
@@ -136,14 +145,24 @@ class TokenReader:
         end = -(-(place + count) * item // page_bytes) * page_bytes
         return begin, min(end, self.manifest.shards[index].tokens * item) - begin
 
-    def read_shard(self, index: int, place: int, count: int) -> NDArray[np.integer]:
+    def _span(self, index: int, stretch: Stretch | None) -> Span | None:
+        """The whole pages of a shard that hold some tokens of ``stretch``."""
+        if stretch is None:
+            return None
+        shard = self.manifest.shards[index]
+        before = self._ends[index] - shard.tokens
+        first, last = max(stretch.start, before), min(stretch.start + stretch.count, self._ends[index])
+        begin, length = self._pages(index, first - before, last - first)
+        return Span(shard.header_bytes + begin, length)
+
+    def read_shard(self, index: int, place: int, count: int, around: Span | None = None) -> NDArray[np.integer]:
         """Tokens of one shard, in the type in which they are stored."""
         shard = self.manifest.shards[index]
         begin, length = self._pages(index, place, count)
-        content = self._storage.read(shard.file, shard.header_bytes + begin, length)
+        content = self._storage.read(shard.file, shard.header_bytes + begin, length, around)
         damages = self.damages(index, begin, content)
-        if damages and self._storage.forget(shard.file, shard.header_bytes + begin, length):
-            content = self._storage.read(shard.file, shard.header_bytes + begin, length)
+        if damages and self._storage.forget(shard.file, shard.header_bytes + begin, length, around):
+            content = self._storage.read(shard.file, shard.header_bytes + begin, length, around)
             damages = self.damages(index, begin, content)
         if damages:
             raise InputError(f"{damages[0]}; restore or prepare it again")

@@ -4,15 +4,17 @@ In: positions in the epoch, the number of samples, a key. Out: sample numbers, a
 
 A global permutation touches another block with every sample: right for local disks. Where whole blocks are
 fetched from afar, chunks of neighbouring samples are permuted among each other, and samples only within a
-window of consecutive chunks: every block is then wanted within one window and can be dropped after it.
+window of consecutive chunks: every block is then wanted within one window and can be dropped after it. ``by_block``
+draws evenly from a window's chunks (data/strata.py), so that ranks can share each step's samples by block.
 All arguments are broadcast against each other.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from data import strata
 from data.permute import IntArray, Words, mix, permute, unpermute
 
 _WINDOW_KEY = np.uint64(0xD6E8FEB86659FD93)
@@ -29,6 +31,8 @@ class Epoch:
     """neighbouring samples that stay in one window"""
     window: int
     """samples of one window, at least; 0: all"""
+    by_block: bool = False
+    """every stretch of a window takes equally many samples of each chunk in it"""
 
     def sample_at(self, position: ArrayLike) -> IntArray:
         """The sample at each position of the epoch."""
@@ -36,8 +40,7 @@ class Epoch:
         if not self.window:
             return permute(position, self.size, self.key)
         windows = _Windows(self)
-        number = windows.number_at(position)
-        place = permute(position - windows.start(number), windows.size(number), self._window_key(number))
+        number, place = self._place_at(windows, position)
         slot, offset = windows.slot_at(number, place)
         return permute(slot, windows.chunks, self.key) * self.chunk + offset
 
@@ -50,8 +53,26 @@ class Epoch:
         slot = unpermute(sample // self.chunk, windows.chunks, self.key)
         number = slot // windows.per_window
         place = windows.place_of(number, slot, sample % self.chunk)
-        place = unpermute(place, windows.size(number), self._window_key(number))
+        size, key = windows.size(number), self._window_key(number)
+        if self.by_block:
+            place = strata.position_of(*np.broadcast_arrays(place, size, windows.slots(number), key))
+        else:
+            place = unpermute(place, size, key)
         return windows.start(number) + place
+
+    def share_at(self, position: ArrayLike) -> NDArray[np.float64]:
+        """How far back in its window each position's sample lies, 0 to 1: by it ranks share the samples of a step."""
+        windows = _Windows(self)
+        number, place = self._place_at(windows, np.asarray(position, np.int64))
+        return place / windows.size(number)
+
+    def _place_at(self, windows: "_Windows", position: IntArray) -> tuple[IntArray, IntArray]:
+        """The window of each position, and its sample's place in it, chunk after chunk."""
+        number = windows.number_at(position)
+        inside, size, key = position - windows.start(number), windows.size(number), self._window_key(number)
+        if self.by_block:
+            return number, strata.place_at(*np.broadcast_arrays(inside, size, windows.slots(number), key))
+        return number, permute(inside, size, key)
 
     def _window_key(self, number: IntArray) -> Words:
         with np.errstate(over="ignore"):
@@ -81,8 +102,11 @@ class _Windows:
 
     def size(self, number: IntArray) -> IntArray:
         """Samples of each window."""
-        slots = np.minimum((number + 1) * self.per_window, self.chunks) - number * self.per_window
-        return slots * self.chunk - self.missing * (number == self.short_window)
+        return self.slots(number) * self.chunk - self.missing * (number == self.short_window)
+
+    def slots(self, number: IntArray) -> IntArray:
+        """Chunks of each window."""
+        return np.minimum((number + 1) * self.per_window, self.chunks) - number * self.per_window
 
     def slot_at(self, number: IntArray, place: IntArray) -> tuple[IntArray, IntArray]:
         """The slot, and the offset in its chunk, of the ``place``-th sample of window ``number``."""

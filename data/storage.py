@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
@@ -18,6 +19,14 @@ OPEN_FILES = 128
 
 ArrivalCheck = Callable[[str, int, bytes], str | None]
 """Called with (file, offset, content) of what was fetched from afar; returns what is wrong with it, or None."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of bytes of a file."""
+
+    offset: int
+    length: int
 
 
 class Storage(ABC):
@@ -39,19 +48,22 @@ class Storage(ABC):
         """Bytes of the files. Raises InputError where there is none."""
 
     @abstractmethod
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``. Raises InputError where the file ends before."""
+    def read(self, name: str, offset: int, length: int, around: Span | None = None) -> bytes:
+        """``length`` bytes from ``offset``. Raises InputError where the file ends before.
+
+        ``around`` are bytes that hold them and are wanted together: what is fetched from afar, and kept, as one.
+        """
 
     @abstractmethod
     def read_origin(self, name: str, offset: int, length: int) -> bytes:
         """As ``read``, past any local copy."""
 
     @abstractmethod
-    def prefetch(self, name: str, offset: int, length: int) -> None:
+    def prefetch(self, name: str, offset: int, length: int, around: Span | None = None) -> None:
         """Says that these bytes will be read soon."""
 
     @abstractmethod
-    def forget(self, name: str, offset: int, length: int) -> bool:
+    def forget(self, name: str, offset: int, length: int, around: Span | None = None) -> bool:
         """Drops local copies of these bytes; False: there are none, reading again brings the same."""
 
 
@@ -82,7 +94,7 @@ class LocalStorage(Storage):
                 raise self._unreadable(name, error) from None
         return found
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int, around: Span | None = None) -> bytes:
         """``length`` bytes from ``offset``."""
         descriptor = self._open(name)
         try:
@@ -103,10 +115,10 @@ class LocalStorage(Storage):
         """The same: there are no copies."""
         return self.read(name, offset, length)
 
-    def prefetch(self, name: str, offset: int, length: int) -> None:
+    def prefetch(self, name: str, offset: int, length: int, around: Span | None = None) -> None:
         """The operating system reads ahead by itself."""
 
-    def forget(self, name: str, offset: int, length: int) -> bool:
+    def forget(self, name: str, offset: int, length: int, around: Span | None = None) -> bool:
         """False: a local file is read where it lies, and there is no copy to drop."""
         return False
 

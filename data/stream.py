@@ -7,6 +7,7 @@ go on from.
 
 import itertools
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +18,27 @@ from common.errors import InputError, named
 from data.batch import BatchSchedule
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
+from data.shards import Stretch, TokenReader
 from data.skip import SkipList
 from data.source import TokenSource, open_source
 
 LOOKAHEAD = 1024
 CHECKED_SHARDS = 256
+
+
+@dataclass(frozen=True)
+class Want:
+    """A stretch of tokens that will be read, and those around it that are fetched with it."""
+
+    reader: TokenReader
+    start: int
+    count: int
+    around: Stretch | None
+
+    @property
+    def whole(self) -> tuple[TokenReader, Stretch]:
+        """What is fetched: the same for all that are fetched together."""
+        return self.reader, self.around or Stretch(self.start, self.count)
 
 
 class Samples(ABC):
@@ -33,6 +50,10 @@ class Samples(ABC):
     def fetch(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of shape [samples, T + 1]."""
 
+    def by_block(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """The samples of a step in the order in which ranks share them; None: by number."""
+        return None
+
 
 class TokenStream(Samples):
     """The training samples of a run."""
@@ -43,7 +64,8 @@ class TokenStream(Samples):
         self._all_local = all(source.reader.is_local for source in sources)
         self.skip = SkipList(config.skip)
         plans = plan_stages(config, sources)
-        self.order = GlobalOrder([source.id for source in sources], plans, seed, config.shuffle_window)
+        ids = [source.id for source in sources]
+        self.order = GlobalOrder(ids, plans, seed, config.shuffle_window, config.shuffle_by_block)
         manifest = sources[0].manifest
         self._located_run = lru_cache(maxsize=4)(self._locate_run)
         self.vocab_size = max(source.manifest.vocab_size for source in sources)
@@ -61,10 +83,26 @@ class TokenStream(Samples):
         places = self._places(numbers)
         length = self._length_of(numbers, places.stage)
         tokens = np.empty((len(numbers), length + 1), np.int64)
-        self._announce(places, length)
-        for row, (source, sample) in enumerate(zip(places.source, places.sample, strict=True)):
-            tokens[row] = self.sources[source].reader.read(int(sample) * length, length + 1)
+        wants = self._wants(places)
+        for want in {want.whole: want for want in wants}.values():
+            want.reader.prefetch(want.start, want.count, want.around)
+        for row, want in enumerate(wants):
+            tokens[row] = want.reader.read(want.start, want.count, want.around)
         return tokens
+
+    def wanted(self, sample_numbers: NDArray[np.int64]) -> list[Want]:
+        """What these samples need from afar, each once, in the order of the samples."""
+        if self._all_local:
+            return []
+        wants = self._wants(self._places(self.skip.number_of(np.asarray(sample_numbers, np.int64))))
+        return list({want.whole: want for want in wants if not want.reader.is_local}.values())
+
+    def by_block(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """With data.shuffle_by_block, by their place in the window."""
+        if not self._config.shuffle_by_block:
+            return None
+        shares = self.order.shares(self.skip.number_of(np.asarray(sample_numbers, np.int64)))
+        return sample_numbers[np.lexsort((sample_numbers, shares))]
 
     def stage_of(self, sample_number: int) -> int:
         """The stage that one sample belongs to, counted from 0."""
@@ -103,8 +141,10 @@ class TokenStream(Samples):
         """What a checkpoint keeps after ``consumed`` samples: independent of processes, batches and workers."""
         return {
             "algorithm": ALGORITHM,
+            "block_bytes": self._block_bytes,
             "consumed": consumed,
             "seed": self._seed,
+            "shuffle_by_block": self._config.shuffle_by_block,
             "skip": [list(entry) for entry in self.skip.ranges],
             "shuffle_window": self._config.shuffle_window,
             "stages": self._describe_stages(),
@@ -123,8 +163,14 @@ class TokenStream(Samples):
             raise InputError(
                 f"data: the checkpoint's order is version {state['algorithm']}, this program's {ALGORITHM}"
             )
-        for key, value in (("seed", self._seed), ("data.shuffle_window", self._config.shuffle_window)):
-            saved = state[key.removeprefix("data.")]
+        older = {"shuffle_by_block": False, "block_bytes": self._block_bytes}  # checkpoints that do not say these
+        for key, value in (
+            ("seed", self._seed),
+            ("data.shuffle_window", self._config.shuffle_window),
+            ("data.shuffle_by_block", self._config.shuffle_by_block),
+            ("data.cache.block_bytes", self._block_bytes),
+        ):
+            saved = (older | state)[key.rpartition(".")[2]]
             if saved != value:
                 raise InputError(f"{key}: the checkpoint was trained with {saved}, now {value}; set it back")
         old_skip = SkipList([SkipConfig(first, last) for first, last in state["skip"]])
@@ -143,6 +189,11 @@ class TokenStream(Samples):
                     f"{_difference(old, new)}; set it back, or begin a new stage after global sample {past}"
                 )
 
+    @property
+    def _block_bytes(self) -> int:
+        """The size of blocks where the order depends on it, else 0."""
+        return self._config.cache.block_bytes if self._config.shuffle_window else 0
+
     def _describe_stages(self) -> list[dict[str, Any]]:
         return [
             {
@@ -154,13 +205,18 @@ class TokenStream(Samples):
             for stage in self.order.stages
         ]
 
-    def _announce(self, places: Places, length: int) -> None:
-        if self._all_local:
-            return
-        for source, sample in zip(places.source, places.sample, strict=True):
-            reader = self.sources[source].reader
-            if not reader.is_local:
-                reader.prefetch(int(sample) * length, length + 1)
+    def _wants(self, places: Places) -> list[Want]:
+        """Where the tokens of each sample are read, and what is fetched with them."""
+        wants = []
+        for index, source, sample in zip(places.stage, places.source, places.sample, strict=True):
+            stage, reader = self.order.stages[index], self.sources[source].reader
+            length, around = stage.plan.sequence_length, None
+            if self._config.shuffle_window:  # the samples of a chunk are wanted together, and by few
+                tokens = stage.chunk_of(source) * length
+                first = int(sample) * length // tokens * tokens
+                around = Stretch(first, min(tokens + 1, reader.manifest.tokens - first))
+            wants.append(Want(reader, int(sample) * length, length + 1, around))
+        return wants
 
     def _places(self, numbers: NDArray[np.int64]) -> Places:
         """Where samples lie. Neighbours are located together: a micro-batch alone costs as much as ``LOOKAHEAD``."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import InputError, nearest
 from common.ranges import MOST_PROCESSES, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_range
+from data.dealing import Dealing
 from data.document_index import document_records
 from data.run_order import RunOrder
 from data.search import find_text
@@ -133,6 +134,7 @@ def _place_among(records: np.ndarray, name: str, before: int) -> int | None:
 
 def _sightings(config: TraceConfig, stream: TokenStream, number: int, first: int, last: int) -> list[Sighting]:
     schedule = config.batch.schedule
+    dealing = Dealing(stream, schedule, config.batch.micro_size, config.data_size)
     limit = stream.skip.passed(schedule.first_sample(config.train.steps))
     done = schedule.first_sample(config.done)
     found = []
@@ -143,11 +145,7 @@ def _sightings(config: TraceConfig, stream: TokenStream, number: int, first: int
         for sample in range(max(0, -(-first // length) - 1), min(last // length, samples - 1) + 1):
             for seen in stream.order.occurrences(index, number, sample, limit):
                 trained = stream.skip.trained_of(seen.number)
-                step, rank, micro_batch = (
-                    (None, None, None)
-                    if trained is None
-                    else schedule.place_of(trained, config.batch.micro_size, config.data_size)
-                )
+                step, rank, micro_batch = (None, None, None) if trained is None else dealing.place_of(trained)
                 when = "skipped" if trained is None else "past" if trained < done else "future"
                 path = stream.sources[number].name
                 found.append(

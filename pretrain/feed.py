@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from data.batch import BatchSchedule, document_starts
+from data.dealing import Dealing
 from data.stream import Samples
 from model.documents import Documents
 from pretrain.config import RunConfig
@@ -27,8 +28,8 @@ class BatchFeed:
     ) -> None:
         """``schedule`` says which samples a step takes; by default the run's own."""
         self._samples = samples
-        self._schedule = schedule or config.batch.schedule
-        self._micro_size = config.batch.micro_size
+        schedule = schedule or config.batch.schedule
+        self._dealing = Dealing(samples, schedule, config.batch.micro_size, topology.data_size)
         self._document_attention = config.data.document_attention
         self._prefetch = config.train.prefetch
         self._topology = topology
@@ -36,9 +37,7 @@ class BatchFeed:
 
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of step ``step``, counted from 0."""
-        numbers = self._schedule.rank_samples(
-            step, self._micro_size, self._topology.data_size, self._topology.data_rank
-        )
+        numbers = self._dealing.rank_samples(step, self._topology.data_rank)
         return [self._micro_batch(self._samples.fetch(chunk)) for chunk in numbers]
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:

@@ -34,6 +34,9 @@ class DataState:
     skip: list[list[int]]
     shuffle_window: int
     stages: list[StageState]
+    shuffle_by_block: bool = False
+    block_bytes: int = 0
+    """of blocks of a remote store, where the order depends on it; older checkpoints do not say these two"""
     tokenizer: str | None = None
     """its fingerprint; older checkpoints do not say it"""
 

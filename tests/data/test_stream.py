@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from data.batch import BatchSchedule
-from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.config import CacheConfig, DataConfig, SkipConfig, SourceConfig, StageConfig
 from data.stream import open_stream, open_validation
 from tests.data.helpers import random_tokens, write_dataset
 
@@ -112,6 +112,7 @@ def test_the_state_is_plain_json_and_lets_the_same_run_go_on(folder: str, other:
     [
         (2, {}, "^seed: .* trained with 1, now 2"),
         (1, {"shuffle_window": 64}, r"^data\.shuffle_window: .* trained with 0, now 64"),
+        (1, {"shuffle_window": 64, "shuffle_by_block": True}, r"^data\.shuffle_window: .* trained with 0, now 64"),
         (1, {"skip": [SkipConfig(100, 120)]}, r"^data\.skip: .* below global sample 500 .* skip only what lies ahead"),
         (1, {"stages": [StageConfig(64 * 300, sequence_length=32)]}, "stage 1 differs .* it is new"),
     ],
@@ -120,6 +121,21 @@ def test_another_past_is_refused(folder: str, seed: int, settings: dict[str, Any
     state = open_stream(config(folder), 1).state(500)
     with pytest.raises(InputError, match=message):
         open_stream(config(folder, **settings), seed).check_state(state)
+
+
+def test_in_windows_the_blocks_are_part_of_the_past(folder: str) -> None:
+    state = open_stream(config(folder, shuffle_window=64), 1).state(500)
+    for settings, message in (
+        ({"shuffle_by_block": True}, r"^data\.shuffle_by_block: the checkpoint was trained with False, now True"),
+        ({"cache": CacheConfig(block_bytes=4096)}, r"^data\.cache\.block_bytes: .* trained with 8388608, now 4096"),
+    ):
+        changed = open_stream(config(folder, shuffle_window=64, **settings), 1)
+        with pytest.raises(InputError, match=message):
+            changed.check_state(state)
+    older = {key: value for key, value in state.items() if key not in ("shuffle_by_block", "block_bytes")}
+    open_stream(config(folder, shuffle_window=64), 1).check_state(older)
+    with pytest.raises(InputError, match="shuffle_by_block"):
+        open_stream(config(folder, shuffle_window=64, shuffle_by_block=True), 1).check_state(older)
 
 
 def test_other_weights_or_other_data_are_refused(folder: str, other: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import InputError
 from data.batch import BatchConfig, BatchSchedule
-from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.config import CacheConfig, DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.dealing import Dealing
 from data.run_order import TrainOrder
 from data.stream import open_stream
 from data.tokenizer import load_tokenizer
@@ -19,12 +20,17 @@ from data.trace import Sighting, TraceConfig, print_sightings, trace
 LENGTH = 32
 
 
-def traced(folder: Path, steps: int = 400, **settings: Any) -> tuple[TraceConfig, list[Sighting]]:
+def traced(
+    folder: Path, steps: int = 400, by_block: bool = False, **settings: Any
+) -> tuple[TraceConfig, list[Sighting]]:
     data = DataConfig(
         [SourceConfig(str(folder / "train")), SourceConfig(str(folder / "validation"))],
         sequence_length=LENGTH,
         stages=[StageConfig(100 * 8 * LENGTH, sequence_length=16)],
         skip=[SkipConfig(40, 79)],
+        shuffle_window=48 if by_block else 0,
+        shuffle_by_block=by_block,
+        cache=CacheConfig(block_bytes=4 * 2 * LENGTH),
     )
     values = {"source": str(folder / "train"), "workers": 1} | settings
     config = TraceConfig(7, data, BatchConfig(8, 2), TrainOrder(steps), done=60, data_size=2, **values)
@@ -34,12 +40,11 @@ def traced(folder: Path, steps: int = 400, **settings: Any) -> tuple[TraceConfig
 def check_against_the_stream(config: TraceConfig, sightings: list[Sighting]) -> None:
     """Every sighting is a sample that holds the tokens, read by that rank in that step; and there are no others."""
     stream = open_stream(config.data, config.seed)
+    dealing = Dealing(stream, BatchSchedule(8), 2, 2)
     source = stream.sources[0].reader
     seen = [sighting for sighting in sightings if sighting.step is not None]
     for sighting in seen:
-        samples = BatchSchedule(8).rank_samples(sighting.step or 0, 2, 2, sighting.data_rank or 0)[
-            sighting.micro_batch or 0
-        ]
+        samples = dealing.rank_samples(sighting.step or 0, sighting.data_rank or 0)[sighting.micro_batch or 0]
         numbers = stream.skip.number_of(samples)
         assert sighting.global_sample in numbers
         tokens = stream.fetch(samples[numbers == sighting.global_sample])[0]
@@ -55,9 +60,10 @@ def check_against_the_stream(config: TraceConfig, sightings: list[Sighting]) -> 
     assert np.count_nonzero(holding) == len(seen)
 
 
-def test_a_token_is_found_in_past_and_future(prepared: Path) -> None:
+@pytest.mark.parametrize("by_block", [False, True])
+def test_a_token_is_found_in_past_and_future(prepared: Path, by_block: bool) -> None:
     for token in (0, 31, 32, 33, 1000, 3200):
-        config, sightings = traced(prepared, token=token)
+        config, sightings = traced(prepared, token=token, by_block=by_block)
         check_against_the_stream(config, sightings)
     assert {sighting.when for sighting in traced(prepared, token=3200)[1]} <= {"past", "future", "skipped"}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data.config import RampConfig
+from data.stream import Samples
 from pretrain.config import RunConfig
 from pretrain.feed import BatchFeed
 from tests.parallel.plain_loop import plain_losses
@@ -20,7 +21,7 @@ LONGER_FROM = 4 * 4 + 2 * 12
 """the first sample of step 6"""
 
 
-class GrowingTokens:
+class GrowingTokens(Samples):
     """Samples of 16 tokens, then of 24 of another distribution, as a stage of a run changes both."""
 
     eod_id = 0

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from data.config import DataConfig
+from data.stream import Samples
 from model.config import ModelConfig
 from model.recorder import Recorder
 from pretrain.build import build_model
@@ -39,7 +40,7 @@ TINY = RunConfig(
 )
 
 
-class SyntheticTokens:
+class SyntheticTokens(Samples):
     """Samples whose tokens depend on their number only; token 0 ends a document."""
 
     eod_id = 0
