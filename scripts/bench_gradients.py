@@ -63,6 +63,7 @@ def _steps(config: RunConfig, every_micro_batch: bool) -> Callable[[], float]:
     from pretrain.build import build_model
     from pretrain.engines.build import build_engine
     from pretrain.engines.connection import tensor_group
+    from pretrain.engines.exchange import DeepSpeedExchange
     from pretrain.engines.micro_batch import MicroBatch
     from pretrain.topology import topology_from_environment
 
@@ -70,8 +71,8 @@ def _steps(config: RunConfig, every_micro_batch: bool) -> Callable[[], float]:
     layers = build_model(config, topology)
     engine = build_engine(config, topology, layers, judge=lambda loss, norm: True)
     if every_micro_batch:
-        assert engine.partial_gradients is not None
-        engine.partial_gradients.remove()
+        assert isinstance(engine.exchange, DeepSpeedExchange) and engine.exchange.partial_gradients is not None
+        engine.exchange.partial_gradients.remove()
         for parameter in engine.parameters:
             if info_of(parameter).partial_gradient:
                 parameter.register_hook(lambda gradient: _summed(gradient, tensor_group()))

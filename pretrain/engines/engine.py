@@ -23,12 +23,12 @@ from pretrain.engines import compat
 from pretrain.engines.connection import ModelParallelUnit, data_group, partition_groups, tensor_group
 from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config, exchanges_itself
 from pretrain.engines.evaluation import Evaluation
-from pretrain.engines.gradients import PartialGradientSum, clip_by_global_norm
+from pretrain.engines.exchange import BucketExchange, DeepSpeedExchange, ReplicaExchange
+from pretrain.engines.gradients import PartialGradientSum
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.engines.stages import StagedModel
 from pretrain.engines.training_state import StateView, TrainingState
 from pretrain.engines.zero.build import bucketed_engine
-from pretrain.engines.zero.optimizer import BucketedZero
 from pretrain.optimizers.base import Place, Surroundings
 from pretrain.optimizers.gate import Gate
 from pretrain.optimizers.registry import optimizer_kind
@@ -57,7 +57,6 @@ class Engine(ABC):
         self.micro_size = config.batch.micro_size
         self.zero_stage = config.parallel.zero_stage
         self._judge = judge
-        self._clipping = config.optimizer.gradient_clipping if clips_itself(config) else None
         self._loss = math.nan
         self._grad_norm = math.nan
         self.module = module
@@ -78,6 +77,9 @@ class Engine(ABC):
             self.deepspeed = bucketed_engine(
                 config, topology, module, self.parameters, self.optimizer, groups, self.gate
             )
+            self.exchange: ReplicaExchange = BucketExchange(
+                self.deepspeed.optimizer, topology, self.device, self._loss_here
+            )
         else:
             self.deepspeed, *_ = deepspeed.initialize(
                 model=module,
@@ -85,7 +87,17 @@ class Engine(ABC):
                 config=deepspeed_config(config, topology),
                 mpu=None if isinstance(module, StagedModel) else ModelParallelUnit(),
             )
-        self._bucketed: BucketedZero | None = self.deepspeed.optimizer if exchanges_itself(config) else None
+            self.exchange = DeepSpeedExchange(
+                self.deepspeed.optimizer,
+                self.parameters,
+                topology,
+                clipping=config.optimizer.gradient_clipping if clips_itself(config) else None,
+                partial_gradients=(
+                    PartialGradientSum(self.parameters, tensor_group()) if topology.tensor_size > 1 else None
+                ),
+                global_loss=self._global_loss,
+                model_group=self._model_group,
+            )
         self._state = TrainingState(
             self.zero_stage,
             self.parameters,
@@ -93,11 +105,6 @@ class Engine(ABC):
             self.optimizer,
             self.deepspeed.optimizer,
             topology.data_rank,
-        )
-        self.partial_gradients = (
-            PartialGradientSum(self.parameters, tensor_group(), self.accumulation_steps)
-            if topology.tensor_size > 1 and not exchanges_itself(config)
-            else None
         )
 
     def places(self) -> list[Place]:
@@ -112,8 +119,7 @@ class Engine(ABC):
             self._accumulate(len(micro_batches))
         self._loss = self._grad_norm = math.nan
         self.gate.begin_step()
-        if self._bucketed is not None:
-            self._bucketed.gradients.begin_step(len(micro_batches))
+        self.exchange.begin_step(len(micro_batches))
         self._run_step([batch.to(self.device) for batch in micro_batches])
         if math.isnan(self._grad_norm):  # DeepSpeed saw an overflow and never asked the optimizer
             self._loss, self._grad_norm = self._global_loss(), math.inf
@@ -123,8 +129,6 @@ class Engine(ABC):
         """Takes ``micro_batches`` per optimizer step from here on, as a batch-size ramp asks."""
         self.accumulation_steps = micro_batches
         self.deepspeed.set_train_batch_size(micro_batches * self.micro_size * self.topology.data_size)
-        if self.partial_gradients is not None:
-            self.partial_gradients.accumulate(micro_batches)
 
     @abstractmethod
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
@@ -144,12 +148,11 @@ class Engine(ABC):
 
     def settle(self) -> None:
         """Waits until the weights of the last step have returned; forward passes wait for themselves."""
-        if self._bucketed is not None:
-            self._bucketed.weights.settle()
+        self.exchange.settle()
 
     def take_waits(self) -> float:
         """Seconds since the last call for which forward passes in training waited for weights; waits for the device."""
-        return 0.0 if self._bucketed is None else self._bucketed.weights.waits.take()
+        return self.exchange.take_waits()
 
     def is_tied_copy(self, parameter: nn.Parameter) -> bool:
         """Whether another rank's ``parameter`` is the one that counts, of a tied layer on two pipeline stages."""
@@ -184,31 +187,9 @@ class Engine(ABC):
 
     def _decide(self) -> bool:
         """Decides, between clipping and the update, whether this step may reach the weights."""
-        if self._bucketed is not None:
-            self._loss, self._grad_norm = self._loss_and_norm(self._bucketed)
-            finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
-            return finite and self._judge(self._loss, self._grad_norm)
-        self._loss = self._global_loss()
-        if self._clipping is None:
-            self._grad_norm = compat.gradient_norm(self.deepspeed.optimizer)
-        else:
-            self._grad_norm = clip_by_global_norm(self.parameters, self._clipping, self.topology, self._model_group())
+        self._loss, self._grad_norm = self.exchange.loss_and_norm()
         finite = math.isfinite(self._loss) and math.isfinite(self._grad_norm)
         return finite and self._judge(self._loss, self._grad_norm)
-
-    def _loss_and_norm(self, optimizer: BucketedZero) -> tuple[float, float]:
-        """The step's loss and gradient norm: one exchange, and the one time that a step waits for the device."""
-        loss = self._loss_here()
-        here = torch.zeros(2, dtype=torch.float64, device=self.device)
-        if loss is not None and self.topology.tensor_rank == 0:
-            here[0] = loss / self.topology.data_size
-        here[1] = optimizer.square_sum()
-        if self.topology.world_size > 1:
-            dist.all_reduce(here)
-        loss_sum, square = here.tolist()
-        norm = math.sqrt(square) if square >= 0 else math.nan
-        optimizer.set_norm(norm)
-        return loss_sum, norm
 
     @abstractmethod
     def _loss_here(self) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from model.parallel import info_of
 from pretrain import torch_compat
 from pretrain.engines import compat
 from pretrain.topology import Topology
@@ -28,17 +29,15 @@ class PartialGradientSum:
     micro-batch.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup, accumulation_steps: int) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup) -> None:
         self._accumulators = [
-            _Accumulator(parameter, accumulation_steps, group)
-            for parameter in parameters
-            if parameter.info.partial_gradient  # type: ignore[attr-defined]
+            _Accumulator(parameter, group) for parameter in parameters if info_of(parameter).partial_gradient
         ]
 
-    def accumulate(self, micro_batches: int) -> None:
-        """Expects ``micro_batches`` per optimizer step from the next one on."""
+    def begin_step(self, micro_batches: int) -> None:
+        """Expects the gradients of so many micro-batches; forgets those of a step that was not finished."""
         for accumulator in self._accumulators:
-            accumulator.accumulation_steps = micro_batches
+            accumulator.begin_step(micro_batches)
 
     def remove(self) -> None:
         """Takes the sums out again."""
@@ -49,20 +48,23 @@ class PartialGradientSum:
 class _Accumulator:
     """The hook of one parameter: counts micro-batches, keeps their sum, reduces on the last one."""
 
-    def __init__(self, parameter: nn.Parameter, accumulation_steps: int, group: dist.ProcessGroup) -> None:
-        self.accumulation_steps = accumulation_steps
+    def __init__(self, parameter: nn.Parameter, group: dist.ProcessGroup) -> None:
         self.handle = parameter.register_hook(self)
         self._group = group
+        self._micro_batches = 1
         self._seen = 0
         self._kept: torch.Tensor | None = None
+
+    def begin_step(self, micro_batches: int) -> None:
+        self._micro_batches, self._seen, self._kept = micro_batches, 0, None
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
         self._seen += 1
         total = gradient.float() if self._kept is None else self._kept.add_(gradient)
-        if self._seen < self.accumulation_steps:
+        if self._seen < self._micro_batches:
             self._kept = total.clone() if total is gradient else total
             return torch.zeros_like(gradient)
-        self._seen, self._kept = 0, None
+        self._kept = None
         total = total.clone() if total is gradient else total
         dist.all_reduce(total, group=self._group)
         return total.to(gradient.dtype)
@@ -98,7 +100,7 @@ def clip_by_global_norm(
         if parameter.grad is None:
             continue
         gradients.append(parameter.grad)
-        replica = parameter.info.shard_dim is None and topology.tensor_rank != 0  # type: ignore[attr-defined]
+        replica = info_of(parameter).shard_dim is None and topology.tensor_rank != 0
         if not replica and not compat.is_tied_copy(parameter):
             counted.append(parameter.grad)
     device = gradients[0].device if gradients else torch.device("cpu")

@@ -69,7 +69,7 @@ def test_a_step_reads_loss_and_gradient_norm_and_nothing_else() -> None:
             own = {read: count for read, count in reads.items() if read[0] not in DEEPSPEED}
             assert all(place.startswith("pretrain/engines/") for place, _ in own), f"{name}: {own}"
             if name in ONE_READ:
-                assert reads == {("pretrain/engines/engine.py:_loss_and_norm", "tolist"): 1}, f"{name}: {reads}"
+                assert reads == {("pretrain/engines/exchange.py:loss_and_norm", "tolist"): 1}, f"{name}: {reads}"
             assert 0 < sum(own.values()) <= OURS, f"{name}: {own}"
 
 
