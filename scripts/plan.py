@@ -25,11 +25,11 @@ def main(arguments: list[str]) -> int:
     settings, training = _parse(arguments)
     device = device_by_name(settings.device)
     config = parse_config(RunConfig, training, PROGRAM)
+    from pretrain.plan.cluster import Cluster
     from pretrain.plan.plan import make_plan  # torch is slow to import: --help does without
     from pretrain.plan.report import report
     from pretrain.plan.search import search
     from pretrain.plan.search_report import search_report
-    from pretrain.plan.time import Cluster
     from pretrain.topology import replica_size
 
     world_size = settings.world_size or replica_size(config.parallel)

@@ -9,9 +9,9 @@ from launch.checks.finding import Finding, Level
 from model.counts import parameter_counts
 from pretrain.config import RunConfig
 from pretrain.devices import DEFAULT_DEVICE, GIB, device_by_name
+from pretrain.plan.cluster import Cluster
 from pretrain.plan.meta import build_stages, shape_problems
 from pretrain.plan.plan import Plan, make_plan
-from pretrain.plan.time import Cluster
 
 SHOWN = 3
 """shapes that do not fit are named up to this number"""

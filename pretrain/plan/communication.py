@@ -27,10 +27,11 @@ from model.split import Split
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, exchanges_itself
 from pretrain.optimizers.registry import optimizer_kind
+from pretrain.plan.buckets import summed_exchanges
 from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
-from pretrain.plan.zero import data_exchanges, overflow_checks, padded_size, planned_buckets
+from pretrain.plan.zero import data_exchanges, overflow_checks
 from pretrain.topology import Topology
 
 
@@ -38,10 +39,8 @@ def step_communication(config: RunConfig, topology: Topology, backend: str = "nc
     """The exchanges of one step over ``backend``, torch's name, without those that need no partner."""
     found = [
         *_layers(config, topology),
-        *_partial_gradients(config, topology),
         *_stage_boundaries(config, topology),
-        *_tied_gradient(config, topology),
-        *data_exchanges(config, topology, backend),
+        *_replicas(config, topology, backend),
         *_norm(config, topology),
         *_loss(config, topology),
         *_update(config, topology),
@@ -79,8 +78,10 @@ def _exchange(
     purpose: str,
     whole_bytes: int,
     per_micro_batch: bool = False,
+    calls: int = 1,
 ) -> Exchange:
-    return Exchange(group, group_ranks(topology, group), operation, purpose, whole_bytes, per_micro_batch)
+    ranks = group_ranks(topology, group)
+    return Exchange(group, ranks, operation, purpose, whole_bytes, per_micro_batch, calls=max(calls, 1))
 
 
 def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
@@ -90,31 +91,38 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
     kinds = Counter("block" if name.startswith("blocks.") else name for name in names)
     kinds["loss"] = kinds["head"]
     summed: Counter[tuple[Operation, str]] = Counter()
+    calls: Counter[tuple[Operation, str]] = Counter()
     for kind, communication in by_layer.items():
         for collective in (*communication.forward, *communication.backward):
             times = kinds[kind] * accumulation_steps(config, topology)
             summed[collective.operation, collective.purpose] += times * collective.whole_bytes
+            calls[collective.operation, collective.purpose] += times
     return [
-        _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True)
+        _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True, calls=calls[operation, purpose])
         for (operation, purpose), size in summed.items()
     ]
 
 
-def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """Replicated parameters that each rank feeds only in part, in fp32: once per step.
-
-    Each rank's partition of their buckets under ZeRO 1 and 2, else all of them (PartialGradientSum).
-    """
+def _replicas(config: RunConfig, topology: Topology, backend: str) -> list[Exchange]:
+    """Gradients and weights between ranks that hold the same parameters or parts of them."""
     if exchanges_itself(config):
-        ranks = len(topology.sharing(config.parallel.partition_ranks))
-        own = sum(size // ranks for bucket, size in planned_buckets(config, topology) if bucket.partial)
-        return [_exchange(topology, "tensor", "all_reduce", "gradients of replicated parameters", 4 * own)]
-    elements = sum(
+        return summed_exchanges(config, topology, backend)
+    return [
+        *_partial_gradients(config, topology),
+        *_tied_gradient(config, topology),
+        *data_exchanges(config, topology),
+    ]
+
+
+def _partial_gradients(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """Replicated parameters that each rank feeds only in part, in fp32: once per step (PartialGradientSum)."""
+    parts = [
         elements_per_rank(info, topology.tensor_size)
         for info in stage_parameters(config, topology)
         if info.partial_gradient
-    )
-    return [_exchange(topology, "tensor", "all_reduce", "gradients of replicated parameters", 4 * elements)]
+    ]
+    purpose = "gradients of replicated parameters"
+    return [_exchange(topology, "tensor", "all_reduce", purpose, 4 * sum(parts), calls=len(parts))]
 
 
 def _stage_boundaries(config: RunConfig, topology: Topology) -> list[Exchange]:
@@ -123,11 +131,11 @@ def _stage_boundaries(config: RunConfig, topology: Topology) -> list[Exchange]:
     whole = steps * boundary_bytes(config, topology)
     found = []
     if topology.stage > 0:
-        found.append(_exchange(topology, "previous stage", "receive", "activations", whole, True))
-        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", whole, True))
+        found.append(_exchange(topology, "previous stage", "receive", "activations", whole, True, steps))
+        found.append(_exchange(topology, "previous stage", "send", "gradients of activations", whole, True, steps))
     if topology.stage < topology.pipeline_size - 1:
-        found.append(_exchange(topology, "next stage", "send", "activations", whole, True))
-        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", whole, True))
+        found.append(_exchange(topology, "next stage", "send", "activations", whole, True, steps))
+        found.append(_exchange(topology, "next stage", "receive", "gradients of activations", whole, True, steps))
     return found
 
 
@@ -136,9 +144,6 @@ def _tied_gradient(config: RunConfig, topology: Topology) -> list[Exchange]:
     if not config.model.tie_embeddings or topology.rank not in group_ranks(topology, "tied"):
         return []
     elements = config.model.vocab_size * config.model.hidden_size // topology.tensor_size
-    if exchanges_itself(config):  # each rank's part of its bucket
-        ranks = len(topology.sharing(config.parallel.partition_ranks))
-        elements = padded_size(elements, 2 * ranks) // ranks
     return [_exchange(topology, "tied", "all_reduce", "gradient of the tied embedding", 4 * elements)]
 
 

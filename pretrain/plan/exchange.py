@@ -33,6 +33,10 @@ class Exchange:
     """happens for each micro-batch, else once per step"""
     own_bytes: float = 0.0
     """of an all-to-all: how much of ``whole_bytes`` stays on this rank"""
+    calls: int = 1
+    """among which ``whole_bytes`` are divided"""
+    overlaps: bool = False
+    """goes on beside the forward and backward passes: pretrain/plan/replicas.py knows what is left of it"""
 
     @property
     def wire_bytes(self) -> float:

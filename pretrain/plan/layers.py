@@ -7,7 +7,7 @@ from the model's own layer code, constructed on the meta device; the built shard
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -61,22 +61,49 @@ def stage_layers(
     return list(layers[cuts[topology.stage] : cuts[topology.stage + 1]])
 
 
+@dataclass(frozen=True)
+class StageParameter:
+    """A parameter of a stage, and who reads it."""
+
+    info: ParameterInfo
+    layers: tuple[int, ...]
+    """places in the stage's list of layers, ascending; of a tied weight several"""
+
+
 def stage_parameters(config: RunConfig, topology: Topology) -> list[ParameterInfo]:
-    """The parameters of the rank's stage in the order of their layers; a tied weight once, or as this stage's copy.
+    """The parameters of the rank's stage in the order of their layers; a tied weight once, or as this stage's copy."""
+    return [parameter.info for parameter in stage_readers(config, topology)]
+
+
+def stage_readers(config: RunConfig, topology: Topology) -> list[StageParameter]:
+    """The same, each with the layers that read it."""
+    sizes = topology.tensor_size, topology.sequence_parallel
+    return list(_readers(config.model, config.data.sequence_length, *sizes, topology.pipeline_size, topology.stage))
+
+
+@functools.lru_cache(maxsize=64)
+def _readers(
+    model: ModelConfig, sequence_length: int, tensor_size: int, sequence_parallel: bool, stages: int, stage: int
+) -> tuple[StageParameter, ...]:
+    """Asked for by every figure of a plan.
 
     One block is built and stands for all, which differ by their number alone.
     """
-    found: dict[str, ParameterInfo] = {}
+    sharding = PlannedSharding(tensor_size, sequence_parallel)
+    layers = build_layers(model, sharding, seed=0, device="meta", sequence_length=sequence_length)
+    cuts = _cuts(model, sequence_length, stages)
+    found: dict[str, StageParameter] = {}
     block: list[ParameterInfo] = []
-    for layer in stage_layers(config, topology):
+    for number, layer in enumerate(layers[cuts[stage] : cuts[stage + 1]]):
         if not layer.name.startswith("blocks."):
             infos = _infos(layer)
         else:
             block = block or [replace(info, name=info.name.removeprefix(layer.name)) for info in _infos(layer)]
             infos = [replace(info, name=layer.name + info.name) for info in block]
         for info in infos:
-            found.setdefault(info.name, info)
-    return list(found.values())
+            first = found.get(info.name, StageParameter(info, ()))
+            found[info.name] = replace(first, layers=(*first.layers, number))
+    return tuple(found.values())
 
 
 def elements_per_rank(info: ParameterInfo, tensor_size: int) -> int:

@@ -16,10 +16,11 @@ from model.recompute import ActivationCheckpointing
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps
+from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
 from pretrain.plan.exchange import Exchange
 from pretrain.plan.memory import RankMemory, most_loaded, rank_memory
-from pretrain.plan.time import Cluster, StepTime, step_time
+from pretrain.plan.time import StepTime, step_time
 from pretrain.topology import Topology, plan_topology
 
 MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")

@@ -5,11 +5,12 @@ In: a Plan. Out: lines. Always: every figure is the Plan's; units stand beside t
 
 from collections.abc import Iterable, Sequence
 
-from pretrain.engines.deepspeed_config import accumulation_steps
+from pretrain.config import RunConfig
+from pretrain.engines.deepspeed_config import accumulation_steps, exchanges_itself
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange
+from pretrain.plan.layer_times import peak_flops
 from pretrain.plan.plan import USABLE, Plan
-from pretrain.plan.time import peak_flops
 
 GIB = 2**30
 ROWS = {
@@ -28,9 +29,10 @@ STEP_ROWS = {
     "tensor": "tensor-parallel exchanges",
     "boundaries": "between stages",
     "bubble": "pipeline bubble",
-    "data": "once per step: gradients, weights",
+    "data": "waiting for gradients and weights",
     "update": "optimizer",
     "total": "total",
+    "hidden": "not in it: gradients and weights, hidden",
 }
 """parts of StepTime in words"""
 
@@ -115,8 +117,18 @@ def step(plan: Plan) -> list[str]:
         *table(rows),
         f"  (assumed: products at {plan.cluster.efficiency:.0%} of {peak_flops(plan.config, device) / 1e12:.0f} "
         f"TFLOP/s; {device.link / 1e9:.0f} GB/s inside nodes of {plan.cluster.gpus_per_node}, "
-        f"{device.network / 1e9:.0f} GB/s per GPU between them; nothing overlapped)",
+        f"{device.network / 1e9:.0f} GB/s per GPU between them;",
+        f"   {beside(plan.config)})",
     ]
+
+
+def beside(config: RunConfig) -> str:
+    """What goes on beside what, in words."""
+    if exchanges_itself(config) and config.parallel.overlap:
+        return "gradients leave during the backward and weights return during the next forward pass, bucket by bucket"
+    if config.parallel.zero_stage == 3:
+        return "weights are gathered ahead of the layers that read them, gradients leave during the backward pass"
+    return "nothing goes on beside gradients and weights"
 
 
 def communication(plan: Plan) -> list[str]:

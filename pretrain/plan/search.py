@@ -14,9 +14,10 @@ from typing import Any, Literal
 from common.errors import InputError
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
+from pretrain.plan.cluster import Cluster
 from pretrain.plan.memory import RankMemory, most_loaded
 from pretrain.plan.plan import MODES, USABLE, with_checkpointing
-from pretrain.plan.time import Cluster, StepTime, step_time
+from pretrain.plan.time import StepTime, step_time
 from pretrain.topology import Topology, plan_topology
 
 PIPELINES = (1, 2, 4, 8, 16)

@@ -1,13 +1,14 @@
 """The candidates of a search as a table.
 
-In: candidates, fastest first. Out: lines. Always: shares are of the step's seconds and add up to all of it.
+In: candidates, fastest first. Out: lines. Always: shares are of the step's seconds; all but what is hidden add up
+to all of it.
 """
 
 from collections.abc import Sequence
 
+from pretrain.plan.cluster import Cluster
 from pretrain.plan.report import GIB, STEP_ROWS, duration, table
 from pretrain.plan.search import Candidate
-from pretrain.plan.time import Cluster
 
 SHOWN = 10
 """candidates in the table; the JSON has all"""
@@ -15,7 +16,7 @@ SHOWN = 10
 
 def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
     """The fastest candidates, what their steps' time goes into, and the flags of the first."""
-    parts = [name for name in STEP_ROWS if name != "total"]
+    parts = [name for name in STEP_ROWS if name != "total"]  # the hidden one is a share, too, but not of the sum
     rows = [["", "tensor", "stages", "ZeRO", "micro", "recompute", "GiB", "step s", "MFU", "run", *parts]]
     for number, candidate in enumerate(found[:SHOWN], start=1):
         parallel, time = candidate.config.parallel, candidate.time
@@ -40,6 +41,6 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
         *table(rows),
         "  (columns on the right: shares of the step",
         *(f"   {name:<10}  {STEP_ROWS[name]}" for name in parts),
-        f"   products at {cluster.efficiency:.0%} of the peak, nothing overlapped)",
+        f"   products at {cluster.efficiency:.0%} of the peak)",
         f"the first: {first.flags()}",
     ]

@@ -27,11 +27,11 @@ from typing import Any
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config, exchanges_itself
 from pretrain.engines.zero.buckets import Bucket, bucket_elements, cut_into_buckets
-from pretrain.engines.zero.gradients import TRAVELS, adds_on_the_way
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Operation
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic
+from pretrain.plan.zero3_overlap import Zero3Calls
 from pretrain.topology import Topology
 
 BYTES = {"fp32": 4, "fp16": 2, "bfp16": 2, "bf16": 2}
@@ -48,41 +48,16 @@ def planned_buckets(config: RunConfig, topology: Topology) -> list[tuple[Bucket,
     return [(bucket, padded_size(bucket.elements, 2 * ranks)) for bucket in buckets]
 
 
-def bucket_exchanges(config: RunConfig, topology: Topology, backend: str) -> list[Exchange]:
-    """What pretrain/engines/zero exchanges between data-parallel ranks, the tied embedding's two ends included."""
-    stage, among = config.parallel.zero_stage, config.parallel.partition_ranks
-    sharing, alike = topology.sharing(among), topology.alike(among)
-    padded = [size for _, size in planned_buckets(config, topology)]
-    travels = TRAVELS[config.parallel.gradient_exchange]
-    sent = travels.itemsize * sum(padded) * (accumulation_steps(config, topology) if stage == 2 else 1)
-    adds = adds_on_the_way(travels, backend)
-    weight = 2 if config.train.precision == "bf16" else 4
-    return [
-        Exchange(
-            "sharing",
-            sharing,
-            "reduce_scatter" if adds else "all_to_all",
-            "gradients",
-            sent,
-            own_bytes=0 if adds else sent / len(sharing),
-        ),
-        Exchange("alike", alike, "all_reduce", "gradients of the same part", 4 * sum(padded) // len(sharing)),
-        Exchange("sharing", sharing, "all_gather", "weights after the update", weight * sum(padded)),
-    ]
-
-
-def data_exchanges(config: RunConfig, topology: Topology, backend: str = "nccl") -> list[Exchange]:
-    """The exchanges within this rank's data-parallel group."""
-    if exchanges_itself(config):
-        return bucket_exchanges(config, topology, backend)
+def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
+    """The exchanges within this rank's data-parallel group, where DeepSpeed makes them."""
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
     ranks, steps = topology.ranks("data"), accumulation_steps(config, topology)
     parameters = stage_parameters(config, topology)
     elements = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     gradient, weight = gradient_bytes(config, topology), 2 if bf16 else 4
 
-    def exchange(operation: Operation, purpose: str, size: int) -> Exchange:
-        return Exchange("data", ranks, operation, purpose, size)
+    def exchange(operation: Operation, purpose: str, size: int, calls: int = 1, overlaps: bool = False) -> Exchange:
+        return Exchange("data", ranks, operation, purpose, size, calls=calls, overlaps=overlaps)
 
     scalars = [exchange("all_reduce", "gradient norm", norm_bytes(config))]
     if stage == 3:
@@ -90,9 +65,12 @@ def data_exchanges(config: RunConfig, topology: Topology, backend: str = "nccl")
         padded = [padded_size(count, len(ranks)) for count in elements]
         persistent = sum(size for size, count in zip(padded, elements, strict=True) if count <= limits.persistence)
         gathered = zero3_traffic(config, topology).gathered
+        calls = zero3_calls(config, topology)
         return [
-            exchange("reduce_scatter", "gradients", steps * gradient * sum(padded)),
-            exchange("all_gather", "weights while they are used", steps * weight * gathered),
+            exchange("reduce_scatter", "gradients", steps * gradient * sum(padded), steps * calls.gradients, True),
+            exchange(
+                "all_gather", "weights while they are used", steps * weight * gathered, steps * calls.gathers, True
+            ),
             exchange("all_gather", "persistent weights after the update", weight * persistent),
             *scalars,
         ]
@@ -160,3 +138,13 @@ def zero3_traffic(config: RunConfig, topology: Topology) -> Zero3Traffic:
     sizes = {info.name: elements_per_rank(info, topology.tensor_size) for info in stage_parameters(config, topology)}
     limits, recomputes = zero3_limits(config, topology), config.train.activation_checkpointing == "full"
     return micro_batch_traffic(config.model, sizes, limits, topology.data_size, recomputes)
+
+
+def zero3_calls(config: RunConfig, topology: Topology) -> Zero3Calls:
+    """In how many calls that is, and how many reduce the gradients."""
+    sizes = [elements_per_rank(info, topology.tensor_size) for info in stage_parameters(config, topology)]
+    held = sum(sizes)
+    again = zero3_traffic(config, topology).gathered - sum(padded_size(size, topology.data_size) for size in sizes)
+    group = max(1, zero3_limits(config, topology).prefetch)
+    bucket = int(deepspeed_config(config, topology)["zero_optimization"]["reduce_bucket_size"])
+    return Zero3Calls(-(-held // group), -(-max(0, again) // group), -(-held // bucket))

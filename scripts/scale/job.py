@@ -5,6 +5,7 @@ JSON for each order. Always: it ends when nobody speaks to it any more.
 
     steps 5     takes 5 steps -> {"seconds": {contender: seconds of each}, "loss": of the last one}
     ledger      takes one step and counts what it sends -> {"sent": bytes}
+    rate        sends, and nothing else -> {"rate": bytes per second that leave each node}
     races 200   takes as many steps twice, once under random delays -> {"equal": bool, "delayed": calls, "loss": ...}
 """
 
@@ -25,6 +26,9 @@ from scripts.scale.programs import Program
 LONGEST_DELAY = 0.01
 """seconds before each exchange"""
 LEARNING_RATE = 1e-3
+PROBE_BYTES = 4 << 20
+PROBES = 16
+PROBE_ROUNDS = 3
 
 Step = Callable[[], float]
 """takes one step and returns its loss on this rank"""
@@ -49,6 +53,8 @@ def main(arguments: list[str]) -> int:
             _answer(answers, _take(contenders, int(numbers[0])))
         elif order == "ledger":
             _answer(answers, _count(contenders))
+        elif order == "rate":
+            _answer(answers, {"rate": _rate()})
         else:
             _answer(answers, _race(program, int(numbers[0])))
     os._exit(0)  # the partners may be gone already
@@ -76,6 +82,24 @@ def _count(contenders: dict[str, Step]) -> dict[str, Any]:
         for step in contenders.values():
             step()
     return {"sent": sent_bytes(ledger.totals())}
+
+
+def _rate() -> float:
+    """Of many exchanges asked for at once, as the engine's are; the best of a few, for other work disturbs."""
+    import torch.distributed as dist
+
+    ranks = dist.get_world_size()
+    sent = [torch.zeros(PROBE_BYTES // 4 // ranks * ranks) for _ in range(PROBES)]
+    arrived = [torch.empty_like(one) for one in sent]
+    seconds = []
+    for _ in range(PROBE_ROUNDS):
+        dist.barrier()
+        start = time.perf_counter()
+        works = [dist.all_to_all_single(there, here, async_op=True) for there, here in zip(arrived, sent, strict=True)]
+        for work in works:
+            work.wait()
+        seconds.append(time.perf_counter() - start)
+    return PROBES * 4 * sent[0].numel() * (ranks - 1) / ranks / min(seconds)
 
 
 def sent_bytes(counted: Totals) -> float:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.config import RunConfig
 from pretrain.devices import Device
 from scripts.scale.links import Links
 from scripts.scale.programs import Program, rated_as
@@ -26,6 +25,10 @@ WARM_UP = 3
 """steps after which nothing is compiled, allocated or recorded any more"""
 PORT = 29400
 """of the first node; nobody else is on its network"""
+CALIBRATIONS = 25
+"""at most, until the planned step on unlimited links is the measured one"""
+CALIBRATED = 1e-4
+"""of a step"""
 UNLIMITED = 1e30
 """bytes/s"""
 
@@ -44,7 +47,7 @@ class Row:
     ratio: float
     """to the same program's step on unlimited links"""
     planned_seconds: float | None
-    """by the planner, whose device computes as fast as this program on unlimited links"""
+    """by the planner, whose device computes as fast as this program on unlimited links; what those carry is measured"""
     sent: float
     """bytes of a step that the kernel counted, of the node that sent most"""
     ledger_sent: float
@@ -133,6 +136,7 @@ def measure(
     with running(program, links, log) as job:
         job.ask(f"steps {WARM_UP}")
         ledger = max(answer["sent"] for answer in job.ask("ledger")) if exchanges else 0.0
+        fastest = min(answer["rate"] for answer in job.ask("rate")) if exchanges else UNLIMITED
         free = math.nan
         for share in (0.0, *(shares if exchanges and arithmetic else ())):
             rate = rated / (share * arithmetic) if share and arithmetic else None
@@ -150,7 +154,7 @@ def measure(
                 rate=rate,
                 seconds=seconds,
                 ratio=seconds / free,
-                planned_seconds=planned_seconds(program, free, rate) if program.kind == "engine" else None,
+                planned_seconds=planned_seconds(program, free, rate, fastest) if program.kind == "engine" else None,
                 sent=sent if exchanges else 0.0,
                 ledger_sent=ledger,
                 planned_sent=planned,
@@ -191,26 +195,31 @@ def planned_bytes(program: Program) -> float:
     )
 
 
-def planned_seconds(program: Program, free: float, rate: float | None) -> float:
-    """The planner's step on links of ``rate`` bytes/s, for a device whose step on unlimited links takes ``free``."""
-    whole = _plan(program.config, program.nodes, flops=1.0, rate=UNLIMITED)
-    return _plan(program.config, program.nodes, flops=whole / free, rate=rate or UNLIMITED)
+def planned_seconds(program: Program, free: float, rate: float | None, fastest: float = UNLIMITED) -> float:
+    """The planner's step on links of ``rate`` bytes/s, for a device whose step on unlimited links takes ``free``.
+
+    Args:
+        fastest: bytes/s that unlimited links carry; a step on them waits for it, too.
+    """
+    flops = _planned_step(program, 1.0, UNLIMITED)
+    compute = free
+    for _ in range(CALIBRATIONS):
+        missing = free - _planned_step(program, flops / compute, fastest)
+        if abs(missing) < CALIBRATED * free:
+            break
+        compute += missing
+    return _planned_step(program, flops / compute, min(rate or UNLIMITED, fastest))
 
 
-def _plan(config: RunConfig, nodes: int, flops: float, rate: float) -> float:
-    from pretrain.plan.time import Cluster, step_time
+def _planned_step(program: Program, speed: float, rate: float) -> float:
+    """On devices of ``speed`` FLOP/s, with links of ``rate`` bytes/s."""
+    from pretrain.plan.cluster import Cluster
+    from pretrain.plan.time import step_time
     from pretrain.topology import plan_topology
 
-    device = Device(
-        bf16_flops=flops,
-        fp32_flops=flops,
-        memory=UNLIMITED,
-        memory_bandwidth=UNLIMITED,
-        link=rate,
-        network=rate,
-    )
-    cluster = Cluster(device, "this machine", gpus_per_node=1, efficiency=1.0)
-    return step_time(config, plan_topology(config.parallel, nodes), cluster).total
+    device = Device(speed, speed, UNLIMITED, UNLIMITED, link=rate, network=rate)
+    cluster = Cluster(device, "this machine", gpus_per_node=1, efficiency=1.0, backend="gloo")
+    return step_time(program.config, plan_topology(program.config.parallel, program.nodes), cluster).total
 
 
 def _slowest(answers: Sequence[dict[str, Any]], contender: str) -> float:

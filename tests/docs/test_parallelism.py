@@ -11,8 +11,11 @@ from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs/parallelism.md").read_text()
 CONFIG = ROOT / "configs/shared_diff_3b.yaml"
-ROWS = re.findall(r"^\| (none|`--).*? \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", TEXT, flags=re.MULTILINE)
-SETTINGS = re.findall(r"^\| (?:none: .*?|`(--.*?)`) \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", TEXT, flags=re.MULTILINE)
+NUMBERS = r" \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
+ROWS = re.findall(r"^\| (none|`--).*?" + NUMBERS, TEXT, flags=re.MULTILINE)
+Row = tuple[str, str, str]
+SCALE: list[Row] = re.findall(r"^\| (?:none|`(--.*?)`) \| ([\d.]+) % \| ([\d.]+) % \|$", TEXT, flags=re.MULTILINE)
+SETTINGS = [row[0] for row in re.findall(r"^\| (?:none: .*?|`(--.*?)`)" + NUMBERS, TEXT, flags=re.MULTILINE)]
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)))
@@ -20,7 +23,8 @@ def test_a_row_of_the_example_is_what_the_planner_says(number: int, capsys: pyte
     assert main(["--config", str(CONFIG), "--world-size", "64", "--json", *SETTINGS[number].split()]) == 0
     plan = json.loads(capsys.readouterr().out)
     step = plan["step"]["shared_diff"]
-    said = f"{plan['memory']['total'] / 2**30:.1f}", f"{step['seconds']:.2f}", f"{step['data']:.2f}"
+    memory = plan["memory"]["total"] / 2**30
+    said = f"{memory:.1f}", f"{step['seconds']:.2f}", f"{step['data']:.2f}", f"{step['hidden']:.2f}"
     assert ROWS[number][1:] == said
 
 
@@ -28,6 +32,15 @@ def test_the_example_shows_every_axis() -> None:
     assert len(ROWS) == len(SETTINGS) == 8
     shown = " ".join(SETTINGS)
     assert all(f"--parallel.{axis}" in shown for axis in ("tensor", "sequence", "pipeline", "zero_stage"))
+
+
+@pytest.mark.parametrize("row", SCALE, ids=lambda row: row[0] or "none")
+def test_the_same_batch_on_more_devices_is_as_the_planner_says(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, *shares = row
+    for devices, said in zip((64, 512), shares, strict=True):
+        assert main(["--config", str(CONFIG), "--world-size", str(devices), "--json", *settings.split()]) == 0
+        step = json.loads(capsys.readouterr().out)["step"]["shared_diff"]
+        assert said == f"{100 * step['model_flops_utilization']:.1f}"
 
 
 def test_what_shared_diff_adds_is_said_in_percent() -> None:

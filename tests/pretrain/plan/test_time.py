@@ -5,15 +5,19 @@ from dataclasses import replace
 import pytest
 
 from model.config import ModelConfig
-from model.counts import block_flops, head_flops, training_flops_per_token
+from model.counts import block_flops, executed_flops, head_flops, training_flops_per_token
 from pretrain.config import BatchConfig, ParallelConfig, RunConfig, TrainConfig
 from pretrain.devices import Device
+from pretrain.plan.buckets import bucket_exchanges
+from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
-from pretrain.plan.time import Cluster, executed_flops, step_time
+from pretrain.plan.time import step_time
 from pretrain.topology import Topology, plan_topology
 
 DEVICE = Device(bf16_flops=1e12, fp32_flops=1e11, memory=1e9, memory_bandwidth=1e12, link=1e11, network=1e10)
-CLUSTER = Cluster(DEVICE, gpus_per_node=2, efficiency=0.5)
+CLUSTER = Cluster(DEVICE, gpus_per_node=2, efficiency=0.5, backend="gloo")
+"""bytes alone, no latencies"""
+NCCL = replace(CLUSTER, backend="nccl", gpus_per_node=1)
 MODEL = ModelConfig(
     attention="standard", num_layers=4, hidden_size=64, ffn_hidden_size=96, num_heads=4, head_dim=8, vocab_size=128
 )
@@ -86,17 +90,48 @@ def test_a_pipeline_waits_once_for_every_other_stage() -> None:
 
 
 def test_exchanges_run_at_the_speed_of_their_slowest_link() -> None:
-    config, topology = plan(4, data=2, tensor=2, zero_stage=1)
+    config, topology = plan(4, data=2, tensor=2, zero_stage=1, overlap=False)
     time = step_time(config, topology, CLUSTER)
-    exchanges = step_communication(config, topology)
-    inside = sum(exchange.wire_bytes for exchange in exchanges if exchange.per_micro_batch)
-    assert time.tensor == pytest.approx(inside / 1e11)
-    assert time.data == pytest.approx(
-        sum(
-            exchange.wire_bytes / (1e11 if exchange.ranks == (0, 1) else 1e10)
-            for exchange in exchanges
-            if not exchange.per_micro_batch
-        )
-    )
+    exchanges = step_communication(config, topology, "gloo")
+    inside = sum(CLUSTER.seconds(exchange) for exchange in exchanges if exchange.per_micro_batch)
+    assert time.tensor == pytest.approx(inside)
     one_node = step_time(config, topology, replace(CLUSTER, gpus_per_node=4))
     assert one_node.data < time.data / 5
+    assert one_node.tensor == time.tensor
+
+
+def test_without_overlap_the_step_waits_for_every_exchange_and_with_it_for_a_part() -> None:
+    for stage, passes in ((1, 1), (2, M)):
+        config, topology = plan(2, data=2, zero_stage=stage, overlap=False)
+        config = replace(config, model=replace(MODEL, hidden_size=512, ffn_hidden_size=1030))  # of several buckets
+        exposed = step_time(config, topology, NCCL)
+        buckets = bucket_exchanges(config, topology, "nccl")
+        exchanges = sum(passes * NCCL.seconds(one.gradients) + NCCL.seconds(one.weights) for one in buckets)
+        others = [one for one in step_communication(config, topology) if not one.overlaps]
+        assert exposed.data == pytest.approx(exchanges + sum(map(NCCL.seconds, others)))
+        assert exposed.hidden == pytest.approx(0, abs=1e-12)
+        beside = step_time(replace(config, parallel=replace(config.parallel, overlap=True)), topology, NCCL)
+        assert beside.total < exposed.total
+        assert beside.data + beside.hidden == pytest.approx(exposed.data)
+        assert replace(beside, data=0, hidden=0) == replace(exposed, data=0, hidden=0)
+
+
+def test_zero_0_hides_nothing_and_a_model_of_one_prefetch_under_zero_3_only_reductions() -> None:
+    config, topology = plan(2, data=2, zero_stage=1)
+    first = replace(config, parallel=replace(config.parallel, zero_stage=0), train=TrainConfig(precision="fp32"))
+    time = step_time(first, topology, NCCL)
+    assert time.hidden == 0
+    assert time.data == pytest.approx(sum(map(NCCL.seconds, step_communication(first, topology))))
+    third = replace(config, parallel=replace(config.parallel, zero_stage=3))
+    time = step_time(third, topology, NCCL)
+    assert time.data == pytest.approx(sum(map(NCCL.seconds, step_communication(third, topology))))
+    assert time.hidden == 0
+
+
+def test_stages_wait_for_weights_one_after_the_other_and_only_for_what_is_not_there_yet() -> None:
+    config, topology = plan(4, data=2, pipeline=2, zero_stage=1)
+    slow = replace(CLUSTER, gpus_per_node=1, device=replace(DEVICE, network=1e9))
+    beside = step_time(config, topology, slow)
+    exposed = step_time(replace(config, parallel=replace(config.parallel, overlap=False)), topology, slow)
+    assert beside.bubble == exposed.bubble
+    assert 0 < beside.data < exposed.data
