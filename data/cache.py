@@ -4,10 +4,11 @@ In: a block's name, and a way to fetch it. Out: bytes of the block. Always: a bl
 one process fetches it while the others wait; nothing has to be cleaned up after a process was killed.
 
 Blocks are spread over folders ("shelves") by a hash of their names; each shelf has its own equal share of the
-bound. Whoever changes a shelf holds the kernel's lock on the folder itself, which ends with the process: there
-is no lock file to leave behind, and an unfinished file found under the lock is rubbish by definition. The folder is
-this user's alone (common/private.py), and its files are reached by descriptors without following a link: what another
-user has planted is neither read, written nor deleted.
+bound. Whoever brings a block holds the kernel's lock on its unfinished file, and whoever writes into a shelf the
+folder's; a lock ends with its process: an unfinished file that nobody holds is rubbish by definition. Blocks of one
+shelf are fetched side by side, and written one after the other. The folder is this user's alone (common/private.py),
+and its files are reached by descriptors without following a link: what another user has planted is neither read,
+written nor deleted.
 """
 
 import contextlib
@@ -50,11 +51,12 @@ class BlockCache:
             content = shelf.read(name, size, offset, length)
             if content is not None:
                 return content
-            with shelf.locked():
+            with shelf.claimed(name):
                 content = shelf.read(name, size, offset, length)  # another process may have been faster
                 if content is None:
                     whole = fetch()
-                    shelf.keep(name, whole, self._shelf_capacity)
+                    with shelf.locked():
+                        shelf.keep(name, whole, self._shelf_capacity)
                     content = whole[offset : offset + length]
             return content
 
@@ -110,8 +112,55 @@ class _Shelf:
         self._descriptor, self._folder = descriptor, folder
 
     @contextlib.contextmanager
+    def claimed(self, name: str) -> Iterator[None]:
+        """Only one process brings a block: it holds the lock on the block's unfinished file."""
+        unfinished = name + TEMPORARY_SUFFIX
+        try:
+            while (file := self._hold(unfinished, os.O_CREAT, fcntl.LOCK_EX)) is None:
+                pass  # whoever had it has finished, or cleared it away
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+        try:
+            yield
+        finally:
+            try:
+                if self._is_at(file, unfinished):
+                    self.remove(unfinished)
+            finally:
+                os.close(file)
+
+    def _hold(self, unfinished: str, create: int, lock: int) -> int | None:
+        """An open file whose lock is this process's; None: there is another one by now, or none."""
+        try:
+            file = os.open(unfinished, os.O_RDWR | create | _OURS, 0o600, dir_fd=self._descriptor)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            self.remove(unfinished)  # a link, from a time when others could write here
+            return None
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                self.remove(unfinished)
+            fcntl.flock(file, lock)
+            held = self._is_at(file, unfinished)
+        except BaseException:
+            os.close(file)
+            raise
+        if not held:
+            os.close(file)
+        return file if held else None
+
+    def _is_at(self, file: int, name: str) -> bool:
+        """Whether an open file is the one of this name."""
+        try:
+            there = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(file))
+
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process changes a shelf."""
+        """Only one process writes into a shelf."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except OSError as error:
@@ -144,10 +193,12 @@ class _Shelf:
             os.close(file)
 
     def keep(self, name: str, content: bytes, capacity: int) -> None:
-        """Writes a block, under the lock, after making room for it."""
-        for leftover in self._entries():
-            if leftover.name.endswith(TEMPORARY_SUFFIX):
-                self.remove(leftover.name)
+        """Writes a claimed block, under the shelf's lock, after making room for it; one that never fits is not kept."""
+        if len(content) > capacity:
+            return
+        for entry in self._entries():
+            if entry.name.endswith(TEMPORARY_SUFFIX) and entry.name != name + TEMPORARY_SUFFIX:
+                self._clear_away(entry.name)
         self._make_room(capacity - len(content))
         try:
             self.write(name, content)
@@ -160,11 +211,21 @@ class _Shelf:
             except OSError as second:
                 raise _unusable(self._folder, second) from None
 
+    def _clear_away(self, unfinished: str) -> None:
+        """Removes an unfinished file that no process holds."""
+        try:
+            file = self._hold(unfinished, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            return
+        if file is not None:
+            self.remove(unfinished)
+            os.close(file)
+
     def write(self, name: str, content: bytes) -> None:
-        """The block appears whole or not at all."""
+        """The claimed block appears whole or not at all."""
         temporary, here = name + TEMPORARY_SUFFIX, self._descriptor
         try:
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OURS, 0o600, dir_fd=here)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OURS, 0o600, dir_fd=here)
             with os.fdopen(file, "wb") as output:
                 output.write(content)
             os.rename(temporary, name, src_dir_fd=here, dst_dir_fd=here)
@@ -189,6 +250,8 @@ class _Shelf:
         """Removes the blocks used longest ago until at most ``allowed`` bytes are left."""
         kept = []
         for entry in self._entries():
+            if entry.name.endswith(TEMPORARY_SUFFIX):  # empty, and held by whoever fetches it
+                continue
             with contextlib.suppress(FileNotFoundError):  # dropped by another process
                 status = entry.stat(follow_symlinks=False)
                 kept.append((status.st_mtime_ns, status.st_size, entry.name))

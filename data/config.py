@@ -73,8 +73,8 @@ class CacheConfig:
     """what is fetched at once"""
     connections: int = 8
     """blocks fetched at the same time by one process"""
-    attempts: int = 6
-    """tries of one fetch before it is an error; waits double from `backoff`"""
+    attempts: int = 10
+    """tries of one fetch before it is an error; waits double from `backoff` to a minute: three minutes by default"""
     backoff: float = 0.5
     """seconds before the second try"""
     timeout: float = 60.0
@@ -126,8 +126,9 @@ class DataConfig:
     """samples that are mixed with each other; 0: all of an epoch. Set it for remote shards, to at least four global
     batches: whole blocks are then read once, in a random order"""
     shuffle_by_block: bool = False
-    """with a window of remote shards on several nodes: every step takes equally many samples of each of the window's
-    blocks, and ranks share the samples of a step by block, so that a block is fetched by one node only"""
+    """for remote shards and several nodes: every step takes equally many samples of each block of the window, and ranks
+    share the samples of a step by block, so that one node fetches a block, not all. Best with 20 blocks and more in a
+    window for each node"""
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:

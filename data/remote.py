@@ -6,6 +6,7 @@ is tried again with growing waits; a block is checked when it arrives, fetched o
 name if it is wrong again.
 """
 
+import logging
 import random
 import threading
 import time
@@ -20,9 +21,14 @@ from common.remote_files import file_in, open_remote, refusal_in
 from common.urls import without_credentials
 from data.cache import BlockCache
 from data.config import CacheConfig
+from data.fetch_meter import FetchMeter
 from data.storage import ArrivalCheck, Span, Storage
 
 Result = TypeVar("Result")
+LONGEST_PAUSE = 60.0
+"""seconds between two tries"""
+QUIET_TRIES = 4
+"""so many failures of one fetch in a row and more are shown on the console"""
 
 
 class RemoteStorage(Storage):
@@ -41,7 +47,24 @@ class RemoteStorage(Storage):
         )
         self._pool = ThreadPoolExecutor(config.connections, thread_name_prefix="fetch")
         self._coming: dict[str, Future[None]] = {}
+        self._meter = FetchMeter()
         self._lock = threading.Lock()
+
+    @property
+    def fetch_seconds(self) -> float | None:  # type: ignore[override]
+        """As measured of late."""
+        return self._meter.seconds
+
+    @property
+    def fetch_rate(self) -> float | None:  # type: ignore[override]
+        """As measured of late."""
+        return self._meter.rate
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """As many as there are connections may wait for one."""
+        with self._lock:
+            return 2 * self._config.connections - sum(not fetch.done() for fetch in self._coming.values())
 
     def expect(self, dataset: str, sizes: dict[str, int], check: ArrivalCheck) -> None:
         """The dataset's id names its blocks in the cache; ``sizes`` holds every file that ``read`` is asked for."""
@@ -111,7 +134,8 @@ class RemoteStorage(Storage):
         """The block from its origin, checked; a wrong one is fetched once more."""
         damage = None
         for _ in range(2):
-            content = self.read_origin(block.name, block.offset, block.size)
+            with self._meter.fetching(block.size):
+                content = self.read_origin(block.name, block.offset, block.size)
             damage = self._check(block.name, block.offset, content)
             if damage is None:
                 return content
@@ -148,8 +172,19 @@ class RemoteStorage(Storage):
             except Exception as error:  # every file system has its own kinds
                 failure = f"{type(error).__name__} {error}".strip()
                 if attempt < self._config.attempts:
-                    time.sleep(self._config.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+                    longest = min(LONGEST_PAUSE, self._config.backoff * 2 ** (attempt - 1))
+                    pause = longest * random.uniform(0.5, 1.0)
+                    self._tell(name, attempt, failure, pause)
+                    time.sleep(pause)
         raise InputError(f"{self.location}/{name}: not readable after {self._config.attempts} tries: {failure}")
+
+    def _tell(self, name: str, attempt: int, failure: str, pause: float) -> None:
+        """A failure that passes goes to the log; one that lasts is shown while it is waited for."""
+        logging.getLogger(__name__).log(
+            logging.ERROR if attempt >= QUIET_TRIES else logging.WARNING,
+            "%s/%s: try %d of %d failed (%s); the next in %.1f s",
+            *(self.location, name, attempt, self._config.attempts, failure, pause),
+        )
 
 
 @dataclass(frozen=True)

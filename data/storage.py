@@ -34,6 +34,12 @@ class Storage(ABC):
 
     location: str
     is_local: bool
+    fetch_seconds: float | None = None
+    """how long a fetch from afar takes; None: not measured"""
+    fetch_rate: float | None = None
+    """bytes per second that come from afar; None: not measured"""
+    room: int = 0
+    """how many fetches may begin"""
 
     @abstractmethod
     def expect(self, dataset: str, sizes: dict[str, int], check: ArrivalCheck) -> None:

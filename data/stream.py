@@ -7,6 +7,7 @@ go on from.
 
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from common.errors import InputError, named
 from data.batch import BatchSchedule
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.lookahead import Lookahead
 from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
-from data.shards import Stretch, TokenReader
+from data.shards import Stretch
 from data.skip import SkipList
 from data.source import TokenSource, open_source
 
@@ -27,18 +29,48 @@ CHECKED_SHARDS = 256
 
 
 @dataclass(frozen=True)
-class Want:
+class Reading:
     """A stretch of tokens that will be read, and those around it that are fetched with it."""
 
-    reader: TokenReader
+    source: TokenSource
     start: int
     count: int
     around: Stretch | None
+    block_bytes: int
+    """what is fetched where nothing is around it"""
 
     @property
-    def whole(self) -> tuple[TokenReader, Stretch]:
+    def whole(self) -> tuple[str, Stretch]:
         """What is fetched: the same for all that are fetched together."""
-        return self.reader, self.around or Stretch(self.start, self.count)
+        return self.source.id, self.around or Stretch(self.start, self.count)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """About as many as travel."""
+        return self.around.count * self.source.manifest.item_bytes if self.around else self.block_bytes
+
+    @property
+    def fetch_seconds(self) -> float | None:
+        """As the storage measures it."""
+        return self.source.storage.fetch_seconds
+
+    @property
+    def fetch_rate(self) -> float | None:
+        """As the storage measures it."""
+        return self.source.storage.fetch_rate
+
+    @property
+    def room(self) -> int:
+        """As the storage says."""
+        return self.source.storage.room
+
+    def prefetch(self) -> None:
+        """Begins to fetch it, and all that is fetched with it."""
+        self.source.reader.prefetch(self.start, self.count, self.around)
+
+    def read(self) -> NDArray[np.int64]:
+        """The tokens."""
+        return self.source.reader.read(self.start, self.count, self.around)
 
 
 class Samples(ABC):
@@ -53,6 +85,12 @@ class Samples(ABC):
     def by_block(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """The samples of a step in the order in which ranks share them; None: by number."""
         return None
+
+    def look_ahead(
+        self, numbers_of: Callable[[int], NDArray[np.int64]], start: int, stop: int, processes: int
+    ) -> Lookahead:
+        """What fetches ahead of a reader; here nothing has to be fetched."""
+        return Lookahead(lambda step: (), start, start, budget=0)
 
 
 class TokenStream(Samples):
@@ -83,19 +121,29 @@ class TokenStream(Samples):
         places = self._places(numbers)
         length = self._length_of(numbers, places.stage)
         tokens = np.empty((len(numbers), length + 1), np.int64)
-        wants = self._wants(places)
-        for want in {want.whole: want for want in wants}.values():
-            want.reader.prefetch(want.start, want.count, want.around)
-        for row, want in enumerate(wants):
-            tokens[row] = want.reader.read(want.start, want.count, want.around)
+        readings = self._readings(places)
+        for reading in _from_afar(readings):
+            reading.prefetch()
+        for row, reading in enumerate(readings):
+            tokens[row] = reading.read()
         return tokens
 
-    def wanted(self, sample_numbers: NDArray[np.int64]) -> list[Want]:
-        """What these samples need from afar, each once, in the order of the samples."""
-        if self._all_local:
-            return []
-        wants = self._wants(self._places(self.skip.number_of(np.asarray(sample_numbers, np.int64))))
-        return list({want.whole: want for want in wants if not want.reader.is_local}.values())
+    def look_ahead(
+        self, numbers_of: Callable[[int], NDArray[np.int64]], start: int, stop: int, processes: int
+    ) -> Lookahead:
+        """Fetches what steps ``start`` .. ``stop - 1`` of a reader want from afar before it reads them.
+
+        Args:
+            numbers_of: the samples that the reader takes in a step.
+            processes: readers on this node, which share half of the cache; the rest is for what was read.
+        """
+
+        def wanted(step: int) -> list[Reading]:
+            numbers = self.skip.number_of(numbers_of(step))
+            return _from_afar(self._readings(self._places(numbers)))
+
+        budget = int(self._config.cache.gigabytes * 1e9 / 2 / processes)
+        return Lookahead(wanted, start, start if self._all_local else stop, budget)
 
     def by_block(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """With data.shuffle_by_block, by their place in the window."""
@@ -205,18 +253,18 @@ class TokenStream(Samples):
             for stage in self.order.stages
         ]
 
-    def _wants(self, places: Places) -> list[Want]:
+    def _readings(self, places: Places) -> list[Reading]:
         """Where the tokens of each sample are read, and what is fetched with them."""
-        wants = []
-        for index, source, sample in zip(places.stage, places.source, places.sample, strict=True):
-            stage, reader = self.order.stages[index], self.sources[source].reader
+        readings, block_bytes = [], self._config.cache.block_bytes
+        for index, number, sample in zip(places.stage, places.source, places.sample, strict=True):
+            stage, source = self.order.stages[index], self.sources[number]
             length, around = stage.plan.sequence_length, None
             if self._config.shuffle_window:  # the samples of a chunk are wanted together, and by few
-                tokens = stage.chunk_of(source) * length
+                tokens = stage.chunk_of(number) * length
                 first = int(sample) * length // tokens * tokens
-                around = Stretch(first, min(tokens + 1, reader.manifest.tokens - first))
-            wants.append(Want(reader, int(sample) * length, length + 1, around))
-        return wants
+                around = Stretch(first, min(tokens + 1, source.manifest.tokens - first))
+            readings.append(Reading(source, int(sample) * length, length + 1, around, block_bytes))
+        return readings
 
     def _places(self, numbers: NDArray[np.int64]) -> Places:
         """Where samples lie. Neighbours are located together: a micro-batch alone costs as much as ``LOOKAHEAD``."""
@@ -356,6 +404,11 @@ def _stage_source(
         )
     block_tokens = config.cache.block_bytes // manifest.item_bytes
     return StageSource(number, entry.weight, samples, max(1, block_tokens // length))
+
+
+def _from_afar(readings: Iterable[Reading]) -> list[Reading]:
+    """Those that are fetched from a store, one for each fetch."""
+    return list({reading.whole: reading for reading in readings if not reading.source.reader.is_local}.values())
 
 
 def _fingerprint(source: TokenSource) -> str:

@@ -4,20 +4,29 @@ In: a token stream and a Topology. Out: the micro-batches of step after step.
 Always: what step s holds depends on (data config, seed, batch sizes, s) only; no state but the step.
 """
 
+import logging
+import os
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data.batch import BatchSchedule, document_starts
 from data.dealing import Dealing
+from data.lookahead import Lookahead
 from data.stream import Samples
 from model.documents import Documents
 from pretrain.config import RunConfig
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.topology import Topology, device_of
+
+LONG_WAIT = 1.0
+"""seconds that a step may wait for its data before the log says so"""
 
 
 class BatchFeed:
@@ -42,12 +51,33 @@ class BatchFeed:
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
         """Steps ``start`` .. ``stop - 1``, read ahead in a thread; an error there is raised here."""
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        with (
+            self._samples.look_ahead(self._numbers, start, stop, processes) as ahead,
+            closing(self._read_all(start, stop, ahead)) as steps,
+        ):
+            asked = time.perf_counter()
+            for step, item in enumerate(steps, start=start):
+                given = time.perf_counter()
+                if given - asked > LONG_WAIT and step > start:
+                    logging.getLogger(__name__).warning("step %d waited %.1f s for its data", step, given - asked)
+                yield item
+                asked = time.perf_counter()
+                ahead.stepped(asked - given)
+
+    def _numbers(self, step: int) -> NDArray[np.int64]:
+        """The samples of this rank."""
+        return np.concatenate(self._dealing.rank_samples(step, self._topology.data_rank))
+
+    def _read_all(self, start: int, stop: int, ahead: Lookahead) -> Generator[list[MicroBatch], None, None]:
         if self._prefetch < 1:
-            yield from (self.step(step) for step in range(start, stop))
+            for step in range(start, stop):
+                ahead.reached(step)
+                yield self.step(step)
             return
         ready: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(maxsize=self._prefetch)
         stopped = threading.Event()
-        threading.Thread(target=self._read_ahead, args=(start, stop, ready, stopped), daemon=True).start()
+        threading.Thread(target=self._read_ahead, args=(start, stop, ready, stopped, ahead), daemon=True).start()
         try:
             for _ in range(start, stop):
                 item = ready.get()
@@ -58,10 +88,16 @@ class BatchFeed:
             stopped.set()
 
     def _read_ahead(
-        self, start: int, stop: int, ready: "queue.Queue[list[MicroBatch] | BaseException]", stopped: threading.Event
+        self,
+        start: int,
+        stop: int,
+        ready: "queue.Queue[list[MicroBatch] | BaseException]",
+        stopped: threading.Event,
+        ahead: Lookahead,
     ) -> None:
         item: list[MicroBatch] | BaseException
         for step in range(start, stop):
+            ahead.reached(step)
             try:
                 item = self.step(step)
             except BaseException as error:

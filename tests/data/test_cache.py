@@ -95,6 +95,33 @@ def test_many_threads_fetch_a_block_once(tmp_path: Path) -> None:
     assert sorted(fetched) == [0, 1, 2, 3]
 
 
+def test_blocks_of_one_shelf_are_fetched_side_by_side(tmp_path: Path) -> None:
+    """Each fetch ends when all have begun: with one lock for all they would wait for each other in vain."""
+    cache, together = BlockCache(tmp_path, 10 * BLOCK, BLOCK), threading.Barrier(4)
+
+    def bring(number: int) -> None:
+        def fetch() -> bytes:
+            together.wait(timeout=10)
+            return content(number)
+
+        assert cache.read(f"set/shard/{number}", BLOCK, 0, BLOCK, fetch) == content(number)
+
+    threads = [threading.Thread(target=bring, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.glob("*/*"))) == 1  # one shelf
+    assert len(kept(tmp_path)) == 4
+
+
+def test_a_block_that_never_fits_is_passed_on_and_not_kept(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, 3 * BLOCK, BLOCK)
+    read(cache, 1, [])
+    assert cache.read("large", 4 * BLOCK, 10, 5, lambda: bytes(range(250)) * 16) == bytes(range(10, 15))
+    assert len(kept(tmp_path)) == 1
+
+
 def test_a_failed_fetch_leaves_nothing_locked_and_nothing_kept(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, 10 * BLOCK, BLOCK)
 

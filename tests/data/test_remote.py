@@ -249,6 +249,8 @@ def test_processes_killed_at_random_moments_leave_no_corrupt_cache_and_no_lock(
     config = remote(server, tmp_path, megabytes=0.5, timeout=60.0)
     chance = random.Random(0)
     readers = [start_reader(config, seed, rounds=10**9) for seed in range(8)]
+    while not list((tmp_path / "cache").glob("*/*")):  # on a busy machine they need a while to begin
+        time.sleep(0.01)
     for kill in range(40):
         time.sleep(chance.uniform(0.0, 0.1))
         victim = chance.randrange(8)
