@@ -27,7 +27,7 @@ $(STAMP): setup.py constraints.txt
 	@echo "[setup] 2/3 deepspeed and megatron-core"
 	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation deepspeed megatron-core
 	@echo "[setup] 3/3 the framework and its other dependencies"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[eval,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[eval,s3,lab,dev]'
 	@touch $(STAMP)
 	@echo "[setup] done"
 
