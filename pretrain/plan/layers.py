@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import nn
 
@@ -77,24 +78,36 @@ def stage_parameters(config: RunConfig, topology: Topology) -> list[ParameterInf
 
 def stage_readers(config: RunConfig, topology: Topology) -> list[StageParameter]:
     """The same, each with the layers that read it."""
-    sizes = topology.tensor_size, topology.sequence_parallel
-    return list(_readers(config.model, config.data.sequence_length, *sizes, topology.pipeline_size, topology.stage))
+    return list(parameters_of(config.model, config.data.sequence_length, Stage.of(topology)))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What of a topology decides which parameters a rank has."""
+
+    tensor_size: int
+    sequence_parallel: bool
+    stages: int
+    stage: int
+
+    @classmethod
+    def of(cls, topology: Topology) -> Self:
+        """The rank's stage."""
+        return cls(topology.tensor_size, topology.sequence_parallel, topology.pipeline_size, topology.stage)
 
 
 @functools.lru_cache(maxsize=64)
-def _readers(
-    model: ModelConfig, sequence_length: int, tensor_size: int, sequence_parallel: bool, stages: int, stage: int
-) -> tuple[StageParameter, ...]:
-    """Asked for by every figure of a plan.
+def parameters_of(model: ModelConfig, sequence_length: int, stage: Stage) -> tuple[StageParameter, ...]:
+    """As ``stage_readers``, known once: every figure of a plan asks for them.
 
     One block is built and stands for all, which differ by their number alone.
     """
-    sharding = PlannedSharding(tensor_size, sequence_parallel)
+    sharding = PlannedSharding(stage.tensor_size, stage.sequence_parallel)
     layers = build_layers(model, sharding, seed=0, device="meta", sequence_length=sequence_length)
-    cuts = _cuts(model, sequence_length, stages)
+    cuts = _cuts(model, sequence_length, stage.stages)
     found: dict[str, StageParameter] = {}
     block: list[ParameterInfo] = []
-    for number, layer in enumerate(layers[cuts[stage] : cuts[stage + 1]]):
+    for number, layer in enumerate(layers[cuts[stage.stage] : cuts[stage.stage + 1]]):
         if not layer.name.startswith("blocks."):
             infos = _infos(layer)
         else:

@@ -140,7 +140,8 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     bucket = int(reduction["reduce_bucket_size"]) * gradient_bytes(config, topology)
     if stage == 3:
         padded = [padded_size(size, ranks) for size in sizes]
-        persistent = sum(size for size in sizes if size <= zero3_limits(config, topology).persistence)
+        kept = zero3_limits(config, topology).persistence
+        persistent = sum(size for size in sizes if size <= kept)
         live = zero3_traffic(config, topology).largest_live + persistent
         part, held = sum(padded) // ranks, moments(size // ranks for size in padded)
         return State(weight * (part + live), gradients=4 * part, master=4 * part, optimizer=held, bucket=bucket)

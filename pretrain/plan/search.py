@@ -4,11 +4,14 @@ In: a RunConfig, a world size and a Cluster. Out: the candidates that fit, faste
 time are those of pretrain/plan/memory.py and time.py, with their assumptions; what check_run refuses is no candidate.
 
 Tried are tensor-parallel sizes up to a node (with sequence parallelism), pipelines, ZeRO stages, micro-batches and
-activation checkpointing. The model, the global batch and everything else stay the config's.
+activation checkpointing; of those that could be the fastest if nothing waited for other replicas, also gradients that
+travel in bf16, and state that is shared within a node only. The model, the global batch and everything else stay the
+config's.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from common.errors import InputError
@@ -23,6 +26,7 @@ from pretrain.topology import Topology, plan_topology
 PIPELINES = (1, 2, 4, 8, 16)
 ZERO_STAGES: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
 MICRO_SIZES = (1, 2, 4, 8)
+TRAVELS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 GIB = 2**30
 
 
@@ -64,16 +68,45 @@ def search(config: RunConfig, world_size: int, cluster: Cluster) -> list[Candida
     """
     found: list[Candidate] = []
     smallest: tuple[int, RunConfig] | None = None
-    usable = USABLE * cluster.device.memory
     for variant, topology in _possible(config, world_size, cluster.gpus_per_node):
-        memory = most_loaded(variant, topology)
-        if memory.total <= usable:
-            found.append(Candidate(variant, topology, memory, step_time(variant, topology, cluster)))
-        elif smallest is None or memory.total < smallest[0]:
-            smallest = memory.total, variant
+        candidate = _candidate(variant, topology, cluster)
+        if isinstance(candidate, Candidate):
+            found.append(candidate)
+        elif smallest is None or candidate < smallest[0]:
+            smallest = candidate, variant
     if not found:
         raise InputError(_nothing_fits(config, world_size, cluster, smallest))
-    return sorted(found, key=lambda candidate: candidate.time.total)
+    found.sort(key=_seconds)
+    promising = [one for one in found if one.time.total - one.time.data < found[0].time.total]
+    for one in promising:
+        tried = (_candidate(variant, one.topology, cluster) for variant in _exchanges(one, cluster.gpus_per_node))
+        found += [candidate for candidate in tried if isinstance(candidate, Candidate)]
+    return sorted(found, key=_seconds)
+
+
+def _seconds(candidate: Candidate) -> float:
+    return candidate.time.total
+
+
+def _candidate(config: RunConfig, topology: Topology, cluster: Cluster) -> Candidate | int:
+    """With its figures, or the bytes that it would need where that is too much."""
+    memory = most_loaded(config, topology)
+    if memory.total > USABLE * cluster.device.memory:
+        return memory.total
+    return Candidate(config, topology, memory, step_time(config, topology, cluster))
+
+
+def _exchanges(candidate: Candidate, gpus_per_node: int) -> Iterator[RunConfig]:
+    """Other ways in which the candidate's replicas can exchange gradients and weights."""
+    config, data = candidate.config, candidate.topology.data_size
+    if config.parallel.zero_stage not in (1, 2) or data == 1:
+        return
+    inside = max(1, gpus_per_node // candidate.topology.tensor_size)
+    groups = {config.parallel.partition_ranks, None, *([inside] if 1 < inside < data and data % inside == 0 else [])}
+    for among, travels in product(sorted(groups, key=str), TRAVELS):
+        parallel = replace(config.parallel, partition_ranks=among, gradient_exchange=travels)
+        if parallel != config.parallel:
+            yield replace(config, parallel=parallel)
 
 
 def _nothing_fits(config: RunConfig, world_size: int, cluster: Cluster, smallest: tuple[int, RunConfig] | None) -> str:
@@ -117,6 +150,8 @@ def _settings(config: RunConfig) -> dict[str, str]:
         "parallel.sequence": str(parallel.sequence).lower(),
         "parallel.pipeline": str(parallel.pipeline),
         "parallel.zero_stage": str(parallel.zero_stage),
+        **({"parallel.partition_ranks": str(parallel.partition_ranks)} if parallel.partition_ranks else {}),
+        "parallel.gradient_exchange": parallel.gradient_exchange,
         "batch.micro_size": str(config.batch.micro_size),
         "train.activation_checkpointing": config.train.activation_checkpointing,
     }

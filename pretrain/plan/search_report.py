@@ -17,7 +17,23 @@ SHOWN = 10
 def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
     """The fastest candidates, what their steps' time goes into, and the flags of the first."""
     parts = [name for name in STEP_ROWS if name != "total"]  # the hidden one is a share, too, but not of the sum
-    rows = [["", "tensor", "stages", "ZeRO", "micro", "recompute", "GiB", "step s", "MFU", "run", *parts]]
+    rows = [
+        [
+            "",
+            "tensor",
+            "stages",
+            "ZeRO",
+            "among",
+            "travels",
+            "micro",
+            "recompute",
+            "GiB",
+            "step s",
+            "MFU",
+            "run",
+            *parts,
+        ]
+    ]
     for number, candidate in enumerate(found[:SHOWN], start=1):
         parallel, time = candidate.config.parallel, candidate.time
         rows.append(
@@ -26,6 +42,8 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
                 str(parallel.tensor),
                 str(parallel.pipeline),
                 str(parallel.zero_stage),
+                str(parallel.partition_ranks or candidate.topology.data_size) if parallel.zero_stage else "",
+                parallel.gradient_exchange,
                 str(candidate.config.batch.micro_size),
                 candidate.config.train.activation_checkpointing,
                 f"{candidate.memory.total / GIB:.1f}",
@@ -39,7 +57,8 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
     return [
         f"{first.config.name} on {first.topology.world_size} x {cluster.device_name}: {len(found)} splits fit",
         *table(rows),
-        "  (columns on the right: shares of the step",
+        "  (among: replicas that share one state; travels: type of gradients between them;",
+        "   on the right: shares of the step",
         *(f"   {name:<10}  {STEP_ROWS[name]}" for name in parts),
         f"   products at {cluster.efficiency:.0%} of the peak)",
         f"the first: {first.flags()}",

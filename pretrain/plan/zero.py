@@ -22,14 +22,17 @@ The reduce-scatter is an all-to-all of the same bytes where what travels is narr
 reduces to all ranks although each needs a part only, and ZeRO 1 in bf16 its flat fp32 gradients.
 """
 
+import functools
 from typing import Any
 
+from model.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config, exchanges_itself
 from pretrain.engines.zero.buckets import Bucket, bucket_elements, cut_into_buckets
+from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.exchange import Exchange, Operation
-from pretrain.plan.layers import elements_per_rank, stage_parameters
+from pretrain.plan.layers import Stage, elements_per_rank, parameters_of, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic
 from pretrain.plan.zero3_overlap import Zero3Calls
 from pretrain.topology import Topology
@@ -40,12 +43,34 @@ BYTES = {"fp32": 4, "fp16": 2, "bfp16": 2, "bf16": 2}
 
 def planned_buckets(config: RunConfig, topology: Topology) -> list[tuple[Bucket, int]]:
     """The buckets of ZeRO 1 and 2 on this rank in the order of the forward pass, each with its padded elements."""
-    parameters = stage_parameters(config, topology)
-    elements = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     ranks = len(topology.sharing(config.parallel.partition_ranks))
-    full = bucket_elements(config.parallel.bucket_megabytes, sum(elements), ranks)
-    buckets = cut_into_buckets(parameters, elements, optimizer_kind(config.optimizer), full)
-    return [(bucket, padded_size(bucket.elements, 2 * ranks)) for bucket in buckets]
+    return list(
+        _buckets(
+            config.model,
+            config.data.sequence_length,
+            config.optimizer,
+            config.parallel.bucket_megabytes,
+            ranks,
+            Stage.of(topology),
+        )
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _buckets(
+    model: ModelConfig,
+    sequence_length: int,
+    optimizer: OptimizerConfig,
+    megabytes: int | None,
+    ranks: int,
+    stage: Stage,
+) -> tuple[tuple[Bucket, int], ...]:
+    """Asked for by every figure of a plan."""
+    parameters = [parameter.info for parameter in parameters_of(model, sequence_length, stage)]
+    elements = [elements_per_rank(info, stage.tensor_size) for info in parameters]
+    full = bucket_elements(megabytes, sum(elements), ranks)
+    buckets = cut_into_buckets(parameters, elements, optimizer_kind(optimizer), full)
+    return tuple((bucket, padded_size(bucket.elements, 2 * ranks)) for bucket in buckets)
 
 
 def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:

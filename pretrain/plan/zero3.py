@@ -62,13 +62,25 @@ class Visit:
 def micro_batch_traffic(
     model: ModelConfig, sizes: dict[str, int], limits: Zero3Limits, data_size: int, recomputes_blocks: bool
 ) -> Zero3Traffic:
-    """Follows the rule over forward and backward pass.
+    """Follows the rule over forward and backward pass; known once, for a plan asks again for each of its figures.
 
     Args:
         sizes: elements of each parameter on this rank by logical name, in the order of the layers.
         data_size: ranks over which each parameter is split; it is padded to a multiple of them.
         recomputes_blocks: full activation checkpointing.
     """
+    return _traffic(model, tuple(sizes.items()), limits, data_size, recomputes_blocks)
+
+
+@functools.lru_cache(maxsize=32)
+def _traffic(
+    model: ModelConfig,
+    named: tuple[tuple[str, int], ...],
+    limits: Zero3Limits,
+    data_size: int,
+    recomputes_blocks: bool,
+) -> Zero3Traffic:
+    sizes = dict(named)
     visits = module_visits(model, recomputes_blocks)
     coordinator = _Coordinator([visit for visit in visits if visit.begins], sizes, limits)
     for visit in visits:

@@ -96,7 +96,10 @@ def test_a_search_lists_splits_that_fit_fastest_first_and_each_is_planned_with_t
     assert len(found) > 10
     assert seconds == sorted(seconds)
     assert {candidate["settings"]["parallel.tensor"] for candidate in found} >= {"1", "2"}
-    for candidate in (found[0], found[len(found) // 2], found[-1]):
+    assert {candidate["settings"]["parallel.gradient_exchange"] for candidate in found} == {"fp32", "bf16"}
+    among = [candidate for candidate in found if "parallel.partition_ranks" in candidate["settings"]]
+    assert {candidate["settings"]["parallel.partition_ranks"] for candidate in among} <= {"8", "4", "2"}
+    for candidate in (found[0], found[len(found) // 2], found[-1], among[0]):
         flags = [part for key, value in candidate["settings"].items() for part in (f"--{key}", value)]
         _, raw, _ = run(capsys, *arguments, *flags, "--json")
         plan = json.loads(raw)
