@@ -7,7 +7,7 @@ Per token of the micro-batch, in elements of e bytes, with D' = D (D/t with sequ
 activation checkpointing `none`:
 
     residual stream     2 D'         inputs of the two norms
-    norms' outputs      2 D          whole sequence, read by the column-parallel layers
+    norms' outputs      2 D'         read by the column-parallel layers, which gather them again
     feed-forward        4 F/t        gate, swish(gate), up, their product
     attention           what the kind declares (``Kind.kept_bytes``)
 
@@ -61,7 +61,7 @@ def layout_bytes(model: ModelConfig, split: Split, documents: bool, kernels: Ker
 
 def ends_activations(model: ModelConfig, split: Split) -> int:
     """Bytes that the final norm and the head keep: the norm's input, and its output for the head."""
-    return _residual(model, split) + split.bytes_of(model.hidden_size)
+    return 2 * _residual(model, split)
 
 
 def logits_bytes(model: ModelConfig, split: Split) -> int:
@@ -69,8 +69,7 @@ def logits_bytes(model: ModelConfig, split: Split) -> int:
 
     One chunk, whose gradient takes its place, and two pieces of it in fp32, this one and the one before.
     """
-    columns = model.vocab_size // split.tensor_size
-    rows = min(split.tokens, chunk_rows(columns, split.element_bytes))
+    columns, rows = model.vocab_size // split.tensor_size, _chunk_rows(model, split)
     return columns * (rows * split.element_bytes + min(rows, 2 * piece_rows(columns)) * 4)
 
 
@@ -78,17 +77,26 @@ def loss_bytes(model: ModelConfig, split: Split) -> int:
     """Most bytes that logits, loss and the gradients of the head hold at the same time.
 
     The gradients of the head's input and weight are there when the forward pass ends; with more than one chunk the
-    weight's is summed in fp32.
+    weight's is summed in fp32. Under sequence parallelism a chunk's input is gathered, the next chunk's on its way, and
+    its gradient is there whole before it is summed over the ranks.
     """
-    columns, e = model.vocab_size // split.tensor_size, split.element_bytes
-    rows = chunk_rows(columns, e)
-    of_weight, of_input = columns * model.hidden_size, split.bytes_of(model.hidden_size)
+    columns, e, rows = model.vocab_size // split.tensor_size, split.element_bytes, _chunk_rows(model, split)
+    of_weight, of_input = columns * model.hidden_size, _residual(model, split)
+    chunk = rows * model.hidden_size * e if split.sequence_parallel else 0
+    summing = chunk + chunk // split.tensor_size  # the gradient of a chunk's input, before and after
     if split.tokens <= rows:
-        product = columns * split.tokens * e + of_weight * e
-        return of_input + max(logits_bytes(model, split), product)
-    summing = logits_bytes(model, split) + 4 * of_weight
+        product = columns * split.tokens * e + of_weight * e + chunk + summing
+        return of_input + max(logits_bytes(model, split) + chunk, product)
+    adding = 4 * of_weight + 2 * chunk + max(logits_bytes(model, split), columns * rows * e + summing)
     rounding = (4 + e) * of_weight if e < 4 else 0
-    return of_input + max(summing, rounding)
+    return of_input + max(adding, rounding)
+
+
+def _chunk_rows(model: ModelConfig, split: Split) -> int:
+    """Tokens of one chunk of the loss."""
+    rows = chunk_rows(model.vocab_size // split.tensor_size, split.element_bytes)
+    parts = split.tensor_size if split.sequence_parallel else 1
+    return min(split.tokens, max(1, rows // parts) * parts)
 
 
 def _residual(model: ModelConfig, split: Split) -> int:
@@ -99,6 +107,6 @@ def _residual(model: ModelConfig, split: Split) -> int:
 
 def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
-    norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + split.bytes_of(model.hidden_size)
+    norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + _residual(model, split)
     feed_forward = split.bytes_of(4 * model.ffn_hidden_size // split.tensor_size)
     return 2 * norm + feed_forward + kind_of(model).kept_bytes(model, split, kernels)

@@ -7,8 +7,9 @@ Per block and micro-batch, in elements (TB = tokens of the micro-batch):
 
                                         plain                       with sequence parallelism
     forward                             2 all-reduces of TB D       2 all-gathers, 2 reduce-scatters of TB D
-    backward                            2 all-reduces of TB D       2 all-gathers, 2 reduce-scatters of TB D
+    backward                            2 all-reduces of TB D       4 all-gathers, 2 reduce-scatters of TB D
 
+(half of the latter all-gathers bring the inputs of column-parallel layers again, which would else be kept whole)
 and what the kind of attention adds between them (``Kind.exchanges``); for `shared_diff`
 
     base layer, forward / backward      1 all-gather / 1 reduce-scatter of TB 2K, in both
@@ -20,7 +21,7 @@ A and B of every block, which is what replicating them costs.
 
 from model.config import ModelConfig
 from model.kinds.registry import kind_of
-from model.split import Collective, LayerCommunication, Split, entering, leaving
+from model.split import Collective, LayerCommunication, Split, entering, gathering, leaving
 
 
 def layer_communication(config: ModelConfig, split: Split) -> dict[str, LayerCommunication]:
@@ -35,7 +36,7 @@ def layer_communication(config: ModelConfig, split: Split) -> dict[str, LayerCom
     return {
         "embedding": leaving(split, config.hidden_size, "embedding"),
         "block": _block(config, split),
-        "head": entering(split, config.hidden_size, "head input"),
+        "head": _head(config, split),
         "loss": LayerCommunication(
             tuple(Collective("all_reduce", what, count * scalar_bytes) for what, count in exchanged)
         ),
@@ -49,13 +50,21 @@ def partial_gradient_elements(config: ModelConfig, sequence_parallel: bool) -> d
     return {**{part: config.num_layers * count for part, count in blocks.items()}, "norms": norms}
 
 
+def _head(config: ModelConfig, split: Split) -> LayerCommunication:
+    """With the loss, whose forward pass makes the gradients: the input is not gathered again."""
+    if split.sequence_parallel:
+        return gathering(split, config.hidden_size, "head input")
+    return entering(split, config.hidden_size, "head input", config.vocab_size // split.tensor_size)
+
+
 def _block(config: ModelConfig, split: Split) -> LayerCommunication:
+    D, of_values = config.hidden_size, kind_of(config).matrices(config)["value"]
     steps = [
-        entering(split, config.hidden_size, "attention input"),
+        entering(split, D, "attention input", of_values // D // split.tensor_size),  # more columns than those of values
         *kind_of(config).exchanges(config, split),
-        leaving(split, config.hidden_size, "attention output"),
-        entering(split, config.hidden_size, "ffn input"),
-        leaving(split, config.hidden_size, "ffn output"),
+        leaving(split, D, "attention output"),
+        entering(split, D, "ffn input", 2 * config.ffn_hidden_size // split.tensor_size),
+        leaving(split, D, "ffn output"),
     ]
     forward = tuple(exchange for step in steps for exchange in step.forward)
     backward = tuple(exchange for step in steps for exchange in step.backward)

@@ -40,7 +40,7 @@ class Embedding(nn.Module):
 
     def predict(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
         """``finish`` of the tied head's prediction."""
-        return finish(Prediction(self.sharding.enter(payload.x_TBD), self.weight, self.sharding, self.recorder))
+        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder))
 
 
 class FinalNorm(nn.Module):
@@ -65,4 +65,4 @@ class Head(nn.Module):
         self.weight = sharding.vocab_linear(config.hidden_size, config.vocab_size).get_parameter("weight")
 
     def forward(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
-        return finish(Prediction(self.sharding.enter(payload.x_TBD), self.weight, self.sharding, self.recorder))
+        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder))

@@ -22,6 +22,5 @@ class FeedForward(nn.Module):
         self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size)
 
     def forward(self, x_TBD: Tensor) -> Tensor:
-        x_TBD = self.sharding.enter(x_TBD)
         gate_TBF, up_TBF = self.sharding.columns(x_TBD, [self.gate, self.up])
         return self.down(F.silu(gate_TBF) * up_TBF)

@@ -9,6 +9,9 @@ factor, which the backward pass multiplies in. So no product is computed twice. 
 
     logits = x W^T          loss = log sum exp(logits) - logits[label]
     g = (softmax(logits) - onehot(label)) / tokens          dx = g W          dW += g^T x
+
+A chunk has equally many tokens of each rank's part of the sequence. While one chunk is worked on, the next one's x is
+gathered; the ranks' dx are summed while dW is computed.
 """
 
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.exchange import InputExchange
 from model.parallel import Sharding
 from model.prediction import Finish, Prediction
 
@@ -67,16 +71,29 @@ class _Gradients:
     The weight's is added up in fp32 where there is more than one chunk: sums in bf16 would lose what is small.
     """
 
-    def __init__(self, x_ND: Tensor, weight_VD: Tensor) -> None:
+    def __init__(self, x_ND: Tensor, weight_VD: Tensor, exchange: InputExchange) -> None:
         self.x_ND, self.weight_VD = x_ND, weight_VD
         self.dx_ND = torch.empty_like(x_ND)
         self.dweight_VD: Tensor | None = None
+        self._exchange = exchange
 
-    def add(self, rows: slice, gradient_nV: Tensor) -> None:
-        """Takes the gradient of the logits of ``rows``."""
-        x_nD = self.x_ND[rows]
-        torch.mm(gradient_nV, self.weight_VD, out=self.dx_ND[rows])
-        if len(x_nD) == len(self.x_ND):
+    def add(self, rows: slice, x_nD: Tensor, gradient_nV: Tensor) -> None:
+        """Takes the gradient of the logits of ``x_nD``, which is ``rows`` of each rank's part."""
+        split = self._exchange.gathers
+        dx_nD = torch.mm(gradient_nV, self.weight_VD, out=None if split else self.dx_ND[rows])
+        reduced = self._exchange.reduce(dx_nD)
+        self._add_to_dweight(x_nD, gradient_nV, of_everything=rows == slice(0, len(self.x_ND)))
+        dx_nD = reduced()
+        if split:
+            self.dx_ND[rows] = dx_nD
+
+    def dweight(self) -> Tensor:
+        """Of all rows, in the weight's type."""
+        assert self.dweight_VD is not None
+        return self.dweight_VD.to(self.weight_VD.dtype)
+
+    def _add_to_dweight(self, x_nD: Tensor, gradient_nV: Tensor, of_everything: bool) -> None:
+        if of_everything:
             self.dweight_VD = gradient_nV.t() @ x_nD
             return
         precise = torch.promote_types(x_nD.dtype, torch.float32)
@@ -88,11 +105,6 @@ class _Gradients:
             else:
                 self.dweight_VD[part] += gradient_nV[:, part].t() @ x_nD
 
-    def dweight(self) -> Tensor:
-        """Of all rows, in the weight's type."""
-        assert self.dweight_VD is not None
-        return self.dweight_VD.to(self.weight_VD.dtype)
-
 
 class _MeanLoss(torch.autograd.Function):
     """(x_TBD, weight_VD) to the mean loss, with the gradients of both."""
@@ -101,7 +113,8 @@ class _MeanLoss(torch.autograd.Function):
     def forward(
         ctx: Any, x_TBD: Tensor, weight_VD: Tensor, labels_BT: Tensor, prediction: Prediction, differentiate: bool
     ) -> Tensor:
-        gradients = _Gradients(x_TBD.flatten(0, 1), weight_VD) if differentiate else None
+        exchange = prediction.sharding.exchange
+        gradients = _Gradients(x_TBD.flatten(0, 1), weight_VD, exchange) if differentiate else None
         loss_N = _losses(prediction, labels_BT, gradients)
         if gradients is not None:
             ctx.save_for_backward(gradients.dx_ND.view_as(x_TBD), gradients.dweight())
@@ -115,19 +128,31 @@ class _MeanLoss(torch.autograd.Function):
 
 def _losses(prediction: Prediction, labels_BT: Tensor, gradients: _Gradients | None) -> Tensor:
     """The loss of each token, [T B] in fp32; adds the gradients of their mean to ``gradients``."""
-    x_ND, labels_N = prediction.x_TBD.flatten(0, 1), labels_BT.t().flatten()
-    loss_N = torch.empty(len(labels_N), dtype=torch.float32, device=x_ND.device)
-    columns = len(prediction.weight_VD)
-    for rows in _slices(len(labels_N), chunk_rows(columns, x_ND.element_size())):
-        logits_nV = F.linear(x_ND[rows], prediction.weight_VD)
+    x_ND, columns = prediction.x_TBD.flatten(0, 1), len(prediction.weight_VD)
+    labels_PN = labels_BT.t().reshape(-1, len(x_ND))  # P parts of the sequence
+    loss_PN = torch.empty(labels_PN.shape, dtype=torch.float32, device=x_ND.device)
+    for rows, x_nD in _chunks(x_ND, len(labels_PN), columns, prediction.sharding.exchange):
+        logits_nV = F.linear(x_nD, prediction.weight_VD)
         prediction.record_largest(logits_nV)
-        label_n1, here_n = _own_columns(labels_N[rows], columns, prediction.sharding)
-        loss_N[rows], logsumexp_n = _row_sums(logits_nV, label_n1, here_n, prediction.sharding)
+        label_n1, here_n = _own_columns(labels_PN[:, rows].flatten(), columns, prediction.sharding)
+        loss_n, logsumexp_n = _row_sums(logits_nV, label_n1, here_n, prediction.sharding)
+        loss_PN[:, rows] = loss_n.view(len(labels_PN), -1)
         if gradients is not None:
-            _differentiate(logits_nV, label_n1, here_n, logsumexp_n, 1 / len(labels_N))
-            gradients.add(rows, logits_nV)
+            _differentiate(logits_nV, label_n1, here_n, logsumexp_n, 1 / labels_PN.numel())
+            gradients.add(rows, x_nD, logits_nV)
         del logits_nV  # before the next chunk's are there
-    return loss_N
+    return loss_PN.flatten()
+
+
+def _chunks(x_ND: Tensor, parts: int, columns: int, exchange: InputExchange) -> Iterator[tuple[slice, Tensor]]:
+    """(rows of each part, these rows of all parts, one part after the other); the next ones are on their way."""
+    chunks = list(_slices(len(x_ND), max(1, chunk_rows(columns, x_ND.element_size()) // parts)))
+    arriving = exchange.gather(x_ND[chunks[0]])
+    for rows, following in zip(chunks, [*chunks[1:], None], strict=True):
+        x_nD = arriving()
+        if following is not None:
+            arriving = exchange.gather(x_ND[following])
+        yield rows, x_nD
 
 
 def _own_columns(labels_n: Tensor, columns: int, sharding: Sharding) -> tuple[Tensor, Tensor]:

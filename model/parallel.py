@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.exchange import Entering, InputExchange
 from model.packed import packed_linear
 from model.recorder import weight_was_used
+from model.unpacked import SplitInput, linear_of_split_input
 
 TouchedBy = Literal["heads", "tokens"]
 """Which of the activations one rank has that meet a replicated parameter: those of its heads, or of its tokens."""
@@ -65,7 +67,7 @@ class Sharding(ABC):
     """How layers are split over the ranks of one tensor-parallel group.
 
     Under sequence parallelism every activation between the layers holds a contiguous T/size part of the sequence.
-    Between ``enter`` and a row-parallel layer the whole sequence is present and the features are split.
+    Between ``columns`` and a row-parallel layer the whole sequence is present and the features are split.
     """
 
     size: int
@@ -76,12 +78,14 @@ class Sharding(ABC):
     """the torch.distributed process group; None where there is none"""
     sequence_parallel: bool
     """activations between the layers are split along the sequence"""
+    exchange: InputExchange
+    """how the input of column-parallel layers becomes whole, and its gradient is summed"""
     packs: bool
     """column layers of one input run as one product; not under ZeRO 3, which gathers a layer's weight when it runs"""
 
     @abstractmethod
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
-        """Module x [..., in] -> this rank's columns [..., out/size]. ``x`` must have gone through ``enter``."""
+        """Module x [..., in] -> this rank's columns [..., out/size]; ``columns`` runs it."""
 
     @abstractmethod
     def row_linear(self, in_features: int, out_features: int) -> nn.Module:
@@ -90,14 +94,6 @@ class Sharding(ABC):
     @abstractmethod
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         """Module tokens_BT -> x_TBD (this rank's part of the sequence); its ``weight`` is split by vocabulary."""
-
-    @abstractmethod
-    def enter(self, x: Tensor) -> Tensor:
-        """Makes ``x`` [T or T/size, ...] whole for layers that split features; backward sums the ranks' gradients.
-
-        Under sequence parallelism the layers keep the whole sequence for their backward pass: a second gather there,
-        as megatron-core's own linear layers do, would save that memory and cost one exchange for each layer.
-        """
 
     @abstractmethod
     def gather_columns(self, x: Tensor) -> Tensor:
@@ -111,14 +107,32 @@ class Sharding(ABC):
     def sum_of_ranks(self, x: Tensor) -> Tensor:
         """Element by element the sum of all ranks' ``x``, in place and without a gradient."""
 
-    def columns(self, x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
-        """``x`` through each of some ``column_linear``; results may be views of one tensor (model/packed.py)."""
-        if not self.packs:
-            return tuple(layer(x) for layer in layers)
-        results = packed_linear(x, [layer.get_parameter("weight") for layer in layers])
-        for layer in layers:
-            weight_was_used(layer)
-        return results
+    def columns(
+        self, x: Tensor, layers: Sequence[nn.Module], own: Sequence[Tensor] = (), shared: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
+        """``x`` [T or T/size, ...] of the whole sequence through several linear maps; backward sums over the ranks.
+
+        Results may be views of one tensor (model/packed.py). Kept for the backward pass is ``x``, not the whole of it.
+
+        Args:
+            layers: made by ``column_linear``.
+            own: further weights [n, D], of this rank's heads.
+            shared: further weights [n, D], the same on every rank, which needs all of their results for its heads.
+                Under sequence parallelism each rank works on its own tokens and the small results are gathered, so no
+                product is computed twice.
+        """
+        if not (shared and self.sequence_parallel):
+            return self._products(x, layers, [*own, *shared])
+        small = self.enter(torch.cat(packed_linear(x, shared), dim=-1))
+        return *self._products(x, layers, own), *small.split([len(weight) for weight in shared], dim=-1)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Makes ``x`` [T or T/size, ...] whole for what is split over the ranks; backward sums their gradients.
+
+        What reads the whole keeps it for its backward pass: for small ``x``. ``columns`` keeps this rank's part.
+        """
+        whole: Tensor = Entering.apply(x, self.exchange)
+        return whole
 
     def vocab_linear(self, hidden_size: int, vocab_size: int) -> nn.Module:
         """``column_linear`` onto the vocabulary."""
@@ -135,20 +149,27 @@ class Sharding(ABC):
         partial = self.size > 1 and (touched_by == "heads" or self.sequence_parallel)
         return describe(nn.Parameter(torch.empty(*shape)), ParameterInfo("", shape, None, partial, matrix))
 
-    def replicated_linear(self, x: Tensor, entered: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Applies replicated weights, each [n, D], to every token: [..., sum of n], whole sequence.
-
-        ``entered`` is ``enter(x)``. Under sequence parallelism each rank works on its own tokens and the small result
-        is gathered, so no product is computed twice; else every rank computes it whole from ``entered``, whose
-        backward already sums over the ranks.
-        """
-        weight = torch.cat(list(weights))
-        return self.enter(F.linear(x, weight)) if self.sequence_parallel else F.linear(entered, weight)
-
     def own_heads(self, x_H: Tensor) -> Tensor:
         """The part of a replicated [H, ...] tensor that belongs to this rank's heads."""
         heads_per_rank = x_H.shape[0] // self.size
         return x_H.narrow(0, self.rank * heads_per_rank, heads_per_rank)
+
+    def _products(self, x: Tensor, layers: Sequence[nn.Module], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """``columns`` without ``shared``."""
+        if self.packs:
+            of_layers = [layer.get_parameter("weight") for layer in layers]
+            results = packed_linear(x, [*of_layers, *weights], self.exchange)
+            for layer in layers:
+                weight_was_used(layer)
+            return results
+        whole = self.enter(x)
+        if not self.exchange.gathers:
+            return *(layer(whole) for layer in layers), *(F.linear(whole, weight) for weight in weights)
+        split = SplitInput(x, self.exchange, readers=len(layers) + len(weights))
+        return (
+            *(layer(whole, split) for layer in layers),
+            *(linear_of_split_input(whole, weight, split) for weight in weights),
+        )
 
 
 class Unsharded(Sharding):
@@ -158,6 +179,7 @@ class Unsharded(Sharding):
     rank = 0
     group = None
     sequence_parallel = False
+    exchange = InputExchange()
 
     def __init__(self, packs: bool = True) -> None:
         self.packs = packs
@@ -170,9 +192,6 @@ class Unsharded(Sharding):
 
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         return TokenTable(vocab_size, hidden_size)
-
-    def enter(self, x: Tensor) -> Tensor:
-        return x
 
     def gather_columns(self, x: Tensor) -> Tensor:
         return x

@@ -8,9 +8,9 @@ it is called with, so that the product runs where the weight is whole on this ra
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from model.packed import packed_linear
 from model.parallel import Sharding
 from model.recorder import Recorder
 
@@ -20,7 +20,7 @@ class Prediction:
     """The two factors of the logits."""
 
     x_TBD: Tensor
-    """activations of the whole sequence, behind ``Sharding.enter``"""
+    """activations; under sequence parallelism of this rank's part of the sequence"""
     weight_VD: Tensor
     """this rank's part of the vocabulary"""
     sharding: Sharding
@@ -28,7 +28,7 @@ class Prediction:
 
     def logits(self) -> Tensor:
         """logits_TBV of this rank's part of the vocabulary; their largest value goes to the recorder."""
-        logits_TBV = F.linear(self.x_TBD, self.weight_VD)
+        (logits_TBV,) = packed_linear(self.x_TBD, [self.weight_VD], self.sharding.exchange)
         self.record_largest(logits_TBV)
         return logits_TBV
 

@@ -11,11 +11,6 @@ import torch
 from torch import Tensor
 
 
-def low_rank_per_head(x_TBD: Tensor, down_HSRD: Tensor) -> Tensor:
-    """x A of down-projections that each head owns: [T, B, H, S, R]."""
-    return torch.einsum("tbd,hsrd->tbhsr", x_TBD, down_HSRD)
-
-
 def with_updates(base: Tensor, low_rank: Tensor, up_HSKR: Tensor) -> Tensor:
     """x (W + A B) of every head and stream: [T, B, H, S, K].
 

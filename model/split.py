@@ -1,7 +1,7 @@
 """How a block's work is split, and the exchanges that a split costs: the words in which layers tell what they send.
 
 In: sizes. Out: Split, and LayerCommunication made of `entering`, `gathering` and `leaving`. Always: pure arithmetic;
-the three functions are the ledger of the operations of the same meaning in model/parallel.py.
+the functions are the ledger of the operations of the same meaning in model/parallel.py.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ class Collective:
     """what is exchanged, in words"""
     whole_bytes: int
     """size of the whole tensor: what an all-reduce sums, an all-gather returns, a reduce-scatter takes"""
+    beside: int = 0
+    """floating-point operations of this rank that go on meanwhile"""
 
     def wire_bytes(self, ranks: int) -> float:
         """Bytes that each rank sends with ring algorithms."""
@@ -59,11 +61,22 @@ class Split:
         return self.tokens * width * self.element_bytes
 
 
-def entering(split: Split, width: int, purpose: str) -> LayerCommunication:
-    """``Sharding.enter`` of ``width`` features."""
-    if split.sequence_parallel:
-        return gathering(split, width, purpose)
-    return LayerCommunication((), (Collective("all_reduce", f"gradient of {purpose}", split.bytes_of(width)),))
+def entering(split: Split, width: int, purpose: str, columns: int) -> LayerCommunication:
+    """``Sharding.columns`` of an input of ``width`` features onto at least ``columns`` on each rank.
+
+    With sequence parallelism the input is gathered again in the backward pass. Either exchange there has a product
+    beside it: the input's gradient, then the weights'.
+    """
+    whole, product = split.bytes_of(width), 2 * split.tokens * width * columns
+    if not split.sequence_parallel:
+        return LayerCommunication((), (Collective("all_reduce", f"gradient of {purpose}", whole, product),))
+    return LayerCommunication(
+        (Collective("all_gather", purpose, whole),),
+        (
+            Collective("all_gather", f"{purpose}, again", whole, product),
+            Collective("reduce_scatter", f"gradient of {purpose}", whole, product),
+        ),
+    )
 
 
 def gathering(split: Split, width: int, purpose: str) -> LayerCommunication:

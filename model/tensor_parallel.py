@@ -1,13 +1,11 @@
 """Layers split over a tensor-parallel group, on megatron-core's parallel layers and mappings.
 
 In: a process group. Out: the modules and operations of ``Sharding`` for this rank. Always: a column-parallel layer
-communicates nothing itself, ``enter`` does it once for all layers that read the same input; a row-parallel layer sums
+communicates nothing itself, ``columns`` does it once for all layers that read the same input; a row-parallel layer sums
 (or under sequence parallelism sums and scatters) its output.
 
 megatron-core takes the group explicitly. Building layers works on the meta device with a fake process group.
 """
-
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,8 +14,10 @@ from megatron.core.model_parallel_config import ModelParallelConfig
 from megatron.core.tensor_parallel import mappings
 from torch import Tensor, nn
 
+from model.exchange import ReplicatedInput, SequenceSplitInput
 from model.megatron_compat import let_megatron_run_on_cpu
 from model.parallel import ParameterInfo, Sharding, describe
+from model.unpacked import SplitInput, linear_of_split_input
 
 
 class TensorParallel(Sharding):
@@ -35,6 +35,7 @@ class TensorParallel(Sharding):
         self.size = group.size()
         self.rank = group.rank()
         self.sequence_parallel = sequence_parallel and self.size > 1
+        self.exchange = SequenceSplitInput(group) if self.sequence_parallel else ReplicatedInput(group)
         let_megatron_run_on_cpu()
 
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
@@ -45,12 +46,6 @@ class TensorParallel(Sharding):
 
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         return _TokenTable(vocab_size, hidden_size, self)
-
-    def enter(self, x: Tensor) -> Tensor:
-        if self.sequence_parallel:  # all-gather; backward: reduce-scatter
-            return mappings.gather_from_sequence_parallel_region(x, group=self.group)
-        x = mappings.copy_to_tensor_model_parallel_region(x, group=self.group)  # backward: all-reduce
-        return _ContiguousGradient.apply(x)
 
     def gather_columns(self, x: Tensor) -> Tensor:
         return mappings.all_gather_last_dim_from_tensor_parallel_region(x, group=self.group)  # backward: reduce-scatter
@@ -74,24 +69,8 @@ class TensorParallel(Sharding):
         )
 
 
-class _ContiguousGradient(torch.autograd.Function):
-    """The identity; its gradient is contiguous.
-
-    megatron-core's all-reduce of a gradient reduces a contiguous copy and returns the original: a gradient with other
-    strides (from an einsum, say) would silently stay unreduced.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous()
-
-
 class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
-    """y_i = x W_i^T on rank i; ``enter`` has prepared x, so nothing is exchanged here in either direction."""
+    """y_i = x W_i^T on rank i; x is whole, so nothing is exchanged here in the forward pass."""
 
     def __init__(self, in_features: int, out_features: int, sharding: TensorParallel) -> None:
         super().__init__(
@@ -105,8 +84,9 @@ class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
         )
         describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=0, matrix=True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[0]
+    def forward(self, x: Tensor, split: SplitInput | None = None) -> Tensor:
+        """``split`` is where ``x`` comes from, if it was gathered."""
+        return super().forward(x)[0] if split is None else linear_of_split_input(x, self.weight, split)
 
 
 class _RowLinear(tensor_parallel.RowParallelLinear):

@@ -71,19 +71,3 @@ def norms(tensors: "list[torch.Tensor]") -> "torch.Tensor":
     import torch
 
     return torch.stack(torch._foreach_norm(tensors))
-
-
-def gather_flat(whole: "Tensor", part: "Tensor", group: Any) -> Any:
-    """``all_gather_single``, before torch 2.13 ``all_gather_into_tensor``: ``part`` of each rank, in their order."""
-    import torch.distributed as dist
-
-    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    return gather(whole, part, group=group, async_op=True)
-
-
-def reduce_scatter_flat(part: "Tensor", whole: "Tensor", group: Any) -> Any:
-    """``reduce_scatter_single``, before torch 2.13 ``reduce_scatter_tensor``: this rank's part of the sum."""
-    import torch.distributed as dist
-
-    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-    return scatter(part, whole, group=group, async_op=True)

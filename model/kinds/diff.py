@@ -33,9 +33,9 @@ class DiffAttention(DifferentialAttention):
         self.query = sharding.column_linear(D, config.num_heads * 2 * K)
         self.key = sharding.column_linear(D, groups * 2 * K)
 
-    def projections(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def projections(self, x_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = (-1, 2, self.config.head_dim)
-        query, key, value = self.sharding.columns(entered_TBD, [self.query, self.key, self.value])
+        query, key, value = self.sharding.columns(x_TBD, [self.query, self.key, self.value])
         return query.unflatten(-1, heads), key.unflatten(-1, heads), value
 
 

@@ -35,7 +35,6 @@ class DiffV2Attention(Attention):
         self.output = sharding.row_linear(H * K, D)
 
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
-        x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
         layers = [self.query, self.key, self.value, self.lambda_proj]
         *heads, lambda_TBH = self.sharding.columns(x_TBD, layers)

@@ -55,12 +55,11 @@ class DifferentialAttention(Attention):
             look_at_weight(self.head_norm, recorder, self._record_gains)
 
     @abstractmethod
-    def projections(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(q_TBHSK, k_TBGSK, x W_V) of this rank's heads; ``entered_TBD`` is ``x_TBD`` inside the split region."""
+    def projections(self, x_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(q_TBHSK, k_TBGSK, x W_V) of this rank's heads."""
 
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
-        entered_TBD = self.sharding.enter(x_TBD)
-        q, k, v = self.projections(x_TBD, entered_TBD)
+        q, k, v = self.projections(x_TBD)
         q, k = self.rotated(q, k, layout)
         v = v.unflatten(-1, (-1, 2 * self.config.head_dim)).contiguous()  # a view would keep q and k, too
         lambda_full = self.lambda_full()

@@ -26,7 +26,7 @@ from model.kinds.diff import Diff
 from model.kinds.differential import Differential, DifferentialAttention
 from model.parallel import Sharding
 from model.recorder import Recorder, look_at_weight
-from model.shared_projection import low_rank_per_head, merged_weight, update_norms, with_updates
+from model.shared_projection import merged_weight, update_norms, with_updates
 from model.split import LayerCommunication, Split, gathering
 
 
@@ -62,12 +62,19 @@ class SharedDiffAttention(DifferentialAttention):
         look_at_weight(self.query_base, recorder, self._record_query_update)
         look_at_weight(self.key_base, recorder, self._record_key_update)
 
-    def projections(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self.sharding.columns(entered_TBD, [self.query_base, self.key_base, self.value])
+    def projections(self, x_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own = self.sharding.own_heads
+        layers, downs = [self.query_base, self.key_base, self.value], [self.query_down, self.key_down]
+        if self.config.down == "layer":
+            weights = [down_SRD.flatten(0, 1) for down_SRD in downs]
+            query, key, value, *low = self.sharding.columns(x_TBD, layers, shared=weights)
+        else:
+            weights = [own(down_HSRD).flatten(0, 2) for down_HSRD in downs]
+            query, key, value, *low = self.sharding.columns(x_TBD, layers, own=weights)
         query_base, key_base = self._bases(query, key)
-        query_low, key_low = self._low_ranks(x_TBD, entered_TBD)
-        q_TBHSK = with_updates(query_base, query_low, self.sharding.own_heads(self.query_up))
-        k_TBGSK = with_updates(key_base, key_low, self.sharding.own_heads(self.key_up))
+        query_low, key_low = (self._by_stream(x) for x in low)
+        q_TBHSK = with_updates(query_base, query_low, own(self.query_up))
+        k_TBGSK = with_updates(key_base, key_low, own(self.key_up))
         return q_TBHSK, k_TBGSK, value
 
     def _bases(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,18 +88,10 @@ class SharedDiffAttention(DifferentialAttention):
         query, key = self.sharding.gather_columns(torch.stack([query, key], dim=2)).unbind(2)
         return query, key
 
-    def _low_ranks(self, x_TBD: Tensor, entered_TBD: Tensor) -> tuple[Tensor, Tensor]:
-        """x A for queries and keys: [T, B, S, R] for down `layer`, [T, B, H or G, S, R] for down `head`."""
-        if self.config.down == "head":
-            own = self.sharding.own_heads
-            return (
-                low_rank_per_head(entered_TBD, own(self.query_down)),
-                low_rank_per_head(entered_TBD, own(self.key_down)),
-            )
-        downs = [self.query_down.flatten(0, 1), self.key_down.flatten(0, 1)]
-        low = self.sharding.replicated_linear(x_TBD, entered_TBD, downs).unflatten(-1, (2, 2, self.config.rank))
-        query, key = low.unbind(2)
-        return query, key
+    def _by_stream(self, low: Tensor) -> Tensor:
+        """x A as [T, B, S, R] for down `layer`, [T, B, H or G, S, R] of this rank's heads for down `head`."""
+        sizes = (2, self.config.rank) if self.config.down == "layer" else (-1, 2, self.config.rank)
+        return low.unflatten(-1, sizes).contiguous()  # a view would keep the other projections, too
 
     def _record_query_update(self, base: Tensor) -> None:
         self._record_update("query_update", base, self.query_down, self.query_up)
@@ -171,17 +170,14 @@ class SharedDiff(Differential):
         return {"factors": self._factor_elements(config), **super().partial_gradients(config)}
 
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
-        """Differential attention's; the low-rank projections; with shared A the copies that their products make."""
-        R, K, e = config.rank, config.head_dim, split.element_bytes
+        """Differential attention's; the low-rank projections; with shared A the copy of B that their product makes."""
+        R, K = config.rank, config.head_dim
         heads = [count // split.tensor_size for count in (config.num_heads, self.key_value_heads(config))]
         kept = super().kept_bytes(config, split, kernels)
         if config.down == "head":
             return kept + split.bytes_of(2 * R * sum(heads))
         ups = sum(2 * R * K * count for count in heads if count > 1)  # of one head, B needs no other order
-        copies = (4 * R * config.hidden_size + ups) * e
-        whole = split.bytes_of(config.hidden_size)
-        own_tokens = whole // split.tensor_size if split.sequence_parallel else 0  # A acts on this rank's tokens
-        return kept + split.bytes_of(4 * R) + copies + own_tokens
+        return kept + split.bytes_of(4 * R) + ups * split.element_bytes
 
     def recipe(self, source: ModelConfig, target: ModelConfig, name: str) -> Recipe | None:
         stem, _, part = name.removesuffix(".weight").partition("_")

@@ -33,7 +33,6 @@ class StandardAttention(Attention):
         self.output = sharding.row_linear(width, D)
 
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
-        x_TBD = self.sharding.enter(x_TBD)
         heads_of_K = (-1, self.config.head_dim)
         q, k, v = (
             y.unflatten(-1, heads_of_K) for y in self.sharding.columns(x_TBD, [self.query, self.key, self.value])

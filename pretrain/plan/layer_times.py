@@ -3,11 +3,11 @@
 In: a RunConfig, a Topology and a Cluster. Out: seconds of one micro-batch for every layer of the rank's stage, in the
 order of the forward pass. Always: every floating-point operation at the same share of the device's peak; the backward
 pass takes twice the forward pass, and what is recomputed. Attention is charged as its kernel runs it: the causal half
-of T x T, twice the products for the two stacked streams of diff and shared_diff. What tensor-parallel ranks exchange is
-in the open: nothing of the layer goes on meanwhile.
+of T x T, twice the products for the two stacked streams of diff and shared_diff. Of what tensor-parallel ranks exchange
+counts what is longer than the product beside it; most have none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.communication import layer_communication
@@ -28,9 +28,9 @@ class LayerTime:
 
     forward: float
     backward: float
-    """both with what they exchange"""
+    """both with what they wait for"""
     exchange: float
-    """of both: what tensor-parallel ranks exchange"""
+    """of both: what tensor-parallel ranks wait for"""
 
     @property
     def compute(self) -> float:
@@ -42,26 +42,25 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
     """Of the layers of ``topology``'s stage."""
     exchanged = layer_communication(config.model, layer_split(config, topology))
     group = topology.ranks("tensor")
+    own_speed = peak_flops(config, cluster.device) * cluster.efficiency
+    speed = topology.tensor_size * own_speed
 
-    def seconds(collectives: Iterable[Collective]) -> float:
-        return sum(
-            cluster.seconds(Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes))
-            for one in collectives
-            if len(group) > 1
-        )
+    def waited(collectives: Sequence[Collective]) -> float:
+        exchanges = (Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes) for one in collectives)
+        taken = (cluster.seconds(exchange) if len(group) > 1 else 0.0 for exchange in exchanges)
+        return sum(max(0.0, time - one.beside / own_speed) for time, one in zip(taken, collectives, strict=True))
 
     block, product = executed_flops(config.model, config.data.sequence_length)
     again = {"none": 0.0, "selective": product, "full": block}[config.train.activation_checkpointing]
     head = head_flops(config.model)
     tokens = config.batch.micro_size * config.data.sequence_length
-    speed = topology.tensor_size * peak_flops(config, cluster.device) * cluster.efficiency
     flops = {"block": (block, 2 * block + again), "head": (head, 2 * head)}
     parts = {"head": ("head", "loss")}
     by_kind: dict[str, LayerTime] = {}
     for kind in ("embedding", "block", "head"):
         forward, backward = (tokens * count / speed for count in flops.get(kind, (0.0, 0.0)))
-        there = sum(seconds(exchanged[part].forward) for part in parts.get(kind, (kind,)))
-        back = sum(seconds(exchanged[part].backward) for part in parts.get(kind, (kind,)))
+        there = sum(waited(exchanged[part].forward) for part in parts.get(kind, (kind,)))
+        back = sum(waited(exchanged[part].backward) for part in parts.get(kind, (kind,)))
         by_kind[kind] = LayerTime(forward + there, backward + back, there + back)
     names = (layer.name for layer in stage_layers(config, topology))
     return [by_kind.get("block" if name.startswith("blocks.") else name, NOTHING) for name in names]

@@ -35,7 +35,7 @@ class StepTime:
     compute: float
     """products of the slowest stage, for all its micro-batches"""
     tensor: float
-    """tensor-parallel exchanges of that stage"""
+    """that it waits for tensor-parallel exchanges"""
     boundaries: float
     """activations and their gradients between that stage and its neighbours"""
     bubble: float

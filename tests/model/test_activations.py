@@ -82,6 +82,7 @@ def compare_blocks(sharding: Sharding) -> list[str]:
 
 def compare_loss(sharding: Sharding) -> list[str]:
     """The cases in which the peak of head and loss, with their backward pass, is not within 5 % above the formula."""
+    columns = MODEL.vocab_size // sharding.size
     whole, small = (loss.CHUNK_BYTES, loss.PIECE_ELEMENTS), (CHUNK_BYTES, CHUNK_BYTES // 16)
     wrong = []
     for (size, dtype), (chunk, piece) in itertools.product(DTYPES.items(), (whole, small)):
@@ -96,9 +97,11 @@ def compare_loss(sharding: Sharding) -> list[str]:
         ):
             head.forward(module, payload, finish=mean_loss(labels_BT)).backward()
             planned = loss_bytes(MODEL, split_of(sharding, size, length=MANY))
-        entered = B * MANY * MODEL.hidden_size * size * sharding.sequence_parallel  # the head's gathered input
-        if not planned <= live.peak - entered < 1.05 * planned:
-            wrong.append(f"{dtype}, chunks of {chunk}: {planned} planned, {live.peak - entered} at most")
+        copied = (
+            min(chunk // columns, B * MANY * size) * MODEL.hidden_size if sharding.sequence_parallel else 0
+        )  # by gloo, for its sums
+        if not planned <= live.peak < 1.05 * planned + copied:
+            wrong.append(f"{dtype}, chunks of {chunk}: {planned} planned, {live.peak} at most")
     return wrong
 
 

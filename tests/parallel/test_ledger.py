@@ -86,6 +86,8 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
         {
             **{name: with_model(split(tensor=2, sequence=True), **model) for name, model in KINDS.items()},
             "full recompute": recomputing(split(tensor=2, sequence=True), "full"),
+            "zero3": split(tensor=2, sequence=True, zero_stage=3),
+            "zero3, full recompute": recomputing(split(tensor=2, sequence=True, zero_stage=3), "full"),
         },
     ),
     "dp2": (

@@ -68,6 +68,7 @@ CASES = {
     "zero2-dp2": (2, {"zero": 2}),
     "zero3-dp2": (2, {"zero": 3}),
     "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
+    "zero3-tp2-sp-head-head": (2, {"zero": 3, "tensor": 2, "sequence": True, "reading": ("head", "head")}),
     "zero2-tp2-accumulation4": (2, {"zero": 2, "tensor": 2}),
     "zero0-tp2-untied": (2, {"zero": 0, "tensor": 2, "tied": False}),
     "tp4-standard": (4, {"tensor": 4, "attention": "standard"}),
@@ -149,6 +150,7 @@ BF16_CASES = {
     "tp2-pp2": (4, {"tensor": 2, "pipeline": 2}),
     "zero2-dp2": (2, {"zero": 2}),
     "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
+    "zero3-tp2-sp-head-head": (2, {"zero": 3, "tensor": 2, "sequence": True, "reading": ("head", "head")}),
 }
 
 

@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.exchange import reduce_scatter_flat
 from model.parallel import info_of
-from pretrain import torch_compat
 from pretrain.engines.zero.flat import FlatBucket
 
 TRAVELS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -116,7 +116,7 @@ class GradientExchange:
             arrived = outgoing  # the sums themselves under ZeRO 1
         elif adds_on_the_way(outgoing.dtype, dist.get_backend(self._group)):
             arrived = torch.empty_like(bucket.own_sums)
-            yield torch_compat.reduce_scatter_flat(arrived, outgoing, self._group)
+            yield reduce_scatter_flat(arrived, outgoing, self._group)
         else:
             parts = torch.empty_like(outgoing)
             yield _work(dist.all_to_all_single(parts, outgoing, group=self._group, async_op=True))

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pretrain import torch_compat
+from model.exchange import gather_flat
 from pretrain.engines.zero.flat import FlatBucket
 from pretrain.stopwatch import Stopwatch
 
@@ -38,7 +38,7 @@ class WeightReturn:
         for index, bucket in enumerate(self._buckets):
             bucket.own_weights.copy_(bucket.master)
             if self._group is not None:
-                self._under_way[index] = torch_compat.gather_flat(bucket.weights, bucket.own_weights, self._group)
+                self._under_way[index] = gather_flat(bucket.weights, bucket.own_weights, self._group)
         if not self._overlap:
             self.settle()
 

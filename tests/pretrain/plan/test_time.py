@@ -92,12 +92,27 @@ def test_a_pipeline_waits_once_for_every_other_stage() -> None:
 def test_exchanges_run_at_the_speed_of_their_slowest_link() -> None:
     config, topology = plan(4, data=2, tensor=2, zero_stage=1, overlap=False)
     time = step_time(config, topology, CLUSTER)
-    exchanges = step_communication(config, topology, "gloo")
-    inside = sum(CLUSTER.seconds(exchange) for exchange in exchanges if exchange.per_micro_batch)
-    assert time.tensor == pytest.approx(inside)
     one_node = step_time(config, topology, replace(CLUSTER, gpus_per_node=4))
     assert one_node.data < time.data / 5
     assert one_node.tensor == time.tensor
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_tensor_parallel_exchanges_count_but_for_the_products_of_the_backward_pass_beside_them(sequence: bool) -> None:
+    config, topology = plan(2, tensor=2, sequence=sequence, zero_stage=1)
+    cluster = replace(
+        CLUSTER, device=replace(DEVICE, link=1e10)
+    )  # slower than the values' product, faster than gate and up
+    exchanges = step_communication(config, topology, "gloo")
+    in_the_open = sum(cluster.seconds(exchange) for exchange in exchanges if exchange.per_micro_batch)
+    sent = B * T * 64 * 2 / 2  # by an all-gather; twice by an all-reduce, and by gloo's reduce-scatter
+    beside = 0.0
+    for columns, layers in ((4 * 8, 4), (96, 4), (64, 0 if sequence else 1)):  # values; gate and up; the head
+        product = 2 * B * T * 64 * columns / (1e12 * 0.5)
+        taken = [sent / 1e10, 2 * sent / 1e10] if sequence else [2 * sent / 1e10]
+        beside += M * layers * sum(min(seconds, product) for seconds in taken)
+    assert step_time(config, topology, cluster).tensor == pytest.approx(in_the_open - beside)
+    assert 2 * B * T * 64 * 32 / (1e12 * 0.5) < 2 * sent / 1e10 < 2 * B * T * 64 * 96 / (1e12 * 0.5)
 
 
 def test_without_overlap_the_step_waits_for_every_exchange_and_with_it_for_a_part() -> None:
