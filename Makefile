@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -88,6 +88,9 @@ bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
 
 bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 20 minutes on 2 idle cores
 	$(BIN)/python scripts/bench_scale.py
+
+bench-stream: $(STAMP) ## as root: training from a far store that fails now and then, beside a local disk
+	$(BIN)/python scripts/bench_stream.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
 	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

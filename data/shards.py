@@ -7,7 +7,7 @@ shard, page and bytes.
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -85,6 +85,7 @@ class TokenReader:
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._checksums: OrderedDict[int, NDArray[np.uint64]] = OrderedDict()
         self._lock = threading.Lock()  # blocks arrive in threads
+        self._bringing: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._indices = {shard.file: index for index, shard in enumerate(manifest.shards)}
         sizes = {shard.file: manifest.shard_bytes(index) for index, shard in enumerate(manifest.shards)}
         sizes |= {
@@ -198,13 +199,25 @@ class TokenReader:
     def _expected_checksums(self, index: int) -> NDArray[np.uint64]:
         """Shard ``index``'s checksums, themselves checked against the manifest when they are read.
 
-        They come straight from the origin: an arriving block is checked while the cache is locked.
+        They come straight from the origin, one thread for all: an arriving block is checked while it is claimed.
         """
         with self._lock:
-            checksums = self._checksums.get(index)
-            if checksums is not None:
-                self._checksums.move_to_end(index)
-                return checksums
+            bringing = self._bringing[index]
+        with bringing:
+            with self._lock:
+                checksums = self._checksums.get(index)
+                if checksums is not None:
+                    self._checksums.move_to_end(index)
+                    return checksums
+            checksums = self._bring_checksums(index)
+            with self._lock:
+                self._checksums[index] = checksums
+                if len(self._checksums) > self.OPEN_CHECKSUMS:
+                    self._checksums.popitem(last=False)
+            return checksums
+
+    def _bring_checksums(self, index: int) -> NDArray[np.uint64]:
+        """Shard ``index``'s checksums, read anew."""
         name, shard = checksum_file(index), self.manifest.shards[index]
         for _ in range(1 if self._storage.is_local else 2):
             content = self._storage.content(name)
@@ -217,12 +230,7 @@ class TokenReader:
             raise InputError(
                 f"{self._path(name)}: {len(content)} bytes of checksums, but {pages} pages; prepare it again"
             )
-        checksums = np.frombuffer(content, CHECKSUM_TYPE)
-        with self._lock:
-            self._checksums[index] = checksums
-            if len(self._checksums) > self.OPEN_CHECKSUMS:
-                self._checksums.popitem(last=False)
-        return checksums
+        return np.frombuffer(content, CHECKSUM_TYPE)
 
     def _path(self, name: str) -> str:
         return name if name.startswith("/") else f"{self._storage.location}/{name}"

@@ -43,6 +43,8 @@ class BatchFeed:
         self._prefetch = config.train.prefetch
         self._topology = topology
         self._device = device_of(topology)
+        self.waited = 0.0
+        """seconds that the newest step of ``steps`` was waited for"""
 
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of step ``step``, counted from 0."""
@@ -59,8 +61,9 @@ class BatchFeed:
             asked = time.perf_counter()
             for step, item in enumerate(steps, start=start):
                 given = time.perf_counter()
-                if given - asked > LONG_WAIT and step > start:
-                    logging.getLogger(__name__).warning("step %d waited %.1f s for its data", step, given - asked)
+                self.waited = given - asked
+                if self.waited > LONG_WAIT and step > start:
+                    logging.getLogger(__name__).warning("step %d waited %.1f s for its data", step, self.waited)
                 yield item
                 asked = time.perf_counter()
                 ahead.stepped(asked - given)

@@ -25,20 +25,23 @@ class StepMeter:
     _since: float = field(default_factory=time.perf_counter)
     _steps: int = 0
     _tokens: int = 0
+    _waited: float = 0.0
 
     def pause(self) -> None:
         """Starts the clock anew, so that evaluations and saves do not count as training time."""
-        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
+        self._since, self._steps, self._tokens, self._waited = time.perf_counter(), 0, 0, 0.0
 
-    def count(self, tokens: int) -> None:
-        """One more step, of ``tokens`` over all ranks, has been taken."""
+    def count(self, tokens: int, waited: float = 0.0) -> None:
+        """One more step, of ``tokens`` over all ranks, has been taken, after ``waited`` seconds for its data."""
+        self._waited += waited
         self._steps += 1
         self._tokens += tokens
 
     def record(self, step: int, tokens: int, result: StepResult, learning_rate: float) -> dict[str, Any]:
         """The metrics after ``step`` steps and ``tokens`` in all; starts the clock anew."""
         elapsed = time.perf_counter() - self._since
-        seconds, rate = elapsed / max(1, self._steps), self._tokens / elapsed
+        seconds, waited = elapsed / max(1, self._steps), self._waited / max(1, self._steps)
+        rate = self._tokens / elapsed
         self.pause()
         achieved = self.flops_per_token * rate / self.world_size
         return {
@@ -50,6 +53,7 @@ class StepMeter:
             "applied": result.applied,
             "tokens_per_second": rate,
             "step_seconds": seconds,
+            "data_seconds": waited,
             "model_flops_utilization": achieved / self.peak_flops if self.peak_flops else None,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         }

@@ -23,6 +23,7 @@ NUMBERS = (
     "grad_norm",
     "tokens_per_second",
     "step_seconds",
+    "data_seconds",
     "model_flops_utilization",
     "validation_loss",
     "validation_bits_per_byte",

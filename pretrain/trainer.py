@@ -97,7 +97,7 @@ class Trainer:
     def _count(self, micro_batches: Sequence[MicroBatch]) -> None:
         tokens = sum(batch.tokens_BT.numel() for batch in micro_batches) * self.topology.data_size
         self.state.tokens += tokens
-        self.meter.count(tokens)
+        self.meter.count(tokens, self.feed.waited)
 
     def _due(self, every: int, done: int) -> bool:
         return done == self.config.train.steps or (every > 0 and done % every == 0)

@@ -11,14 +11,21 @@ from data.stream import open_stream
 from scripts.data_peers.measure import BATCH, NextBatch, measure
 
 EOD = 0
+VOCABULARY = 50_000
 
 
-def write(folder: Path, tokens: np.ndarray, document_ends: np.ndarray) -> None:
+def write(
+    folder: Path,
+    tokens: np.ndarray,
+    document_ends: np.ndarray,
+    page_bytes: int = PAGE_BYTES,
+    vocab_size: int = VOCABULARY,
+) -> None:
     """The tokens as one shard; ``document_ends`` are the places behind each document."""
     folder.mkdir(parents=True)
     documents = np.zeros(len(document_ends), DOCUMENT_RECORD)
     documents["start"][1:] = document_ends[:-1]
-    shard = write_shard(folder, 0, tokens, documents, PAGE_BYTES)
+    shard = write_shard(folder, 0, tokens, documents, page_bytes)
     manifest = Manifest(
         dtype=tokens.dtype.name,
         tokens=len(tokens),
@@ -26,10 +33,11 @@ def write(folder: Path, tokens: np.ndarray, document_ends: np.ndarray) -> None:
         text_bytes=0,
         largest_id=int(tokens.max()),
         eod_id=EOD,
-        vocab_size=50_000,
+        vocab_size=vocab_size,
         unigram_entropy=0.0,
         tokenizer={"kind": "none", "name": "random", "fingerprint": "random tokens"},
         shards=[shard],
+        page_bytes=page_bytes,
     )
     write_manifest(folder, manifest)
 

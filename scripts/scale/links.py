@@ -72,9 +72,10 @@ class Links:
         """Where other nodes reach ``node``."""
         return f"{SUBNET}.{node + 1}"
 
-    def limit(self, rate: float | None) -> None:
-        """Every node sends at most ``rate`` bytes per second from here on; None: as fast as the machine can."""
-        for name in self._names:
+    def limit(self, rate: float | None, nodes: Sequence[int] | None = None) -> None:
+        """Every node, or each of ``nodes``, sends at most ``rate`` bytes per second from here on; None: as fast as the
+        machine can."""
+        for name in self._names if nodes is None else [self._names[node] for node in nodes]:
             with contextlib.suppress(subprocess.CalledProcessError):  # there was no limit
                 _run("tc", "-n", name, "qdisc", "delete", "dev", "eth0", "root")
             if rate is not None:

@@ -17,6 +17,7 @@ import pytest
 
 from common.errors import InputError
 from data.config import CacheConfig, DataConfig, SourceConfig
+from data.manifest import checksum_file
 from data.outlook import outlook_of
 from data.run_order import RunOrder
 from data.small_bpe import train_small_bpe
@@ -103,6 +104,8 @@ def test_prefetched_blocks_are_there_when_they_are_read(server: WebServer, tmp_p
     while len(server.requests("206")) < before + 5 and time.monotonic() < deadline:
         time.sleep(0.02)
     expected = reader.read(0, count)
+    checksums = [line for line in server.requests("200") if checksum_file(0) in line]
+    assert len(checksums) == 1  # though the blocks came at the same time
     server.turn("fail", on=True)
     assert np.array_equal(reader.read(0, count), expected)
 
