@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.deferred import Finish, Keep, keeper_of
 from model.exchange import InputExchange
 
 ALONE = InputExchange()
@@ -29,8 +30,16 @@ def packed_linear(x: Tensor, weights: Sequence[Tensor], exchange: InputExchange 
 
     The results are views of one tensor: who keeps one of them for long keeps them all, unless it copies its own.
     """
-    results: tuple[Tensor, ...] = _PackedLinear.apply(exchange, x, *weights)
+    keep = keeper_of(weights) if x.requires_grad else None
+    if keep is not None:  # the pass back ends at x
+        weights = [weight.detach() for weight in weights]
+    results: tuple[Tensor, ...] = _PackedLinear.apply(exchange, keep, x, *weights)
     return results
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T, of one weight."""
+    return F.linear(x, weight) if keeper_of([weight]) is None else packed_linear(x, [weight])[0]
 
 
 def stacked(weights: Sequence[Tensor]) -> Tensor:
@@ -54,19 +63,31 @@ def _side_by_side(weights: Sequence[Tensor]) -> bool:
 
 
 class _PackedLinear(torch.autograd.Function):
-    """(exchange, x, weights) to one result for each weight."""
+    """(exchange, who takes the product of the weights' gradients, x, weights) to one result for each weight."""
 
     @staticmethod
-    def forward(ctx: Any, exchange: InputExchange, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        ctx.exchange = exchange
+    def forward(
+        ctx: Any, exchange: InputExchange, keep: Keep | None, x: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.exchange, ctx.keep = exchange, keep
         ctx.save_for_backward(x, *weights)
         return F.linear(exchange.gather(x)(), stacked(weights)).split([len(weight) for weight in weights], dim=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        whole_x = ctx.exchange.gather(x)
-        gradient = torch.cat(gradients, dim=-1)
-        of_x = ctx.exchange.reduce(gradient @ stacked(weights))
-        of_weights = gradient.flatten(0, -2).t() @ whole_x().flatten(0, -2)
-        return None, of_x(), *of_weights.split([len(weight) for weight in weights])
+        exchange: InputExchange = ctx.exchange
+        gradient = torch.cat(gradients, dim=-1) if len(gradients) > 1 else gradients[0]
+        rows = [len(weight) for weight in weights]
+
+        def start() -> Finish:
+            whole_x = exchange.gather(x)
+            return lambda: (gradient.flatten(0, -2).t() @ whole_x().flatten(0, -2)).split(rows)
+
+        if ctx.keep is not None:
+            ctx.keep(start)
+            return None, None, exchange.reduce(gradient @ stacked(weights))(), *(None for _ in weights)
+        finish = start()
+        of_x = exchange.reduce(gradient @ stacked(weights))
+        of_weights = finish()
+        return None, None, of_x(), *of_weights

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.exchange import Entering, InputExchange
-from model.packed import packed_linear
+from model.packed import linear, packed_linear
 from model.recorder import weight_was_used
 from model.unpacked import SplitInput, linear_of_split_input
 
@@ -212,7 +212,7 @@ class Linear(nn.Module):
         self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape, matrix=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)
 
 
 class TokenTable(nn.Module):

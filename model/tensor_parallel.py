@@ -7,6 +7,8 @@ communicates nothing itself, ``columns`` does it once for all layers that read t
 megatron-core takes the group explicitly. Building layers works on the meta device with a fake process group.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from megatron.core import tensor_parallel
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from model.exchange import ReplicatedInput, SequenceSplitInput
 from model.megatron_compat import let_megatron_run_on_cpu
+from model.packed import linear
 from model.parallel import ParameterInfo, Sharding, describe
 from model.unpacked import SplitInput, linear_of_split_input
 
@@ -107,6 +110,9 @@ class _RowLinear(tensor_parallel.RowParallelLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
+
+    def _forward_impl(self, input: Tensor, weight: Tensor, *_: Any, **__: Any) -> Tensor:
+        return linear(input, weight)
 
 
 class _TokenTable(tensor_parallel.VocabParallelEmbedding):

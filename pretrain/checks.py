@@ -109,6 +109,12 @@ def _check_pipeline(config: RunConfig) -> None:
             f"parallel.pipeline: every stage needs a block; {blocks} blocks (model.num_layers) fill at most "
             f"{blocks} stages, not {stages}"
         )
+    offloaded = config.parallel.zero_stage > 0 and not exchanges_itself(config)
+    if stages > 1 and config.parallel.pipeline_schedule == "zero_bubble" and offloaded:
+        raise InputError(
+            "parallel.pipeline_schedule: zero_bubble needs the optimizer's state on the device; set 1f1b, or leave "
+            "deepspeed.zero_optimization.offload_optimizer out"
+        )
 
 
 def check_batch(config: RunConfig, topology: Topology, taken: int) -> None:

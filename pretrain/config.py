@@ -37,6 +37,9 @@ class ParallelConfig:
     """tensor-parallel size"""
     pipeline: int = 1
     """pipeline-parallel size (stages)"""
+    pipeline_schedule: Literal["1f1b", "zero_bubble"] = "1f1b"
+    """order of a stage's work: one forward, one backward pass; or the same with the gradients of weights deferred to
+    where the stage would wait for another (docs/parallelism.md)"""
     sequence: bool = False
     """split activations outside the tensor-parallel layers along the sequence"""
     zero_stage: Literal[0, 1, 2, 3] = 1

@@ -21,6 +21,7 @@ from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.config import DeepSpeedConfig
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.pipe.schedule import PipeInstruction, PipeSchedule
 from deepspeed.runtime.precision_config import DeepSpeedBF16Config
 from torch import nn
 
@@ -93,6 +94,59 @@ def tied_weights(module: Any) -> list[tuple[nn.Parameter, dist.ProcessGroup]]:
 def pipeline_layers(module: Any) -> list[nn.Module]:
     """``PipelineModule.forward_funcs``: the layers of this stage that are called as modules."""
     return [layer for layer in module.forward_funcs if isinstance(layer, nn.Module)]
+
+
+Execute = Callable[..., None]
+"""Carries out one instruction: takes DeepSpeed's pipeline engine, and by name what the instruction holds"""
+
+
+def follow(
+    pipeline: Any, schedule: Callable[[int], PipeSchedule], execute: Mapping[type[PipeInstruction], Execute]
+) -> None:
+    """``PipelineEngine._train_schedule`` and ``_INSTRUCTION_MAP``: has the engine train by another schedule.
+
+    Args:
+        schedule: for so many micro-batches. execute: kinds of instructions that are carried out in another way.
+    """
+    pipeline._train_schedule = lambda: schedule(pipeline.micro_batches)
+    pipeline._INSTRUCTION_MAP = {**pipeline._INSTRUCTION_MAP, **execute}
+
+
+def execute_as_deepspeed(pipeline: Any, kind: type[PipeInstruction], buffer_id: int) -> None:
+    """``PipelineEngine._INSTRUCTION_MAP``: carries out one instruction in DeepSpeed's own way."""
+    PipelineEngine._INSTRUCTION_MAP[kind](pipeline, buffer_id)
+
+
+def pipe_buffers(pipeline: Any) -> dict[str, list[Any]]:
+    """``PipelineEngine.pipe_buffers``: the `inputs` and `outputs` of the micro-batches that are under way."""
+    buffers: dict[str, list[Any]] = pipeline.pipe_buffers
+    return buffers
+
+
+def set_output_gradient(pipeline: Any, gradient: torch.Tensor) -> None:
+    """``PipelineEngine.grad_layer``: what the next backward pass starts from."""
+    pipeline.grad_layer = gradient
+
+
+def tell_shape(pipeline: Any, outputs: torch.Tensor) -> None:
+    """``PipelineEngine.first_output_send`` and ``_send_tensor_meta``: tells the next stage what will arrive, once."""
+    if pipeline.first_output_send:
+        pipeline.first_output_send = False
+        pipeline._send_tensor_meta(outputs, pipeline.next_stage)
+
+
+def arriving(pipeline: Any) -> torch.Tensor:
+    """``PipelineEngine.pipe_recv_buf`` and ``_recv_tensor_meta``: a tensor like those that the stage before sends."""
+    if pipeline.pipe_recv_buf is None:
+        pipeline.pipe_recv_buf = pipeline._recv_tensor_meta(pipeline.prev_stage)
+    return torch.empty_like(pipeline.pipe_recv_buf)
+
+
+def neighbours(pipeline: Any) -> tuple[int, int]:
+    """``PipelineEngine.grid.stage_to_global``: the global ranks of the stages before and after, going round."""
+    stages = pipeline.num_stages
+    before, after = (pipeline.stage_id - 1) % stages, (pipeline.stage_id + 1) % stages
+    return pipeline.grid.stage_to_global(before), pipeline.grid.stage_to_global(after)
 
 
 def stage_loss(pipeline: Any) -> torch.Tensor | None:

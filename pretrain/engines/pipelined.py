@@ -19,6 +19,7 @@ from pretrain.engines.engine import Engine, Judge
 from pretrain.engines.evaluation import Evaluation, MarkedLoss
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.engines.stages import StagedModel
+from pretrain.engines.zero_bubble import fill_bubbles
 from pretrain.topology import Topology
 
 
@@ -39,6 +40,8 @@ class PipelinedEngine(Engine):
         self._shape: torch.Size | None = None
         self._staged = StagedModel(config.model, layers, topology, loss)
         super().__init__(config, topology, self._staged, judge)
+        if config.parallel.pipeline_schedule == "zero_bubble":
+            fill_bubbles(self.deepspeed, self.parameters)
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train_batch(self._batches(micro_batches))

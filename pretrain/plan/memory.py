@@ -20,7 +20,8 @@ With tensor parallelism and M > 1, ZeRO 0 and 3 also hold 4 bytes per element of
 bucket: of ZeRO 2, the largest bucket as it leaves and as it arrives; of ZeRO 3, DeepSpeed's contiguous reduction buffer
 of `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py); each gradient as wide as it travels. More
 buckets on their way take the place of activations, which the backward pass has freed; so do those of ZeRO 1.
-A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage.
+A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage;
+pretrain/plan/deferred.py has what it holds where gradients of weights are deferred.
 Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
 fragmentation.
 """
@@ -35,6 +36,7 @@ from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_conf
 from pretrain.engines.zero.gradients import TRAVELS
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
+from pretrain.plan.deferred import in_hand
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
 from pretrain.plan.zero import flat_members, gradient_bytes, padded_size, zero3_limits, zero3_traffic
@@ -64,6 +66,8 @@ class RankMemory:
     state: State
     in_flight: int
     """micro-batches whose activations are there at the same time"""
+    deferred: int
+    """micro-batches of which only the products of the weights' gradients are left"""
     activations: int
     transient: int
     """the larger of: logits and loss; what one block's backward pass computes again"""
@@ -89,19 +93,20 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -
     split = layer_split(config, topology)
     names = [layer.name for layer in stage_layers(config, topology)]
     block = block_activations(config.model, split, kernels)
-    last, stages = "head" in names, topology.pipeline_size
-    in_flight = min(stages - topology.stage, accumulation_steps(config, topology))
+    last = "head" in names
     one = sum(name.startswith("blocks.") for name in names) * block.kept
     one += layout_bytes(config.model, split, config.data.document_attention, kernels)
     one += 0 if last else boundary_bytes(config, topology)
     one += ends_activations(config.model, split) if last else 0
     loss = loss_bytes(config.model, split) if last else 0
+    held = in_hand(config, topology, one)
     return RankMemory(
         rank=topology.rank,
         stage=topology.stage,
         state=rank_state(config, topology),
-        in_flight=in_flight,
-        activations=in_flight * one,
+        in_flight=held.in_flight,
+        deferred=held.deferred,
+        activations=held.activations,
         transient=max(loss, block.recomputed),
         update=update_cost(config, topology).workspace,
     )

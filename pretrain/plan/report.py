@@ -86,13 +86,14 @@ def memory(plan: Plan) -> list[str]:
     held, state = plan.memory, plan.memory.state
     mode = plan.config.train.activation_checkpointing
     micro = "micro-batch" if held.in_flight == 1 else "micro-batches"
+    deferred = f", weights' gradients of {held.deferred} deferred" if held.deferred else ""
     parts = [
         ("weights", state.weights, ""),
         ("gradients", state.gradients, "with their fp32 sums" if plan.config.train.precision == "bf16" else ""),
         ("fp32 master weights", state.master, ""),
         ("optimizer state", state.optimizer, optimizer_kind(plan.config.optimizer).title),
         ("reduction bucket", state.bucket, "deepspeed.zero_optimization.reduce_bucket_size"),
-        ("activations", held.activations, f"checkpointing {mode}, {held.in_flight} {micro} in flight"),
+        ("activations", held.activations, f"checkpointing {mode}, {held.in_flight} {micro} in flight{deferred}"),
         ("logits and loss, or recomputation", held.transient, "the larger"),
         ("workspace of the update", held.update, "when activations are gone"),
         ("total", held.total, f"{USABLE:.0%} of {plan.cluster.device.memory / GIB:.0f} GiB are usable"),

@@ -5,7 +5,8 @@ share of the device's peak (``efficiency``), every exchange as pretrain/plan/clu
 exchange what passes wait for it; what goes on beside them is told apart.
 
     micro-batch of a stage   its layers (pretrain/plan/layer_times.py) + activations from and to its neighbours
-    pipeline                 the sum over the stages for the first micro-batch, the slowest stage for each other
+    pipeline                 the sum over the stages for the first micro-batch, the slowest stage for each other; less
+                             where gradients of weights are deferred (pretrain/plan/deferred.py)
     between replicas         gradients and weights, tied and replicated gradients: what is left of them
                              (pretrain/plan/replicas.py), and what happens once per step in the open
     update                   the optimizer's state once through the memory
@@ -21,6 +22,7 @@ from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
+from pretrain.plan.deferred import deferred_flops
 from pretrain.plan.layer_times import LayerTime, layer_times, peak_flops
 from pretrain.plan.memory import rank_state
 from pretrain.plan.replicas import replica_time
@@ -79,10 +81,17 @@ class _StageTime:
     """exchanges that happen once per step"""
     update: float
     """products of the optimizer"""
+    deferred: float
+    """products of a micro-batch that fill the time for which the stage would wait"""
 
     @property
     def micro_batch(self) -> float:
         return self.compute + self.tensor + self.boundaries
+
+    @property
+    def waited_for(self) -> float:
+        """What each other stage waits for this one in a step: nobody for these products, which fill as much besides."""
+        return self.micro_batch - 2 * self.deferred
 
 
 def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTime:
@@ -99,7 +108,7 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
         compute=steps * slowest.compute,
         tensor=steps * slowest.tensor,
         boundaries=steps * slowest.boundaries,
-        bubble=sum(stage.micro_batch for stage in stages) - slowest.micro_batch,
+        bubble=sum(stage.waited_for for stage in stages) - slowest.waited_for,
         data=max(stage.once for stage in stages) + replicas.exposed,
         update=moved / cluster.device.memory_bandwidth + max(stage.update for stage in stages),
         hidden=replicas.hidden,
@@ -121,11 +130,13 @@ def _stage_time(config: RunConfig, topology: Topology, layers: Sequence[LayerTim
         else:
             once += seconds
     # Every rank computes its update by itself.
-    update = update_cost(config, topology).flops / (peak_flops(config, cluster.device) * cluster.efficiency)
+    speed = peak_flops(config, cluster.device) * cluster.efficiency
+    update = update_cost(config, topology).flops / speed
     return _StageTime(
         compute=sum(layer.compute for layer in layers),
         tensor=sum(layer.exchange for layer in layers),
         boundaries=boundaries,
         once=once,
         update=update,
+        deferred=deferred_flops(config, topology) / speed,
     )

@@ -59,6 +59,16 @@ def test_an_exchange_that_cannot_be(world_size: int, parallel: dict[str, object]
     assert refusal(world_size, parallel, batch=sizes).startswith(message)
 
 
+def test_gradients_cannot_be_deferred_where_deepspeed_collects_them() -> None:
+    on_host = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}, "zero_force_ds_cpu_optimizer": False}
+    assert refusal(2, {"pipeline": 2, "pipeline_schedule": "zero_bubble"}, deepspeed=on_host).startswith(
+        "parallel.pipeline_schedule: zero_bubble needs the optimizer's state on the device; set 1f1b"
+    )
+    check(2, {"pipeline": 2}, deepspeed=on_host)
+    check(2, {"pipeline_schedule": "zero_bubble"}, deepspeed=on_host)
+    check(2, {"pipeline": 2, "pipeline_schedule": "zero_bubble", "zero_stage": 0})
+
+
 @pytest.mark.parametrize("name", ["..", ".", "../other", "a/b", "/etc", "a/../../b"])
 def test_a_name_that_leads_to_another_folder_is_refused_unless_the_folder_is_said(name: str) -> None:
     said = refusal(1, {}, name=name)

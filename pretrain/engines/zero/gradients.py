@@ -14,7 +14,7 @@ NCCL's reduce-scatter adds on the way. Where what travels is narrower than the s
 is an all-reduce in disguise, ranks exchange their parts and add them up themselves: the same bytes.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 
@@ -55,6 +55,8 @@ class GradientExchange:
         self._overlap = overlap
         self._micro_batches = 1
         self._outbound = [_Outbound(bucket, tuple(further.get(index, ()))) for index, bucket in enumerate(buckets)]
+        self._held: list[_Outbound] = []
+        """complete buckets that leave when the backward pass is over"""
         self._under_way: deque[tuple[Chain, dist.Work]] = deque()
         for outbound in self._outbound:
             for index, parameter in enumerate(outbound.bucket.parameters):
@@ -64,6 +66,7 @@ class GradientExchange:
         """Expects the gradients of so many micro-batches; forgets those of a step that was not finished."""
         self._micro_batches = micro_batches
         self._under_way.clear()
+        self._held.clear()
         for outbound in self._outbound:
             outbound.begin_step()
 
@@ -76,6 +79,12 @@ class GradientExchange:
         if missing := [one for one in self._outbound if one.backward_passes < self._micro_batches]:
             names = ", ".join(info_of(parameter).name for parameter in missing[0].bucket.parameters)
             raise RuntimeError(f"not every one of these parameters got a gradient in every micro-batch: {names}")
+        for outbound in self._held:
+            self._send(outbound)
+            self._settle()
+        self._settle()
+
+    def _settle(self) -> None:
         while self._under_way:
             self._advance()
 
@@ -83,13 +92,19 @@ class GradientExchange:
     def _take(self, outbound: "_Outbound", index: int, parameter: nn.Parameter) -> None:
         """The hook of one parameter: its gradient of one micro-batch is there."""
         assert parameter.grad is not None
-        outbound.add(index, parameter.grad, self._travels)
+        completed = outbound.add(index, parameter.grad, self._travels)
         parameter.grad = None
-        if not outbound.completes_backward():
+        if not completed:
             return
         if outbound.bucket.sums is None or outbound.backward_passes == self._micro_batches:
-            self._send(outbound)
-        while self._under_way and (not self._overlap or self._under_way[0][1].is_completed()):
+            if self._overlap:
+                self._send(outbound)
+            elif outbound.bucket.sums is None:
+                self._send(outbound)
+                self._settle()
+            else:  # another stage may still compute what a tied weight's sum waits for
+                self._held.append(outbound)
+        while self._under_way and self._under_way[0][1].is_completed():
             self._advance()
 
     @torch.no_grad()
@@ -134,29 +149,36 @@ class _Outbound:
         self.bucket = bucket
         self.further = further
         self.backward_passes = 0
-        self._arrived = 0
+        """micro-batches of which every parameter has given its gradient"""
+        self._given = [0] * len(bucket.parameters)
+        """micro-batches of which each has: some run ahead where a pipeline defers the others' gradients"""
+        self._reached = Counter[int]()
+        """how many parameters have given the gradient of each micro-batch, by its number in the step"""
         self._sent = 0
         self._flat: Tensor | None = bucket.sums
         self._views = [] if bucket.sums is None else bucket.views_of(bucket.sums)
 
     def begin_step(self) -> None:
-        self.backward_passes = self._arrived = self._sent = 0
+        self.backward_passes = self._sent = 0
+        self._given = [0] * len(self._given)
+        self._reached.clear()
 
-    def add(self, index: int, gradient: Tensor, travels: torch.dtype) -> None:
-        """Adds the gradient of the parameter ``index``; under ZeRO 2 nothing of the earlier micro-batches is here."""
+    def add(self, index: int, gradient: Tensor, travels: torch.dtype) -> bool:
+        """Adds the gradient of the parameter ``index``; whether it was the last one that a micro-batch lacked.
+
+        Under ZeRO 2 nothing of the earlier micro-batches is here, and no parameter may run ahead.
+        """
         if self._flat is None:
             self._flat = torch.empty(self.bucket.weights.shape, dtype=travels, device=gradient.device)
             self._flat[self.bucket.elements :] = 0
             self._views = self.bucket.views_of(self._flat)
-        _lay_into(self._views[index], gradient, first=self.bucket.sums is None or self.backward_passes == 0)
-        self._arrived += 1
-
-    def completes_backward(self) -> bool:
-        """Whether every parameter has given its gradient of this micro-batch."""
-        if self._arrived < len(self.bucket.parameters):
+        self._given[index] += 1
+        given = self._given[index]
+        _lay_into(self._views[index], gradient, first=self.bucket.sums is None or given == 1)
+        self._reached[given] += 1
+        if self._reached[given] < len(self._given):
             return False
-        self._arrived = 0
-        self.backward_passes += 1
+        self.backward_passes = given
         return True
 
     def take(self, travels: torch.dtype) -> Tensor:

@@ -16,16 +16,19 @@ import torch.distributed as dist
 
 from model.parallel import logical_parameters
 from pretrain.engines import compat
+from pretrain.engines.zero_bubble import WeightGradients, ZeroBubbleSchedule
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 
 Contract = Callable[[], bool]
 
 
-def trained(zero: int, precision: str = "fp32", pipeline: int = 1, on_host: bool = False) -> Any:
+def trained(
+    zero: int, precision: str = "fp32", pipeline: int = 1, on_host: bool = False, schedule: str = "1f1b"
+) -> Any:
     """An engine of two ranks after one step."""
     config = variant(
-        parallel={"zero_stage": zero, "pipeline": pipeline},
+        parallel={"zero_stage": zero, "pipeline": pipeline, "pipeline_schedule": schedule},
         train={"precision": precision},
         batch={"micro_size": 2},
     )
@@ -96,6 +99,24 @@ def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
     yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
 
 
+def of_another_schedule(engine: Any) -> Iterator[tuple[str, Contract]]:
+    stage, pipeline = dist.get_rank(), engine.deepspeed
+    executes, trains = (inspect.getsource(getattr(pipeline, name)) for name in ("_exec_schedule", "train_batch"))
+    yield (
+        "_train_schedule",
+        lambda: "self._train_schedule()" in trains and type(pipeline._train_schedule()) is ZeroBubbleSchedule,
+    )
+    yield (
+        "_INSTRUCTION_MAP",
+        lambda: "self._INSTRUCTION_MAP[type(cmd)]" in executes and WeightGradients in pipeline._INSTRUCTION_MAP,
+    )
+    yield "pipe_buffers", lambda: {"inputs", "outputs"} <= compat.pipe_buffers(pipeline).keys()
+    yield "grad_layer", lambda: stage == 1 or pipeline.grad_layer.shape == (16, 2, 32)
+    yield "first_output_send", lambda: pipeline.first_output_send == (stage == 1)
+    yield "_recv_tensor_meta", lambda: stage == 0 or compat.arriving(pipeline).shape == (16, 2, 32)
+    yield "stage_to_global", lambda: compat.neighbours(pipeline) == (1 - stage, 1 - stage)
+
+
 def _covers(engine: Any, ranges: list[compat.PartitionRange | None]) -> bool:
     """The two ranks' ranges make up every parameter once."""
     held = torch.tensor([0 if part is None else part.numel for part in ranges])
@@ -119,6 +140,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Any], Iterator[tuple[str, Contr
     "zero 2 on the host": ({"zero": 2, "on_host": True}, of_stage_1),
     "zero 3": ({"zero": 3}, of_stage_3),
     "pipeline": ({"zero": 0, "pipeline": 2}, of_the_pipeline),
+    "zero_bubble": ({"zero": 0, "pipeline": 2, "schedule": "zero_bubble"}, of_another_schedule),
 }
 OF_BUCKETS = (
     "fp32_groups_flat_partition",
@@ -141,6 +163,15 @@ NAMES = {
         "get_tied_weights_and_groups",
         "forward_funcs",
         "_partition_layers",
+    ),
+    "zero_bubble": (
+        "_train_schedule",
+        "_INSTRUCTION_MAP",
+        "pipe_buffers",
+        "grad_layer",
+        "first_output_send",
+        "_recv_tensor_meta",
+        "stage_to_global",
     ),
 }
 

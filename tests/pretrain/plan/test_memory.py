@@ -98,6 +98,8 @@ MUON = {
 }
 SPLIT = {
     "pipeline, full": small("bf16", "full", pipeline=2, zero_stage=1),
+    "pipeline, deferred": small("bf16", pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"),
+    "pipeline, deferred, full": small("bf16", "full", pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"),
     "sequence, selective": small("bf16", "selective", tensor=2, sequence=True, zero_stage=1),
 }
 

@@ -89,6 +89,16 @@ def test_a_pipeline_waits_once_for_every_other_stage() -> None:
     assert time.bubble == pytest.approx(micro * 3 * 2 * block + boundary)
 
 
+def test_deferred_products_fill_what_a_pipeline_waits_for_twice() -> None:
+    """No other stage waits for them, and they are there for as long a wait besides."""
+    waiting = step_time(*plan(2, pipeline=2, zero_stage=1), CLUSTER)
+    filled = step_time(*plan(2, pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"), CLUSTER)
+    block = 4 * 64 * 64 + 3 * 64 * 96  # query, key, value and output; gate, up and down
+    products = 2 * B * T * 2 * block / (1e12 * 0.5)
+    assert waiting.bubble - filled.bubble == pytest.approx(2 * products)
+    assert waiting.total - filled.total == pytest.approx(2 * products)
+
+
 def test_exchanges_run_at_the_speed_of_their_slowest_link() -> None:
     config, topology = plan(4, data=2, tensor=2, zero_stage=1, overlap=False)
     time = step_time(config, topology, CLUSTER)
