@@ -193,11 +193,11 @@ class Lookahead:
         return due
 
     def _tell(self) -> None:
-        """Says in the log how far ahead it reads, whenever that has doubled or halved."""
+        """Says in the log how far ahead it reads, whenever that has doubled."""
         distance, known = self.distance, self._known
         if known is None or known.fetch_seconds is None or self._step_seconds is None or not distance:
             return
-        if self._told / 2 < distance < 2 * self._told:
+        if distance < 2 * self._told:
             return
         self._told = distance
         logging.getLogger(__name__).info(

@@ -79,7 +79,7 @@ class Run:
     cache_peak: int
     """bytes, of the fuller cache"""
     farthest: str
-    """the last line of rank 0's log on how far it reads ahead"""
+    """how far rank 0 read ahead at most, by its log"""
 
     @property
     def median(self) -> float:
@@ -253,6 +253,6 @@ def bytes_in(folder: Path) -> int:
 
 
 def _last_told(log: Path) -> str:
-    """The last thing that the reader's log says about how far it reads ahead."""
+    """The last thing that the reader's log says about how far it reads ahead: the farthest."""
     told = [line for line in log.read_text(encoding="utf-8").splitlines() if "data.lookahead" in line]
     return told[-1].partition("data.lookahead: ")[2] if told else ""
