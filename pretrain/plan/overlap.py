@@ -6,8 +6,9 @@ that of pretrain/engines/zero; layers are whole: a bucket is complete when the f
     weights     all buckets are asked for when the update is done, in the order of the forward pass; a layer waits for
                 the buckets that it reads, also of a tied weight
     gradients   a bucket leaves when it is complete; its further exchanges (replicas of a partition, tensor-parallel
-                copies, the other end of a tied weight) follow one after the other, each once the one before has arrived
-                and a later bucket is complete, or the backward pass is over; the oldest bucket first
+                copies, the other end of a tied weight) follow one after the other. On a device with streams each begins
+                when the one before has arrived, and buckets that take the same path follow one another. Without, the
+                host looks when a bucket is complete and when the backward pass is over, always at the oldest
     a link      carries one exchange after the other, in the order in which they were asked for
 
 A link carries what arrives "late" only after a while: the next exchange need not wait for that.
@@ -16,6 +17,7 @@ A link carries what arrives "late" only after a while: the next exchange need no
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class PlannedBucket:
     """within the ranks that share a partition"""
     further: tuple[Hop, ...] = ()
     """of the partition, once per step"""
+    path: tuple[str, ...] = ()
+    """what follows, by name"""
 
 
 class Links:
@@ -101,8 +105,14 @@ def backward_end(
     Args:
         layers: seconds of each layer, in the order of the forward pass.
         backlog: when links have carried what was asked for before.
-        streams: the host is far ahead of the device: what follows an arrival waits for the whole backward pass.
+        streams: of the device, on which what follows an arrival waits for nobody.
     """
+    if not overlap:  # bucket after bucket, when the pass is over
+        computed = start + sum(layers)
+        hops = (hop for bucket in buckets for hop in (*bucket.gradients, *bucket.further))
+        return BackwardEnd(computed, computed + sum(hop.seconds + hop.late for hop in hops))
+    if streams:
+        return _on_streams(layers, buckets, start, Links(backlog))
     links = Links(backlog)
     under_way: deque[tuple[Iterator[Hop], float]] = deque()
 
@@ -124,12 +134,37 @@ def backward_end(
         first = next(hops, None)
         if first is not None:
             under_way.append((hops, links.carry(first, time)))
-        while under_way and (not overlap or (not streams and under_way[0][1] <= time)):
+        while under_way and under_way[0][1] <= time:
             time = go_on(time)
     computed = time
     while under_way:
         time = go_on(time)
     return BackwardEnd(computed, time)
+
+
+def _on_streams(layers: Sequence[float], buckets: Sequence[PlannedBucket], start: float, links: Links) -> BackwardEnd:
+    """Exchanges in the order in which they are asked for."""
+    waiting: dict[tuple[str, ...], deque[tuple[float, Iterator[Hop]]]] = {}
+    time = start
+    for bucket, seconds in _completions(layers, buckets):
+        time += seconds
+        if bucket is not None:
+            hops = iter((*bucket.gradients, *bucket.further))
+            waiting.setdefault(bucket.path, deque()).append((time, hops))
+    arrived = time
+    asked = [(chains[0][0], number, path) for number, (path, chains) in enumerate(waiting.items())]
+    heapify(asked)
+    while asked:
+        when, number, path = heappop(asked)
+        hop = next(waiting[path][0][1], None)
+        if hop is not None:
+            heappush(asked, (links.carry(hop, when), number, path))
+            continue
+        arrived = max(arrived, when)
+        waiting[path].popleft()
+        if waiting[path]:
+            heappush(asked, (max(when, waiting[path][0][0]), number, path))
+    return BackwardEnd(time, arrived)
 
 
 def _completions(

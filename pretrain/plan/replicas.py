@@ -108,7 +108,8 @@ def _planned(bucket: BucketExchanges, cluster: Cluster) -> PlannedBucket:
             if len(one.ranks) > 1
         )
 
-    return PlannedBucket(bucket.layers, hops(bucket.weights), hops(bucket.gradients), hops(*bucket.further))
+    path = tuple(one.purpose for one in bucket.further)
+    return PlannedBucket(bucket.layers, hops(bucket.weights), hops(bucket.gradients), hops(*bucket.further), path)
 
 
 def _zero3(config: RunConfig, topology: Topology, layers: Sequence[LayerTime], cluster: Cluster) -> ReplicaTime:

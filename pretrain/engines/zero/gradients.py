@@ -8,7 +8,8 @@ all ranks.
     gradient ready   -> added to the bucket's fp32 sums (ZeRO 1), or laid into what leaves (ZeRO 2)
     bucket complete  -> sent: ZeRO 1 in the last micro-batch's backward pass, ZeRO 2 in every one's
     arrived          -> summed in fp32, then over the further groups (replicas of the partition, the other end of a
-                        tied weight), whose exchange is of the partition only
+                        tied weight), whose exchange is of the partition only: on a GPU at once, on streams of their
+                        own (beside.py), on a CPU when the next bucket is complete
 
 NCCL's reduce-scatter adds on the way. Where what travels is narrower than the sums, and on gloo, whose reduce-scatter
 is an all-reduce in disguise, ranks exchange their parts and add them up themselves: the same bytes.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from model.exchange import reduce_scatter_flat
 from model.parallel import info_of
+from pretrain.engines.zero.beside import Beside
 from pretrain.engines.zero.flat import FlatBucket
 
 TRAVELS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,6 +42,7 @@ class GradientExchange:
         travels: type in which gradients are sent.
         further: by the index of a bucket, the groups over which its partition is summed at last.
         overlap: go on while gradients are on their way; else wait for each bucket.
+        beside: streams for what follows an arrival; None: the host looks after it, as on a CPU.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class GradientExchange:
         travels: torch.dtype,
         further: Mapping[int, Sequence[dist.ProcessGroup]],
         overlap: bool,
+        beside: Beside | None = None,
     ) -> None:
         self._group = group
+        self._beside = beside
         self._travels = travels
         self._overlap = overlap
         self._micro_batches = 1
@@ -87,6 +92,8 @@ class GradientExchange:
     def _settle(self) -> None:
         while self._under_way:
             self._advance()
+        if self._beside is not None:
+            self._beside.join()
 
     @torch.no_grad()
     def _take(self, outbound: "_Outbound", index: int, parameter: nn.Parameter) -> None:
@@ -110,7 +117,11 @@ class GradientExchange:
     @torch.no_grad()
     def _send(self, outbound: "_Outbound") -> None:
         further = outbound.further if outbound.backward_passes == self._micro_batches else ()
-        chain = self._exchange(outbound.bucket, outbound.take(self._travels), further, outbound.is_first())
+        outgoing = outbound.take(self._travels)
+        chain = self._exchange(outbound.bucket, outgoing, further, outbound.is_first())
+        if self._beside is not None:
+            self._beside.run(chain, outgoing, path=outbound.further)
+            return
         work = next(chain, None)
         if work is not None:
             self._under_way.append((chain, work))

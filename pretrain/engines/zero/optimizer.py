@@ -17,6 +17,7 @@ from model.parallel import info_of
 from pretrain import torch_compat
 from pretrain.engines import compat
 from pretrain.engines.gradients import square_sum
+from pretrain.engines.zero.beside import Beside
 from pretrain.engines.zero.flat import FlatBucket
 from pretrain.engines.zero.gradients import GradientExchange
 from pretrain.engines.zero.weights import WeightReturn
@@ -69,7 +70,12 @@ class BucketedZero(compat.PartitionedOptimizer):
         self._flat = self.flat_buckets()
         group = settings.partition_group if settings.partition_group.size() > 1 else None
         self.gradients = GradientExchange(
-            self._flat, group, settings.travels, self._further(tied), overlap=settings.overlap
+            self._flat,
+            group,
+            settings.travels,
+            self._further(tied),
+            overlap=settings.overlap,
+            beside=Beside() if self._flat[0].weights.is_cuda else None,
         )
         self.weights = WeightReturn(self._flat, group, overlap=settings.overlap)
         counted = (_own_part(bucket, p) for bucket in self._flat for p in bucket.parameters if self._counts(p))

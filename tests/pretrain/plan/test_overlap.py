@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_of_equal_layers_what_is_slower_counts_and_one_bucket(seconds: float) ->
 def test_without_overlap_everything_is_waited_for() -> None:
     buckets = one_for_each(5, 3)
     assert forward_end([7] * 5, buckets, overlap=False) == 5 * (7 + 3)
-    assert backward_end([7] * 5, buckets, overlap=False) == BackwardEnd(50, 50)
+    assert backward_end([7] * 5, buckets, overlap=False) == BackwardEnd(35, 50)
     late = [bucket(number, weights=3, gradients=3, late=2) for number in range(5)]
     assert forward_end([7] * 5, late, overlap=False) == 5 * (7 + 3) + 2
     assert backward_end([7] * 5, late, overlap=False).arrived == 5 * (7 + 3 + 2)
@@ -49,8 +50,17 @@ def test_links_of_their_own_go_on_beside_each_other() -> None:
     partitions = [PlannedBucket((number,), (), (Hop("node", 2),), (Hop("network", 6),)) for number in range(4)]
     # Complete at 7, 14, 21, 28; what goes between nodes leaves with the next one, at 14, 21, 28, and the last at 34.
     assert backward_end([7] * 4, partitions, True) == BackwardEnd(28, 40)
-    # On a device whose host has run ahead all of it comes at the end, the oldest first.
-    assert backward_end([7] * 4, partitions, True, streams=True) == BackwardEnd(28, 28 + 4 * 6)
+    # On streams it leaves at 9, 17, 25 and 33, each behind the one before it: 15, 23, 31, 39.
+    assert backward_end([7] * 4, partitions, True, streams=True) == BackwardEnd(28, 39)
+
+
+def test_a_path_that_ends_late_holds_up_no_other() -> None:
+    tied = PlannedBucket((3,), (), (Hop("node", 1),), (Hop("other stage", 500),), ("tied",))
+    others = [PlannedBucket((number,), (), (Hop("node", 2),), (Hop("network", 3),), ("alike",)) for number in range(3)]
+    end = backward_end([7] * 4, [*others, tied], True, streams=True)
+    assert end == BackwardEnd(28, 7 + 1 + 500)
+    same = [replace(one, path=("tied",)) for one in others]
+    assert backward_end([7] * 4, [*same, tied], True, streams=True).arrived == 508 + 3 * 5
 
 
 def test_a_stage_begins_when_the_one_before_is_done_and_the_link_has_not_waited() -> None:
@@ -84,7 +94,7 @@ def ticking(layers: list[int], buckets: list[PlannedBucket], streams: bool, back
     total = sum(layers)
     queues: dict[str, list[list[int]]] = {link: [[left, -1]] for link, left in backlog.items() if left}
     waiting: dict[int, list[Hop]] = {}
-    order: list[int] = []
+    orders: dict[tuple[str, ...], list[int]] = {}  # by path on streams, else all buckets are one
     on_its_way: Counter[int] = Counter()
     coming: list[tuple[int, int]] = []
     now = 0
@@ -100,13 +110,14 @@ def ticking(layers: list[int], buckets: list[PlannedBucket], streams: bool, back
         ]
         for index in complete:
             waiting[index] = [*buckets[index].gradients, *buckets[index].further]
-            order.append(index)
-            _ask(index, waiting, queues, on_its_way)
+            orders.setdefault(buckets[index].path if streams else (), []).append(index)
             if not streams:
+                _ask(index, waiting, queues, on_its_way)
+                _oldest_go_on(orders[()], waiting, queues, on_its_way)
+        if streams or now >= total:
+            for order in orders.values():
                 _oldest_go_on(order, waiting, queues, on_its_way)
-        if now >= total:
-            _oldest_go_on(order, waiting, queues, on_its_way)
-            if len(waiting) == len(buckets) and not order:
+            if now >= total and not any(orders.values()):
                 return total, now
         now += 1
         for queue in queues.values():
@@ -147,10 +158,11 @@ def test_any_backward_pass_is_what_a_clock_says(seed: int) -> None:
         return Hop(draw.choice(["node", "network"]), draw.randint(1, 17), draw.choice([0, 0, 5]))
 
     buckets = [
-        PlannedBucket((first,), (), (hop(),), tuple(hop() for _ in range(draw.randint(0, 2)))) for first in firsts
+        PlannedBucket((first,), (), (hop(),), tuple(hop() for _ in range(draw.randint(0, 2))), (draw.choice("abc"),))
+        for first in firsts
     ]
     backlog = {link: draw.choice([0, 0, 11]) for link in ("node", "network")}
-    streams = draw.random() < 0.3
+    streams = draw.random() < 0.5
     end = backward_end(layers, buckets, True, 0, dict(backlog), streams)
     assert (end.computed, end.arrived) == ticking(layers, buckets, streams, backlog)
 
