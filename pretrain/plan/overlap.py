@@ -109,8 +109,8 @@ def backward_end(
     """
     if not overlap:  # bucket after bucket, when the pass is over
         computed = start + sum(layers)
-        hops = (hop for bucket in buckets for hop in (*bucket.gradients, *bucket.further))
-        return BackwardEnd(computed, computed + sum(hop.seconds + hop.late for hop in hops))
+        every = (hop for bucket in buckets for hop in (*bucket.gradients, *bucket.further))
+        return BackwardEnd(computed, computed + sum(hop.seconds + hop.late for hop in every))
     if streams:
         return _on_streams(layers, buckets, start, Links(backlog))
     links = Links(backlog)
