@@ -79,6 +79,7 @@ $(PEERS)/installed:
 bench: export PYTHONWARNINGS := ignore
 bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_gradients.py
+	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_pipeline.py
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
 	$(BIN)/python scripts/bench_telemetry.py
 	$(BIN)/python scripts/bench_data.py --mosaic-python $(PEERS)/bin/python

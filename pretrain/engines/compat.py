@@ -117,6 +117,22 @@ def execute_as_deepspeed(pipeline: Any, kind: type[PipeInstruction], buffer_id: 
     PipelineEngine._INSTRUCTION_MAP[kind](pipeline, buffer_id)
 
 
+def after_each(pipeline: Any, kind: str, action: Callable[[], None]) -> None:
+    """``PipelineEngine._INSTRUCTION_MAP``: has ``action`` follow every instruction of ``kind``, as in "ForwardPass"."""
+
+    def and_then(execute: Execute) -> Execute:
+        def both(pipeline: Any, **values: Any) -> None:
+            execute(pipeline, **values)
+            action()
+
+        return both
+
+    pipeline._INSTRUCTION_MAP = {
+        one: and_then(execute) if one.__name__ == kind else execute
+        for one, execute in pipeline._INSTRUCTION_MAP.items()
+    }
+
+
 def pipe_buffers(pipeline: Any) -> dict[str, list[Any]]:
     """``PipelineEngine.pipe_buffers``: the `inputs` and `outputs` of the micro-batches that are under way."""
     buffers: dict[str, list[Any]] = pipeline.pipe_buffers

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from model.parallel import logical_parameters
 from pretrain.engines import compat
 from pretrain.engines.zero_bubble import WeightGradients, ZeroBubbleSchedule
-from tests.parallel.training import run_steps, start_engine, variant
+from pretrain.feed import BatchFeed
+from tests.parallel.training import SyntheticTokens, run_steps, start_engine, variant
 from tests.world import run_world
 
 Contract = Callable[[], bool]
@@ -99,6 +100,15 @@ def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
     yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
 
 
+def _is_followed(engine: Any) -> bool:
+    """An action after each forward pass: four micro-batches, four calls."""
+    passes: list[None] = []
+    compat.after_each(engine.deepspeed, "ForwardPass", lambda: passes.append(None))
+    short = variant(data={"sequence_length": 16}, batch={"micro_size": 2})
+    run_steps(engine, BatchFeed(SyntheticTokens(short.model.vocab_size, 16), short, engine.topology), 1, 2)
+    return len(passes) == engine.accumulation_steps == 4
+
+
 def of_another_schedule(engine: Any) -> Iterator[tuple[str, Contract]]:
     stage, pipeline = dist.get_rank(), engine.deepspeed
     executes, trains = (inspect.getsource(getattr(pipeline, name)) for name in ("_exec_schedule", "train_batch"))
@@ -114,6 +124,7 @@ def of_another_schedule(engine: Any) -> Iterator[tuple[str, Contract]]:
     yield "grad_layer", lambda: stage == 1 or pipeline.grad_layer.shape == (16, 2, 32)
     yield "first_output_send", lambda: pipeline.first_output_send == (stage == 1)
     yield "_recv_tensor_meta", lambda: stage == 0 or compat.arriving(pipeline).shape == (16, 2, 32)
+    yield "_INSTRUCTION_MAP, followed", lambda: _is_followed(engine)
     yield "stage_to_global", lambda: compat.neighbours(pipeline) == (1 - stage, 1 - stage)
 
 
@@ -171,6 +182,7 @@ NAMES = {
         "grad_layer",
         "first_output_send",
         "_recv_tensor_meta",
+        "_INSTRUCTION_MAP, followed",
         "stage_to_global",
     ),
 }
