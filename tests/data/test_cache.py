@@ -115,6 +115,30 @@ def test_blocks_of_one_shelf_are_fetched_side_by_side(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 4
 
 
+def test_a_block_that_is_on_its_way_is_fetched_once_though_others_are_written_meanwhile(tmp_path: Path) -> None:
+    cache, fetched = BlockCache(tmp_path, 10 * BLOCK, BLOCK), list[int]()
+    begun, comes = threading.Event(), threading.Event()
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        begun.set()
+        assert comes.wait(timeout=10)
+        return content(1)
+
+    first = threading.Thread(target=cache.read, args=("set/shard/1", BLOCK, 0, 10, fetch))
+    first.start()
+    assert begun.wait(timeout=10)
+    read(cache, 2, fetched)
+    second = threading.Thread(target=read, args=(cache, 1, fetched))
+    second.start()
+    second.join(0.1)
+    comes.set()
+    first.join()
+    second.join()
+    assert fetched == [1, 2]
+    assert len(kept(tmp_path)) == 2
+
+
 def test_a_block_that_never_fits_is_passed_on_and_not_kept(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, 3 * BLOCK, BLOCK)
     read(cache, 1, [])
