@@ -11,8 +11,9 @@ activation checkpointing `none`:
     feed-forward        4 F/t        gate, swish(gate), up, their product
     attention           what the kind declares (``Kind.kept_bytes``)
 
-`selective` keeps nothing of the attention product. `full` keeps a block's input, and needs one block's activations
-again while it recomputes it.
+`selective` keeps nothing of the attention product, and gate and up alone of the feed-forward network. `full` keeps a
+block's input, and needs one block's activations again while it recomputes it, with the first gradients on the way back:
+of its output, of the last product's input and of what that is made of.
 """
 
 from dataclasses import dataclass, replace
@@ -38,7 +39,8 @@ def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> Blo
     mode = split.activation_checkpointing
     everything = _block(model, replace(split, activation_checkpointing="none"), kernels)
     if mode == "full":
-        return BlockActivations(_residual(model, split), everything)
+        gradients = _residual(model, split) + split.bytes_of(3 * model.ffn_hidden_size // split.tensor_size)
+        return BlockActivations(_residual(model, split), everything + gradients)
     if mode == "selective":
         kept = _block(model, split, kernels)
         return BlockActivations(kept, max(0, everything - kept))
@@ -108,5 +110,6 @@ def _residual(model: ModelConfig, split: Split) -> int:
 def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
     norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + _residual(model, split)
-    feed_forward = split.bytes_of(4 * model.ffn_hidden_size // split.tensor_size)
+    widths = 2 if split.activation_checkpointing == "selective" else 4
+    feed_forward = split.bytes_of(widths * model.ffn_hidden_size // split.tensor_size)
     return 2 * norm + feed_forward + kind_of(model).kept_bytes(model, split, kernels)

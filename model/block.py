@@ -31,11 +31,10 @@ class Block(nn.Module):
         super().__init__()
         self.recorder = recorder
         self.attention_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        self.attention = kind_of(config).build(
-            config, layer, sharding, recorder.within("attention."), activation_checkpointing == "selective"
-        )
+        selective = activation_checkpointing == "selective"
+        self.attention = kind_of(config).build(config, layer, sharding, recorder.within("attention."), selective)
         self.ffn_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        self.ffn = FeedForward(config, sharding)
+        self.ffn = FeedForward(config, sharding, selective)
         self.recompute_all = activation_checkpointing == "full"
 
     def forward(self, payload: Payload) -> Payload:

@@ -4,23 +4,24 @@ In: x_TBD, normalised. Out: (swish(x W_gate) * x W_up) W_down, [T, B, D]. Always
 down by rows, so one exchange enters and one leaves.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.gated import gated_linear, recomputed_gated_linear
 from model.parallel import Sharding
 
 
 class FeedForward(nn.Module):
     """SwiGLU of width F without biases (Shazeer, 2020; DIFF paper, section 2.2)."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+    def __init__(self, config: ModelConfig, sharding: Sharding, recompute_gated: bool) -> None:
         super().__init__()
         self.sharding = sharding
+        product = recomputed_gated_linear if recompute_gated else gated_linear
         self.gate = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
         self.up = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
-        self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size)
+        self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size, product=product)
 
     def forward(self, x_TBD: Tensor) -> Tensor:
         gate_TBF, up_TBF = self.sharding.columns(x_TBD, [self.gate, self.up])
-        return self.down(F.silu(gate_TBF) * up_TBF)
+        return self.down(gate_TBF, up_TBF)

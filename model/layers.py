@@ -64,7 +64,7 @@ def build_layers(
         dtype: type of the parameters and so of the activations.
         device: where parameters are allocated; "meta" allocates and generates nothing.
         activation_checkpointing: what the blocks' backward pass recomputes: "none", "selective" (the attention
-            product) or "full" (the whole block).
+            product, and what the feed-forward network's last layer reads) or "full" (the whole block).
         sequence_length: tokens of a sequence; used for ``cost`` only.
     """
 

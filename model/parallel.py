@@ -6,7 +6,7 @@ PyTorch; with ``Unsharded`` every operation is the identity or a plain matrix pr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from model.packed import linear, packed_linear
 from model.recorder import weight_was_used
 from model.unpacked import SplitInput, linear_of_split_input
 
+Product = Callable[..., Tensor]
+"""(inputs of a linear layer, its weight [out, in]) to its output"""
 TouchedBy = Literal["heads", "tokens"]
 """Which of the activations one rank has that meet a replicated parameter: those of its heads, or of its tokens."""
 
@@ -88,8 +90,11 @@ class Sharding(ABC):
         """Module x [..., in] -> this rank's columns [..., out/size]; ``columns`` runs it."""
 
     @abstractmethod
-    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
-        """Module from this rank's features [..., in/size] to the sum over all ranks [..., out] (its sequence part)."""
+    def row_linear(self, in_features: int, out_features: int, product: Product = linear) -> nn.Module:
+        """Module from this rank's features [..., in/size] to the sum over all ranks [..., out] (its sequence part).
+
+        What it is called with, and its weight, go through ``product``.
+        """
 
     @abstractmethod
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
@@ -187,8 +192,8 @@ class Unsharded(Sharding):
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
         return Linear(in_features, out_features)
 
-    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
-        return Linear(in_features, out_features)
+    def row_linear(self, in_features: int, out_features: int, product: Product = linear) -> nn.Module:
+        return Linear(in_features, out_features, product)
 
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         return TokenTable(vocab_size, hidden_size)
@@ -204,15 +209,19 @@ class Unsharded(Sharding):
 
 
 class Linear(nn.Module):
-    """y = x W^T without bias; the weight is allocated, not initialised (model/init.py does that)."""
+    """y = x W^T without bias; the weight is allocated, not initialised (model/init.py does that).
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    ``product`` makes y of the inputs and the weight.
+    """
+
+    def __init__(self, in_features: int, out_features: int, product: Product = linear) -> None:
         super().__init__()
+        self.product = product
         shape = (out_features, in_features)
         self.weight = describe(nn.Parameter(torch.empty(shape)), ParameterInfo("", shape, matrix=True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.product(*inputs, self.weight)
 
 
 class TokenTable(nn.Module):

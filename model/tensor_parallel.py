@@ -7,8 +7,6 @@ communicates nothing itself, ``columns`` does it once for all layers that read t
 megatron-core takes the group explicitly. Building layers works on the meta device with a fake process group.
 """
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from megatron.core import tensor_parallel
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from model.exchange import ReplicatedInput, SequenceSplitInput
 from model.megatron_compat import let_megatron_run_on_cpu
 from model.packed import linear
-from model.parallel import ParameterInfo, Sharding, describe
+from model.parallel import ParameterInfo, Product, Sharding, describe
 from model.unpacked import SplitInput, linear_of_split_input
 
 
@@ -44,8 +42,8 @@ class TensorParallel(Sharding):
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
         return _ColumnLinear(in_features, out_features, self)
 
-    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
-        return _RowLinear(in_features, out_features, self)
+    def row_linear(self, in_features: int, out_features: int, product: Product = linear) -> nn.Module:
+        return _RowLinear(in_features, out_features, product, self)
 
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         return _TokenTable(vocab_size, hidden_size, self)
@@ -95,7 +93,7 @@ class _ColumnLinear(tensor_parallel.ColumnParallelLinear):
 class _RowLinear(tensor_parallel.RowParallelLinear):
     """y = sum over ranks of x_i W_i^T; under sequence parallelism each rank keeps its part of the sequence."""
 
-    def __init__(self, in_features: int, out_features: int, sharding: TensorParallel) -> None:
+    def __init__(self, in_features: int, out_features: int, product: Product, sharding: TensorParallel) -> None:
         super().__init__(
             in_features,
             out_features,
@@ -107,12 +105,13 @@ class _RowLinear(tensor_parallel.RowParallelLinear):
             tp_group=sharding.group,
         )
         describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=1, matrix=True))
+        self.product = product
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[0]
-
-    def _forward_impl(self, input: Tensor, weight: Tensor, *_: Any, **__: Any) -> Tensor:
-        return linear(input, weight)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y = self.product(*inputs, self.weight)
+        if self.sequence_parallel:
+            return mappings.reduce_scatter_to_sequence_parallel_region(y, group=self.tp_group)
+        return mappings.reduce_from_tensor_model_parallel_region(y, group=self.tp_group)
 
 
 class _TokenTable(tensor_parallel.VocabParallelEmbedding):

@@ -88,7 +88,8 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """arithmetic of the model; the optimizer's state is fp32 either way"""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """recompute in the backward pass: nothing, the attention product, or whole blocks"""
+    """recompute in the backward pass: nothing, what costs little for its size (the attention product and what the
+    feed-forward network's last product reads), or whole blocks"""
     prefetch: int = 2
     """global batches that are read ahead in a background thread; 0: none"""
 

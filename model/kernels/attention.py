@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.documents import Documents
 from model.kernels import flash
+from model.kernels.difference import weighted_difference
 
 
 def differential_attention(
@@ -41,9 +42,7 @@ def differential_attention(
     Returns:
         [T, B, H, 2K] in the values' type.
     """
-    both_TBSHE = FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBGSK, v_TBGE, documents)
-    first, second = both_TBSHE.to(lambda_full.dtype).unbind(2)
-    return (first - lambda_full * second).to(v_TBGE.dtype)
+    return FORMS[form or _form_on(q_TBHSK.device)](q_TBHSK, k_TBGSK, v_TBGE, lambda_full, documents)
 
 
 def softmax_attention(
@@ -77,21 +76,26 @@ def _form_on(device: torch.device) -> str:
     return "padded" if device.type == "cpu" else "stacked"
 
 
-def _stacked(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, documents: Documents | None) -> Tensor:
-    """Both streams' outputs [T, B, S, H, 2K] from one call with 4H heads of K over 4G, ordered (S, half, head)."""
+def _stacked(
+    q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, lambda_full: Tensor, documents: Documents | None
+) -> Tensor:
+    """From one call with 4H heads of K over 4G, ordered (S, half, head)."""
     halves, K = 2, q_TBHSK.shape[-1]
     q, k = (x.transpose(2, 3).unsqueeze(3).expand(-1, -1, -1, halves, -1, -1).flatten(2, 4) for x in (q_TBHSK, k_TBGSK))
     v = v_TBGE.unflatten(3, (halves, K)).transpose(2, 3).unsqueeze(2).expand(-1, -1, 2, -1, -1, -1).flatten(2, 4)
-    out = softmax_attention(q, k, v, documents).unflatten(2, (2, halves, -1))
-    return out.transpose(3, 4).flatten(4, 5)
+    both = softmax_attention(q, k, v, documents).unflatten(2, (2, halves, -1))
+    return weighted_difference(both, lambda_full, dim=2).transpose(2, 3).flatten(3)
 
 
-def _padded(q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, documents: Documents | None) -> Tensor:
-    """Both streams' outputs [T, B, S, H, 2K] from one call with 2H heads of width 2K over 2G, ordered (S, head)."""
+def _padded(
+    q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, lambda_full: Tensor, documents: Documents | None
+) -> Tensor:
+    """From one call with 2H heads of width 2K over 2G, ordered (S, head)."""
     K = q_TBHSK.shape[-1]
     q, k = (F.pad(x.transpose(2, 3), (0, K)).flatten(2, 3) for x in (q_TBHSK, k_TBGSK))
     v = v_TBGE.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(2, 3)
-    return softmax_attention(q, k, v, documents, scale=K**-0.5).unflatten(2, (2, -1))
+    both_TBSHE = softmax_attention(q, k, v, documents, scale=K**-0.5).unflatten(2, (2, -1))
+    return weighted_difference(both_TBSHE, lambda_full, dim=2)
 
 
 FORMS = {"stacked": _stacked, "padded": _padded}

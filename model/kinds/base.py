@@ -49,9 +49,11 @@ class Attention(nn.Module):
 
     def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """``softmax_attention``, recomputed in the backward pass where asked for."""
-        if self.recompute_product:
-            return recomputed(softmax_attention, q, k, v, layout.documents)
-        return softmax_attention(q, k, v, layout.documents)
+        return self.product(softmax_attention, q, k, v, layout.documents)
+
+    def product(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """``function`` of queries, keys, values and what else it takes, recomputed where asked for."""
+        return recomputed(function, *arguments) if self.recompute_product else function(*arguments)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from torch import Tensor
 from model.attention_numbers import record_pairs
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
+from model.documents import Documents
+from model.kernels.attention import softmax_attention
+from model.kernels.difference import weighted_difference
 from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading
 from model.kinds.heads import check_groups
@@ -41,14 +44,20 @@ class DiffV2Attention(Attention):
         q, k, v = (y.unflatten(-1, heads_of_K) for y in heads)
         v = v.contiguous()  # a view would keep q and k, too
         q, k = self.rotated(q, k, layout)
-        pairs_TBHSK = self.softmax_product(q, k, v, layout).unflatten(2, (self.heads_per_rank, 2))
-        precise = torch.promote_types(v.dtype, torch.float32)
-        first, second = pairs_TBHSK.to(precise).unbind(3)
-        weight_TBH1 = lambda_TBH.to(precise).sigmoid()[..., None]
+        weight_TBH1 = lambda_TBH.to(torch.promote_types(v.dtype, torch.float32)).sigmoid()[..., None]
         if self.recorder.recording:
             self.recorder.record("lambda", weight_TBH1, "mean")
             record_pairs(self.recorder, q, k, weight_TBH1, layout.document_starts_TB)
-        return self.output((first - weight_TBH1 * second).to(v.dtype).flatten(2))
+        heads_TBHK = self.product(_paired_attention, q, k, v, weight_TBH1, layout.documents)
+        return self.output(heads_TBHK.flatten(2))
+
+
+def _paired_attention(
+    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, weight_TBH1: Tensor, documents: Documents | None
+) -> Tensor:
+    """[T, B, H, K] from the N = 2H heads' outputs: the first of each pair minus ``weight_TBH1`` times the second."""
+    pairs_TBHSK = softmax_attention(q_TBNK, k_TBGK, v_TBGK, documents).unflatten(2, (-1, 2))
+    return weighted_difference(pairs_TBHSK, weight_TBH1, dim=3)
 
 
 class DiffV2(PlainHeads):
@@ -83,17 +92,12 @@ class DiffV2(PlainHeads):
         return {"query and key": D * 2 * H * K + key, "value": key, "output": D * H * K, "lambda": D * H}
 
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
-        """(5 + 2 G/H) h K with q, output, difference, k, v; fp32: log-sum-exp 2 h, sigmoid h, the pairs 2 h K."""
+        """(5 + 2 G/H) h K with q, output, difference, k, v; fp32: log-sum-exp 2 h, sigmoid h."""
         heads, selective = config.num_heads // split.tensor_size, split.activation_checkpointing == "selective"
         width = heads * config.head_dim
         key_width = self.key_value_heads(config) // split.tensor_size * config.head_dim
         key_value = 2 * (key_width if kernels.grouped or selective else 2 * width)
         kept = split.bytes_of(2 * width + key_value + width) + 4 * heads * split.tokens  # q, k, v, difference, sigmoid
-        precise = split.element_bytes < 4  # the pairs before the difference are an fp32 copy
-        if precise or not selective:
-            kept += split.bytes_of(0 if selective else 2 * width)  # output
         if not selective:
-            kept += 4 * 2 * heads * split.tokens  # log-sum-exp
-        if precise or selective:
-            kept += 4 * 2 * width * split.tokens
+            kept += split.bytes_of(2 * width) + 4 * 2 * heads * split.tokens  # output, log-sum-exp
         return kept

@@ -22,7 +22,6 @@ from model.kinds.heads import check_groups, equation_flops
 from model.layout import Layout
 from model.norm import Norm
 from model.parallel import Sharding
-from model.recompute import recomputed
 from model.recorder import Recorder, look_at_weight
 from model.split import Split
 
@@ -66,10 +65,7 @@ class DifferentialAttention(Attention):
         if self.recorder.recording:
             self.recorder.record("lambda", lambda_full, "mean")
             record_streams(self.recorder, q, k, lambda_full, layout.document_starts_TB)
-        if self.recompute_product:
-            heads_TBHE = recomputed(differential_attention, q, k, v, lambda_full, layout.documents)
-        else:
-            heads_TBHE = differential_attention(q, k, v, lambda_full, layout.documents)
+        heads_TBHE = self.product(differential_attention, q, k, v, lambda_full, layout.documents)
         return self.output(self.normalised(heads_TBHE).flatten(2))
 
     def lambda_full(self) -> Tensor:
@@ -139,7 +135,6 @@ class Differential(Kind):
 
             16 h K        stacked or padded q, k, v, and the product's output; fp32 log-sum-exp 4 h or 2 h
             2 h K, 2 h K  head norm's input, and its output, which the output layer reads
-            4 h K fp32    both streams before the difference, where elements are narrower than fp32
 
         `selective` keeps q, k and v as they are before stacking (6 h K), and nothing of the product.
         """
@@ -153,7 +148,6 @@ class Differential(Kind):
             read_width = key_width if kernels.grouped else width
             product = split.bytes_of(2 * (2 * width + 2 * read_width))
             product += 4 * split.tokens * heads * (4 if kernels.stacked else 2)
-            product += 4 * split.tokens * 2 * width if precise else 0
         head_norm = (
             norm_bytes(split.tokens * heads, 2 * config.head_dim, split.element_bytes, kernels)
             if config.head_norm

@@ -14,7 +14,8 @@ from torch import nn
 
 from model.config import ModelConfig
 from model.layers import LayerDefinition, build_layers
-from model.parallel import ParameterInfo, Sharding, Unsharded, describe, info_of
+from model.packed import linear
+from model.parallel import ParameterInfo, Product, Sharding, Unsharded, describe, info_of
 from pretrain.config import RunConfig
 from pretrain.stage_split import split_into_stages
 from pretrain.topology import Topology
@@ -33,8 +34,8 @@ class PlannedSharding(Unsharded):
     def column_linear(self, in_features: int, out_features: int) -> nn.Module:
         return _split(super().column_linear(in_features, out_features), dim=0)
 
-    def row_linear(self, in_features: int, out_features: int) -> nn.Module:
-        return _split(super().row_linear(in_features, out_features), dim=1)
+    def row_linear(self, in_features: int, out_features: int, product: Product = linear) -> nn.Module:
+        return _split(super().row_linear(in_features, out_features, product), dim=1)
 
     def vocab_embedding(self, vocab_size: int, hidden_size: int) -> nn.Module:
         return _split(super().vocab_embedding(vocab_size, hidden_size), dim=0)

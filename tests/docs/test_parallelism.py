@@ -2,10 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from common.cli import parse_config
+from model.activations import block_activations
+from model.kernels.kept import GPU
+from pretrain.config import RunConfig
+from pretrain.plan.communication import layer_split
+from pretrain.topology import plan_topology
 from scripts.plan import main
 from tests.conftest import ROOT
 
@@ -41,6 +48,38 @@ def test_the_same_batch_on_more_devices_is_as_the_planner_says(row: Row, capsys:
         assert main(["--config", str(CONFIG), "--world-size", str(devices), "--json", *settings.split()]) == 0
         step = json.loads(capsys.readouterr().out)["step"]["shared_diff"]
         assert said == f"{100 * step['model_flops_utilization']:.1f}"
+
+
+KEPT = dict(re.findall(r"^\| ([a-z][^|]*?) \| [^|]* \| [^|]* \| ([\d.]+) \|$", TEXT, flags=re.MULTILINE))
+
+
+def test_what_a_block_keeps_is_said_term_by_term() -> None:
+    config = parse_config(RunConfig, ["--config", str(CONFIG)], "plan")
+    D, ranks = config.model.hidden_size, config.parallel.tensor
+    K, heads = config.model.head_dim, config.model.num_heads
+    said = {
+        "inputs of the two norms": 4,
+        "input of the attention": 2,
+        "queries and keys, of both streams": 8 * heads * K / D,
+        "values": 4 * heads * K / D,
+        "low-rank projections, of all tokens on every rank": 8 * config.model.rank * ranks / D,
+        "input of the head norm": 4 * heads * K / D,
+        "input of the output layer": 4 * heads * K / D,
+        "input of the feed-forward network": 2,
+        "its first products (of SwiGLU two)": 4 * config.model.ffn_hidden_size / D,
+        "input of its last product": 0,
+        "masks of dropout": 0,
+    }
+    said["sum"] = sum(said.values())
+    assert {what: f"{size:.2f}" for what, size in said.items()} == KEPT
+    split = layer_split(config, plan_topology(config.parallel, ranks))
+    unit = split.tokens * D / ranks
+    rest = block_activations(config.model, split, GPU).kept / unit - said["sum"]
+    assert f"is {rest:.2f} for the 3B model" in " ".join(TEXT.split())
+    everything = replace(split, activation_checkpointing="none")
+    assert f"its output: {block_activations(config.model, everything, GPU).kept / unit:.1f} in all" in " ".join(
+        TEXT.split()
+    )
 
 
 def test_what_shared_diff_adds_is_said_in_percent() -> None:

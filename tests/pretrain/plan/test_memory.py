@@ -15,8 +15,10 @@ from tests.world import run_world
 
 SCALARS = 1000
 """bytes of losses, norms and step counters, one for each parameter, which the formula leaves out"""
-PEAK = 0.08
+PEAK = 0.05
 """tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
+DEFERRED = 0.08
+"""the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
 UNDER_WAY = 0.1
 """the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once"""
 BUCKET = 20_000
@@ -129,7 +131,8 @@ def test_the_state_is_what_an_engine_holds(measured) -> None:
 def test_the_total_is_close_to_the_peak_of_a_step(measured) -> None:
     for cases in measured:
         for name, (_, peak, _, planned) in cases.items():
-            assert planned.total == pytest.approx(peak, rel=UNDER_WAY if "zero2" in name else PEAK), name
+            bound = UNDER_WAY if "zero2" in name else DEFERRED if "deferred" in name else PEAK
+            assert planned.total == pytest.approx(peak, rel=bound), name
 
 
 def test_the_workspace_of_the_update_is_what_the_update_takes(measured) -> None:
