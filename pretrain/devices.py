@@ -1,6 +1,8 @@
 """What the makers' data sheets say of the devices that runs are planned for and measured against.
 
-In: a device's name, or the device that is here. Out: its speeds, without sparsity. Always: whoever uses one states it.
+In: a device's name, or the device that is here. Out: its speeds, without sparsity, and what programs make of them.
+Always: whoever uses one states it. The three shares were chosen together on what others have measured on H100s
+(scripts/published_runs.py); none is of this project's own runs.
 """
 
 from dataclasses import dataclass
@@ -38,8 +40,12 @@ DEVICES = {
 DEFAULT_DEVICE = "H100"
 """what is planned for where no device is named"""
 GPUS_PER_NODE = 8
-EFFICIENCY = 0.55
-"""share of the peak that matrix products are assumed to reach"""
+EFFICIENCY = 0.6
+"""share of the peak that matrix products reach"""
+ATTENTION_EFFICIENCY = 0.3
+"""the same for the attention product, whose causal half counts"""
+TRAFFIC = 4.0
+"""bytes that pass the memory between the products of a forward pass, for each byte kept for the backward pass"""
 
 
 def device_by_name(name: str) -> Device:

@@ -1,7 +1,7 @@
 """Where a run is planned for, and how long one exchange takes there.
 
 In: a Device, the size of a node, an Exchange. Out: seconds. Always: an exchange takes the latency of its calls and its
-bytes at the speed of its slowest link; links of ranks that leave the node are those between nodes.
+bytes at the speed of its slowest link; links of ranks that leave the node are those between nodes, one for each rank.
 
 Latencies and what a protocol makes of a link's rate are those that NCCL itself chooses by (src/graph/tuning.cc of
 June 2026: baseLatencies, hwLatencies, busBw): a ring's first byte takes a step for every rank but one, so it grows with
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.devices import DEFAULT_DEVICE, EFFICIENCY, GPUS_PER_NODE, Device
+from pretrain.devices import ATTENTION_EFFICIENCY, DEFAULT_DEVICE, EFFICIENCY, GPUS_PER_NODE, TRAFFIC, Device
 from pretrain.plan.exchange import Exchange
 
 Link = Literal["node", "network"]
@@ -61,21 +61,33 @@ class Cluster:
     device_name: str = DEFAULT_DEVICE
     gpus_per_node: int = GPUS_PER_NODE
     efficiency: float = EFFICIENCY
-    """share of the peak that matrix products reach inside their kernels"""
+    attention_efficiency: float = ATTENTION_EFFICIENCY
+    traffic: float = TRAFFIC
+    """as pretrain/devices.py has them"""
     backend: Literal["nccl", "gloo"] = "nccl"
 
     def link(self, ranks: Sequence[int]) -> Link:
         """The slowest link between ``ranks``, which fill the nodes one after the other."""
         return "node" if self._nodes(ranks) == 1 else "network"
 
-    def bandwidth(self, ranks: Sequence[int]) -> float:
-        """Bytes/s of that link."""
-        return self.device.link if self.link(ranks) == "node" else self.device.network
+    def bandwidth(self, exchange: Exchange) -> float:
+        """Bytes/s with which one of its ranks sends.
+
+        Between nodes a ring passes each node's border once for all of the node's ranks, and NCCL lays a ring through
+        every network card: k ranks of a node together send as fast as k cards, up to what the links inside the node
+        carry. In an all-to-all every rank has other bytes for every other, and a card of its own for all of them.
+        """
+        if self.link(exchange.ranks) == "node":
+            return self.device.link
+        if exchange.operation == "all_to_all":
+            return self.device.network
+        per_node = len(exchange.ranks) // self._nodes(exchange.ranks)
+        return min(self.device.link, per_node * self.device.network)
 
     def seconds(self, exchange: Exchange) -> float:
         """Of all the calls of one exchange in one step, one after the other."""
         sent = exchange.wire_bytes / exchange.calls
-        bandwidth = self.bandwidth(exchange.ranks)
+        bandwidth = self.bandwidth(exchange)
         if self.backend == "gloo":
             return (2 if exchange.operation == "reduce_scatter" else 1) * exchange.calls * sent / bandwidth
         nodes = self._nodes(exchange.ranks)

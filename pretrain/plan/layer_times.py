@@ -1,17 +1,26 @@
 """How long each layer of a stage takes, forward and backward.
 
 In: a RunConfig, a Topology and a Cluster. Out: seconds of one micro-batch for every layer of the rank's stage, in the
-order of the forward pass. Always: every floating-point operation at the same share of the device's peak; the backward
-pass takes twice the forward pass, and what is recomputed. Attention is charged as its kernel runs it: the causal half
-of T x T, twice the products for the two stacked streams of diff and shared_diff. Of what tensor-parallel ranks exchange
-counts what is longer than the product beside it; most have none.
+order of the forward pass. Always: three rates, one for each kind of work, whatever the layer.
+
+    products       2 operations for each element of a matrix, at a share of the peak; twice as many backward
+    attention      as its kernel runs it: the causal half of T x T, twice the products for the two stacked streams of
+                   diff and shared_diff, at a share of its own; backward 5 products for 2, as the scores are made again
+    memory         what lies between them (norms, rotation, gates, sums): a multiple of the bytes that the block keeps
+                   for the backward pass, at the memory's rate; twice as many backward
+    loss           a logit is made, read and turned into its gradient: 8 bytes forward, 8 backward
+
+and what is recomputed once more. Of what tensor-parallel ranks exchange counts what is longer than the product beside
+it; most have none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from model.activations import block_activations
 from model.communication import layer_communication
 from model.counts import executed_flops, head_flops
+from model.kernels.kept import GPU
 from model.split import Collective
 from pretrain.config import RunConfig
 from pretrain.devices import Device
@@ -43,22 +52,16 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
     exchanged = layer_communication(config.model, layer_split(config, topology))
     group = topology.ranks("tensor")
     own_speed = peak_flops(config, cluster.device) * cluster.efficiency
-    speed = topology.tensor_size * own_speed
 
     def waited(collectives: Sequence[Collective]) -> float:
         exchanges = (Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes) for one in collectives)
         taken = (cluster.seconds(exchange) if len(group) > 1 else 0.0 for exchange in exchanges)
         return sum(max(0.0, time - one.beside / own_speed) for time, one in zip(taken, collectives, strict=True))
 
-    block, product = executed_flops(config.model, config.data.sequence_length)
-    again = {"none": 0.0, "selective": product, "full": block}[config.train.activation_checkpointing]
-    head = head_flops(config.model)
-    tokens = config.batch.micro_size * config.data.sequence_length
-    flops = {"block": (block, 2 * block + again), "head": (head, 2 * head)}
+    compute = {"embedding": (0.0, 0.0), **_computed(config, topology, cluster)}
     parts = {"head": ("head", "loss")}
     by_kind: dict[str, LayerTime] = {}
-    for kind in ("embedding", "block", "head"):
-        forward, backward = (tokens * count / speed for count in flops.get(kind, (0.0, 0.0)))
+    for kind, (forward, backward) in compute.items():
         there = sum(waited(exchanged[part].forward) for part in parts.get(kind, (kind,)))
         back = sum(waited(exchanged[part].backward) for part in parts.get(kind, (kind,)))
         by_kind[kind] = LayerTime(forward + there, backward + back, there + back)
@@ -66,6 +69,29 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
     return [by_kind.get("block" if name.startswith("blocks.") else name, NOTHING) for name in names]
 
 
+def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[str, tuple[float, float]]:
+    """Seconds forward and backward of a block and of the head."""
+    split = layer_split(config, topology)
+    tokens = split.micro_size * split.sequence_length
+    peak = topology.tensor_size * peak_flops(config, cluster.device)
+    memory = cluster.device.memory_bandwidth
+    everything, of_attention = executed_flops(config.model, split.sequence_length)
+    kept = block_activations(config.model, replace(split, activation_checkpointing="none"), GPU).kept
+    products = tokens * (everything - of_attention) / (peak * cluster.efficiency)
+    attention = tokens * of_attention / (peak * cluster.attention_efficiency)
+    between = cluster.traffic * kept / memory
+    forward = products + attention + between
+    again = {"none": 0.0, "selective": attention, "full": forward}[config.train.activation_checkpointing]
+    head = tokens * head_flops(config.model) / (peak * cluster.efficiency)
+    loss = LOGIT_BYTES * tokens * config.model.vocab_size / topology.tensor_size / memory
+    return {
+        "block": (forward, 2 * products + ATTENTION_BACKWARD * attention + 2 * between + again),
+        "head": (head + loss, 2 * head + loss),
+    }
+
+
+ATTENTION_BACKWARD = 2.5
+LOGIT_BYTES = 8
 NOTHING = LayerTime(0.0, 0.0, 0.0)
 """a norm"""
 

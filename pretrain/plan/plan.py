@@ -130,7 +130,12 @@ class Plan:
                 }
                 for kind, time in self.times.items()
             },
-            "assumptions": {"efficiency": self.cluster.efficiency, "gpus_per_node": self.cluster.gpus_per_node},
+            "assumptions": {
+                "efficiency": self.cluster.efficiency,
+                "attention_efficiency": self.cluster.attention_efficiency,
+                "traffic": self.cluster.traffic,
+                "gpus_per_node": self.cluster.gpus_per_node,
+            },
             "notes": self.notes(),
         }
 

@@ -117,7 +117,9 @@ def step(plan: Plan) -> list[str]:
     return [
         *table(rows),
         f"  (assumed: products at {plan.cluster.efficiency:.0%} of {peak_flops(plan.config, device) / 1e12:.0f} "
-        f"TFLOP/s; {device.link / 1e9:.0f} GB/s inside nodes of {plan.cluster.gpus_per_node}, "
+        f"TFLOP/s, attention at {plan.cluster.attention_efficiency:.0%}, between them the memory at "
+        f"{device.memory_bandwidth / 1e12:.2f} TB/s;",
+        f"   {device.link / 1e9:.0f} GB/s inside nodes of {plan.cluster.gpus_per_node}, "
         f"{device.network / 1e9:.0f} GB/s per GPU between them;",
         f"   {beside(plan.config)})",
     ]

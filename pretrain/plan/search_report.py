@@ -60,6 +60,6 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
         "  (among: replicas that share one state; travels: type of gradients between them;",
         "   on the right: shares of the step",
         *(f"   {name:<10}  {STEP_ROWS[name]}" for name in parts),
-        f"   products at {cluster.efficiency:.0%} of the peak)",
+        f"   products at {cluster.efficiency:.0%} of the peak, attention at {cluster.attention_efficiency:.0%})",
         f"the first: {first.flags()}",
     ]

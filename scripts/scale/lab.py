@@ -218,7 +218,7 @@ def _planned_step(program: Program, speed: float, rate: float) -> float:
     from pretrain.topology import plan_topology
 
     device = Device(speed, speed, UNLIMITED, UNLIMITED, link=rate, network=rate)
-    cluster = Cluster(device, "this machine", gpus_per_node=1, efficiency=1.0, backend="gloo")
+    cluster = Cluster(device, "this machine", 1, efficiency=1.0, attention_efficiency=1.0, backend="gloo")
     return step_time(program.config, plan_topology(program.config.parallel, program.nodes), cluster).total
 
 

@@ -19,8 +19,19 @@ def exchange(ranks: int, size: int, operation: str = "all_gather", calls: int = 
 
 def test_many_bytes_take_the_links_rate() -> None:
     assert CLUSTER.seconds(exchange(8, LARGE)) == pytest.approx(LARGE * 7 / 8 / 450e9, rel=0.01)
-    assert CLUSTER.seconds(exchange(24, LARGE)) == pytest.approx(LARGE * 23 / 24 / 50e9, rel=0.01)
-    assert CLUSTER.seconds(exchange(24, LARGE, "all_reduce")) == pytest.approx(LARGE * 46 / 24 / 50e9, rel=0.01)
+    assert CLUSTER.seconds(exchange(24, LARGE)) == pytest.approx(LARGE * 23 / 24 / 400e9, rel=0.01)
+    assert CLUSTER.seconds(exchange(24, LARGE, "all_reduce")) == pytest.approx(LARGE * 46 / 24 / 400e9, rel=0.01)
+
+
+def test_between_nodes_each_rank_of_a_ring_adds_a_network_card_and_an_all_to_all_has_one_for_each_rank() -> None:
+    def bandwidth(ranks: range, operation: str = "reduce_scatter") -> float:
+        return CLUSTER.bandwidth(Exchange("data", tuple(ranks), operation, "", LARGE))  # type: ignore[arg-type]
+
+    assert bandwidth(range(0, 32, 8)) == 50e9
+    assert bandwidth(range(0, 32, 2)) == 4 * 50e9
+    assert bandwidth(range(32)) == 8 * 50e9
+    assert bandwidth(range(8)) == 450e9
+    assert bandwidth(range(32), "all_to_all") == bandwidth(range(0, 32, 8), "all_to_all") == 50e9
 
 
 def test_a_few_bytes_take_a_step_for_every_rank_of_a_ring() -> None:
@@ -41,7 +52,7 @@ def test_calls_follow_one_another() -> None:
 def test_neighbours_of_two_nodes_use_the_links_between_them() -> None:
     assert CLUSTER.link((6, 7)) == "node"
     assert CLUSTER.link((7, 8)) == "network"
-    assert CLUSTER.bandwidth((7, 8)) == 50e9
+    assert CLUSTER.bandwidth(Exchange("next stage", (7, 8), "send", "", 8)) == 50e9
 
 
 def test_gloo_takes_bytes_and_its_own_ways() -> None:

@@ -15,13 +15,15 @@ from pretrain.plan.time import step_time
 from pretrain.topology import Topology, plan_topology
 
 DEVICE = Device(bf16_flops=1e12, fp32_flops=1e11, memory=1e9, memory_bandwidth=1e12, link=1e11, network=1e10)
-CLUSTER = Cluster(DEVICE, gpus_per_node=2, efficiency=0.5, backend="gloo")
+CLUSTER = Cluster(DEVICE, gpus_per_node=2, efficiency=0.5, attention_efficiency=0.25, traffic=0.0, backend="gloo")
 """bytes alone, no latencies"""
 NCCL = replace(CLUSTER, backend="nccl", gpus_per_node=1)
 MODEL = ModelConfig(
     attention="standard", num_layers=4, hidden_size=64, ffn_hidden_size=96, num_heads=4, head_dim=8, vocab_size=128
 )
 T, B, M = 256, 2, 8
+LOSS = (8 + 8) * 128 / 1e12
+"""seconds for the logits of one token"""
 
 
 def plan(world_size: int = 1, data: int = 1, **parallel: object) -> tuple[RunConfig, Topology]:
@@ -37,8 +39,10 @@ def plan(world_size: int = 1, data: int = 1, **parallel: object) -> tuple[RunCon
 def test_one_device_computes_and_updates_and_waits_for_nobody() -> None:
     config, topology = plan()
     time = step_time(config, topology, CLUSTER)
-    flops = training_flops_per_token(MODEL, T) - 3 * 4 * 4 * T * 4 * 8  # the masked half of 4 blocks' attention
-    assert time.compute == pytest.approx(M * B * T * flops / (1e12 * 0.5))
+    square = 4 * 8 * T * 4 * 8  # of 4 blocks' attention; a kernel computes half of it
+    products = training_flops_per_token(MODEL, T) - 3 * square
+    seconds = products / (1e12 * 0.5) + (1 + 2.5) * square / 2 / (1e12 * 0.25) + LOSS
+    assert time.compute == pytest.approx(M * B * T * seconds)
     assert (time.tensor, time.boundaries, time.bubble, time.data) == (0, 0, 0, 0)
     assert time.total == time.compute + time.update
     assert time.tokens_per_second == pytest.approx(M * B * T / time.total)
@@ -50,7 +54,8 @@ def test_one_device_computes_and_updates_and_waits_for_nobody() -> None:
 def test_fp32_runs_at_the_devices_fp32_peak() -> None:
     config, topology = plan()
     slow = replace(config, train=TrainConfig(precision="fp32"))
-    ratio = step_time(slow, topology, CLUSTER).compute / step_time(config, topology, CLUSTER).compute
+    loss = M * B * T * LOSS
+    ratio = (step_time(slow, topology, CLUSTER).compute - loss) / (step_time(config, topology, CLUSTER).compute - loss)
     assert ratio == pytest.approx(10)
 
 
@@ -58,14 +63,27 @@ def test_recomputation_is_charged_but_is_no_use_of_the_model() -> None:
     config, topology = plan()
     block, product = executed_flops(MODEL, T)
     plain = step_time(config, topology, CLUSTER)
-    for mode, extra in (("selective", product), ("full", block)):
+    of_attention = product / (1e12 * 0.25)
+    for mode, extra in (("selective", of_attention), ("full", (block - product) / (1e12 * 0.5) + of_attention)):
         again = step_time(
             replace(config, train=replace(config.train, activation_checkpointing=mode)),  # type: ignore[arg-type]
             topology,
             CLUSTER,
         )
-        assert again.compute - plain.compute == pytest.approx(M * B * T * 4 * extra / (1e12 * 0.5))
+        assert again.compute - plain.compute == pytest.approx(M * B * T * 4 * extra)
         assert again.model_flops_utilization < plain.model_flops_utilization
+
+
+def test_what_lies_between_products_passes_the_memory() -> None:
+    config, topology = plan()
+    extra = (
+        step_time(config, topology, replace(CLUSTER, traffic=3.0)).compute
+        - step_time(config, topology, CLUSTER).compute
+    )
+    tokens = B * T
+    norms = 2 * (2 * 64 * 2 + 4)  # input and output in bf16, one fp32 number
+    heads = 4 * 64 * 2 + 4 * 8  # queries, keys, values and the result of 4 x 2 heads of 8; a logarithm for each
+    assert extra == pytest.approx(M * 4 * tokens * (1 + 2) * 3.0 * (norms + 4 * 96 * 2 + heads) / 1e12)
 
 
 def test_stacked_streams_cost_twice_the_equations_product() -> None:
@@ -80,13 +98,13 @@ def test_stacked_streams_cost_twice_the_equations_product() -> None:
 def test_a_pipeline_waits_once_for_every_other_stage() -> None:
     config, topology = plan(2, pipeline=2, zero_stage=1)
     time = step_time(config, topology, CLUSTER)
-    block, _ = executed_flops(MODEL, T)
-    micro = B * T / (1e12 * 0.5)
-    last = micro * 3 * (2 * block + head_flops(MODEL))
+    whole, attention = executed_flops(MODEL, T)
+    block = 3 * (whole - attention) / (1e12 * 0.5) + 3.5 * attention / (1e12 * 0.25)
+    last = B * T * (2 * block + 3 * head_flops(MODEL) / (1e12 * 0.5) + LOSS)
     boundary = 2 * 2 * B * T * 64 / 1e11  # activations there, gradients back
     assert time.compute == pytest.approx(M * last)
     assert time.boundaries == pytest.approx(M * boundary)
-    assert time.bubble == pytest.approx(micro * 3 * 2 * block + boundary)
+    assert time.bubble == pytest.approx(B * T * 2 * block + boundary)
 
 
 def test_deferred_products_fill_what_a_pipeline_waits_for_twice() -> None:
