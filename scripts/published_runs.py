@@ -17,6 +17,7 @@ from common.flags import FlagParser
 from data.batch import BatchConfig
 from data.config import DataConfig
 from model.config import ModelConfig
+from model.kinds.standard import Standard
 from pretrain.config import ParallelConfig, RunConfig, TrainConfig
 from pretrain.devices import DEFAULT_DEVICE, DEVICES, Device
 
@@ -102,7 +103,7 @@ def _mpt(
 ) -> Published:
     layers, hidden = MPT_SIZES[size]
     model = ModelConfig(
-        attention="standard",
+        attention=Standard.name,
         num_layers=layers,
         hidden_size=hidden,
         ffn_hidden_size=8 * hidden // 3,
@@ -117,7 +118,7 @@ def _mpt(
 def _llama_8b(devices: int, speed: float) -> Published:
     """torchtitan, benchmarks/llama3_h100_202412: FSDP, compiled, H100s of 500 W with slower memory."""
     model = ModelConfig(
-        attention="standard",
+        attention=Standard.name,
         num_layers=32,
         hidden_size=4096,
         ffn_hidden_size=14336,

@@ -31,7 +31,7 @@ def test_thirteen_billion_parameters_on_512_processes_in_seconds() -> None:
 
 def test_more_memory_than_the_device_has_is_an_error() -> None:
     config = config_13b()
-    large = replace(config, batch=replace(config.batch, micro_size=8, global_size=2048))
+    large = replace(config, batch=replace(config.batch, micro_size=16, global_size=4096))
     findings = check_model(large, 512)
     assert [finding.level for finding in findings if finding.what == "memory"] == [Level.ERROR]
     assert [finding.level for finding in check_model(large, 512, "B200") if finding.what == "memory"] == [Level.OK]
