@@ -87,7 +87,7 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
 	$(BIN)/python scripts/bench_kinds.py --device cuda
 
-bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 20 minutes on 2 idle cores
+bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 40 minutes on 2 idle cores
 	$(BIN)/python scripts/bench_scale.py
 
 bench-stream: $(STAMP) ## as root: training from a far store that fails now and then, beside a local disk
