@@ -30,6 +30,11 @@ from pretrain.plan.exchange import Exchange
 from pretrain.plan.layers import stage_layers
 from pretrain.topology import Topology
 
+ATTENTION_BACKWARD = 2.5
+"""products of the backward pass for one of the forward pass"""
+LOGIT_BYTES = 8
+"""moved for each logit in one pass"""
+
 
 @dataclass(frozen=True)
 class LayerTime:
@@ -90,8 +95,6 @@ def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[s
     }
 
 
-ATTENTION_BACKWARD = 2.5
-LOGIT_BYTES = 8
 NOTHING = LayerTime(0.0, 0.0, 0.0)
 """a norm"""
 
