@@ -2,8 +2,8 @@
 
 In: the inputs and the output's gradient, what the forward pass kept. Out: the gradients. Always: one program owns the
 keys of a tile and one key/value head, for all query heads that read it; it visits no query block behind the end of its
-last key's document. Both maps and dO V^T are computed once; where the queries' gradients are made here as well, programs
-add to them in the order in which they come, which no two runs have in common.
+last key's document. Both maps and dO V^T are computed once; where the queries' gradients are made here as well,
+programs add to them in the order in which they come, which no two runs have in common.
 """
 
 import triton

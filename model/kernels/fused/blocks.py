@@ -29,15 +29,10 @@ def load_rows(rows, stride, first, T, ROWS: tl.constexpr, WIDTH: tl.constexpr, B
     column = tl.arange(0, triton.next_power_of_2(WIDTH))[None, :]
     pointers = rows + tl.cast(first, tl.int64) * (stride * UNIT) + (row * (stride * UNIT) + column)
     if triton.next_power_of_2(WIDTH) == WIDTH:
-        if BOUNDED:
-            tile = tl.load(pointers, mask=first + row < T, other=0.0)
-        else:
-            tile = tl.load(pointers)
+        tile = tl.load(pointers, mask=first + row < T, other=0.0) if BOUNDED else tl.load(pointers)
     else:
-        if BOUNDED:
-            tile = tl.load(pointers, mask=(first + row < T) & (column < WIDTH), other=0.0)
-        else:
-            tile = tl.load(pointers, mask=column < WIDTH, other=0.0)
+        within = (first + row < T) & (column < WIDTH) if BOUNDED else column < WIDTH
+        tile = tl.load(pointers, mask=within, other=0.0)
     return tile
 
 
