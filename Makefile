@@ -83,6 +83,7 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/torchrun --nproc-per-node 2 scripts/bench_checkpoint.py
 	$(BIN)/python scripts/bench_telemetry.py
 	$(BIN)/python scripts/bench_data.py --mosaic-python $(PEERS)/bin/python
+	$(BIN)/python scripts/bench_peers.py
 
 bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
 	$(BIN)/python scripts/bench_kinds.py --device cuda

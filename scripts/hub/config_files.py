@@ -10,7 +10,8 @@ from typing import Any
 
 from common.files import write_json
 from model.config import ModelConfig
-from scripts.hub.layout import cache_heads
+from model.kinds.registry import kind_of
+from scripts.hub.layout import cache_width
 
 CODE_FILES = ("configuration_shared_diff.py", "modeling_shared_diff.py")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -25,7 +26,8 @@ def write_config(folder: Path, config: ModelConfig, max_length: int, dtype: str,
         "intermediate_size": config.ffn_hidden_size,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": 2 * config.num_heads,
-        "head_dim": config.head_dim,
+        "num_key_value_heads": kind_of(config).key_value_heads(config),
+        "head_dim": cache_width(config.attention) * config.head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": max_length,
         "rms_norm_eps": config.norm_eps,
@@ -49,7 +51,6 @@ def _stock_values(config: ModelConfig) -> dict[str, Any]:
     values = {
         "model_type": "llama" if llama else "mistral",
         "architectures": ["LlamaForCausalLM" if llama else "MistralForCausalLM"],
-        "num_key_value_heads": cache_heads(config),
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
     }
@@ -73,6 +74,6 @@ def _own_values(config: ModelConfig, factored: bool) -> dict[str, Any]:
         "rank": config.rank,
         "head_norm": config.head_norm,
         "lambda_inits": [config.lambda_init_of(layer) for layer in range(config.num_layers)],
-        "num_key_value_heads": cache_heads(config),
+        "stream_dim": config.head_dim,
         "rope_base": config.rope_theta,
     }

@@ -9,6 +9,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+JOINED_STREAMS = {"diff": 2, "shared_diff": 2, "diff_v2": 1}
+"""Kind of attention -> how many streams' keys lie side by side in one key of the cache."""
+
 
 class SharedDiffConfig(PretrainedConfig):
     """A decoder-only model with differential attention.
@@ -17,8 +20,11 @@ class SharedDiffConfig(PretrainedConfig):
     shared bases and low-rank updates) or ``diff_v2`` (paired heads, lambda per token). ``factored`` says whether
     ``shared_diff`` weights are stored as base, down and up, or merged into plain matrices; the logits are the same.
 
-    ``num_attention_heads`` counts query heads of ``head_dim`` (two for every differential head) and
-    ``num_key_value_heads`` the key heads, which is what a cache holds. ``lambda_inits`` has one constant per layer.
+    ``num_attention_heads`` counts query heads, two for every differential head, and ``num_key_value_heads`` the heads
+    of the cache, whose keys and values are ``head_dim`` wide: in ``diff`` and ``shared_diff`` two times ``stream_dim``,
+    the width of one stream's query and key; in ``diff_v2`` as wide. A folder without ``stream_dim`` is one of before,
+    when ``head_dim`` had its meaning and ``num_key_value_heads`` counted keys of that width; the model is the same.
+    ``lambda_inits`` has one constant per layer.
     """
 
     model_type = "shared_diff"
@@ -40,6 +46,7 @@ class SharedDiffConfig(PretrainedConfig):
         num_attention_heads: int = 4,
         num_key_value_heads: int = 4,
         head_dim: int = 32,
+        stream_dim: int | None = None,
         hidden_act: str = "silu",
         max_position_embeddings: int = 4096,
         rms_norm_eps: float = 1e-5,
@@ -56,6 +63,9 @@ class SharedDiffConfig(PretrainedConfig):
             raise ValueError(
                 f"lambda_inits: must have num_hidden_layers = {num_hidden_layers} entries, has {len(lambda_inits)}"
             )
+        if stream_dim is None:
+            joined = JOINED_STREAMS.get(attention, 1)
+            stream_dim, head_dim, num_key_value_heads = head_dim, joined * head_dim, num_key_value_heads // joined
         self.attention = attention
         self.factored = factored
         self.base = base
@@ -70,6 +80,7 @@ class SharedDiffConfig(PretrainedConfig):
         self.num_attention_heads = num_attention_heads
         self.num_key_value_heads = num_key_value_heads
         self.head_dim = head_dim
+        self.stream_dim = stream_dim
         self.hidden_act = hidden_act
         self.max_position_embeddings = max_position_embeddings
         self.rms_norm_eps = rms_norm_eps

@@ -20,9 +20,9 @@ from torch import Tensor
 from common.errors import InputError, named
 from common.ranges import LONGEST_SEQUENCE
 from model.config import ModelConfig, Owner
-from model.kinds.registry import kind_names
+from model.kinds.registry import kind_names, kind_of
 from scripts.hub.hub_config import HubConfig, read_hub_config
-from scripts.hub.layout import cache_heads, cache_heads_per_group, hub_name, parameter_shapes, stored_config
+from scripts.hub.layout import cache_width, hub_name, parameter_shapes, stored_config
 from scripts.hub.loading import OWN_TYPE, check_files, check_no_adapter, code_files, say_unused
 from scripts.hub.weights import WeightFiles, check_finite, open_weights
 
@@ -70,6 +70,7 @@ def open_foreign(folder: Path) -> ForeignModel:
 
 
 def _own_config(config: HubConfig) -> ModelConfig:
+    config = _with_joined_streams(config)
     trained = ModelConfig(
         attention=config.word("attention", kind_names()),
         rank=config.integer("rank", 1, MOST_HEADS),
@@ -78,9 +79,30 @@ def _own_config(config: HubConfig) -> ModelConfig:
         head_norm=config.flag("head_norm"),
         lambda_init=_lambda_init(config),
         rope_theta=config.number("rope_base", 0, 1e30),
-        **_common(config),
+        **_common(config) | {"head_dim": config.integer("stream_dim", 2, MOST_HEADS)},
     )
     return stored_config(_grouped(trained, config), config.flag("factored"))
+
+
+def _with_joined_streams(config: HubConfig) -> HubConfig:
+    """``config`` with the heads as a cache holds them; exports of before counted the keys of each stream by themselves.
+
+    Raises:
+        InputError: numbers that do not go together.
+    """
+    joined = cache_width(config.word("attention", kind_names()))
+    if config.values.get("stream_dim") is None:
+        heads = config.integer("num_attention_heads", 2, MOST_HEADS)
+        keys = config.integer("num_key_value_heads", 1, heads, default=heads)
+        if keys % joined:
+            raise config.wrong("num_key_value_heads", f"must be a multiple of {joined}, is {keys}")
+        width = config.integer("head_dim", 2, MOST_HEADS)
+        own = {"stream_dim": width, "head_dim": joined * width, "num_key_value_heads": keys // joined}
+        return dataclasses.replace(config, values={**config.values, **own})
+    width, stream = (config.integer(key, 2, joined * MOST_HEADS) for key in ("head_dim", "stream_dim"))
+    if width != joined * stream:
+        raise config.wrong("head_dim", f"must be {joined} times stream_dim ({stream}), is {width}")
+    return config
 
 
 def _llama_config(config: HubConfig) -> ModelConfig:
@@ -98,7 +120,7 @@ def _common(config: HubConfig) -> dict[str, Any]:
         "hidden_size": hidden_size,
         "ffn_hidden_size": config.integer("intermediate_size", 1, LARGEST_SIZE),
         "num_heads": heads // 2,
-        "head_dim": config.integer("head_dim", 2, MOST_HEADS, default=hidden_size // heads),
+        "head_dim": config.integer("head_dim", 2, 2 * MOST_HEADS, default=hidden_size // heads),
         "vocab_size": config.integer("vocab_size", 1, MOST_WORDS),
         "tie_embeddings": config.flag("tie_word_embeddings", default=False),
         "norm_eps": config.number("rms_norm_eps", 0, 1, default=1e-6),
@@ -109,12 +131,11 @@ def _grouped(model: ModelConfig, config: HubConfig) -> ModelConfig:
     """``model`` with the folder's key/value heads."""
     heads = config.integer("num_attention_heads", 2, MOST_HEADS)
     stored = config.integer("num_key_value_heads", 1, heads, default=heads)
-    whole, unit = cache_heads(model), cache_heads_per_group(model)
-    if whole % stored or stored % unit:
+    whole = kind_of(model).key_value_heads(model)
+    if whole % stored:
         what = "num_attention_heads" if whole == heads else "half of num_attention_heads"
-        multiple = f" and be a multiple of {unit}" if unit > 1 else ""
-        raise config.wrong("num_key_value_heads", f"must divide {what} ({whole}){multiple}, is {stored}")
-    return model if stored == whole else dataclasses.replace(model, num_kv_heads=stored // unit)
+        raise config.wrong("num_key_value_heads", f"must divide {what} ({whole}), is {stored}")
+    return model if stored == whole else dataclasses.replace(model, num_kv_heads=stored)
 
 
 def _rope_theta(config: HubConfig) -> float:

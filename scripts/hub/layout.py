@@ -46,8 +46,8 @@ BLOCK = {
 """Logical name inside a block -> name inside a decoder layer of the folder."""
 
 
-CACHE_HEADS = {"standard": 1, "diff": 2, "shared_diff": 2, "diff_v2": 1}
-"""Kinds that transformers can run -> key heads of K, as many as value heads, that a cache has for a key/value head."""
+CACHE_WIDTH = {"standard": 1, "diff": 2, "shared_diff": 2, "diff_v2": 1}
+"""Kinds that transformers can run -> width of a key, and of a value, in a cache; in head dims K."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,15 @@ class HubTensor:
         return math.prod(self.shape)
 
 
-def cache_heads_per_group(config: ModelConfig) -> int:
-    """Key heads of K that each key/value head of this kind is in a cache.
+def cache_width(attention: str) -> int:
+    """The width of what a cache holds for a key/value head of this kind, in head dims K.
 
     Raises:
         InputError: a kind that transformers cannot run.
     """
-    if config.attention not in CACHE_HEADS:
-        raise InputError(
-            f"model.attention: {config.attention} has no form for transformers; {', '.join(CACHE_HEADS)} have"
-        )
-    return CACHE_HEADS[config.attention]
-
-
-def cache_heads(config: ModelConfig) -> int:
-    """transformers' num_key_value_heads."""
-    return cache_heads_per_group(config) * kind_of(config).key_value_heads(config)
+    if attention not in CACHE_WIDTH:
+        raise InputError(f"model.attention: {attention} has no form for transformers; {', '.join(CACHE_WIDTH)} have")
+    return CACHE_WIDTH[attention]
 
 
 def hub_name(logical: str) -> str:

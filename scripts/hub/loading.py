@@ -5,6 +5,7 @@ the caller says so; modelling code of ours is taken from this installation; weig
 kind of attention is said here, not by the folder, whose word for it could fetch a kernel.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,18 @@ from scripts.hub.config_files import CODE_FILES
 OWN_TYPE = "shared_diff"
 ATTENTION = "sdpa"
 ADAPTER = "adapter_config.json"
+EARLIER_CODE = frozenset(
+    {
+        "3c45876c62119874e935ec0464a5cee207a225aa36d29a3e51b1f7ee241e5a05",
+        "ffb88a39e9f188f89b547bccab82875305fbcd7226f50ae3e95bf16e3c3d4c17",
+        "5b7868d83a12cae6642796873c339d61afc3ec0a95bc0633f53b369499ad2c76",
+        "d929ed13ce51b45921d11ef693e76a34d742923afea7c4f1dab17882a9666aa9",
+        "c0f908f042e58be611ae3259a019548325ba9b19f898e4f6aa806af8d36d6936",
+        "4f865a71c7b579f06d116bc05c479eed802e1bbe47ddb2ac196657296afe24cc",
+        "6c9dd0427627400eeacaa70632d44fc97e0267277a5273735db8c774e36d7eca",
+    }
+)
+"""SHA-256 of the code that earlier versions put into their exports, which today's code computes as well"""
 
 
 def load_model(name: str | Path, trust_remote_code: bool, **options: Any) -> Any:
@@ -56,8 +69,8 @@ def load_folder_tokenizer(name: str | Path, trust_remote_code: bool) -> Any:
 def must_run_code(folder: Path, config: Mapping[str, Any], trust_remote_code: bool) -> bool:
     """Whether the folder's own code has to run to load it, which ``trust_remote_code`` allows.
 
-    What an export brings along is this installation's code, byte for byte, which is used instead. Code beside a model
-    that transformers itself knows is left alone, and a line says so.
+    What an export brings along is this installation's code or an earlier version's, byte for byte; this installation's
+    is used instead. Code beside a model that transformers itself knows is left alone, and a line says so.
 
     Raises:
         InputError: the model cannot be loaded without code that nobody allowed.
@@ -138,7 +151,10 @@ def first_line(error: BaseException) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.read_bytes() == (Path(__file__).parent / path.name).read_bytes()
+    if not path.is_file():
+        return False
+    code = path.read_bytes()
+    return code == (Path(__file__).parent / path.name).read_bytes() or hashlib.sha256(code).hexdigest() in EARLIER_CODE
 
 
 def _model_type(folder: Path) -> Any:

@@ -4,15 +4,15 @@ In: token ids, an attention mask, a cache. Out: logits, loss, the cache. Always:
 beside it stand alone; the logits equal those of the trainer that exported the weights.
 
 Shapes in names: B batch, T query tokens, U key tokens, D hidden size, H differential heads, S the two streams of a
-head, G key/value heads, K head dim, R rank, V vocabulary. A head's value is 2K wide. The cache of DIFF V1 and Shared
-DIFF holds keys as G*2 heads of K (head major, stream minor) and values as G*2 heads of K (head major, then the two
-halves of its value), so that every cache of transformers fits. Attention runs as two calls of equal widths, one per
-half of the values, which every fast kernel takes; there is no T x U matrix unless the implementation is `eager` or a
-padding mask asks for one.
+head, N = 2H query heads, G key/value heads, K head dim, R rank, V vocabulary.
+
+A differential head is grouped-query attention, so every layer makes one ordinary call. DIFF V1 and Shared DIFF: the
+query heads [q1, 0] and [0, q2], E = 2K wide, read the same key [k1, k2] and the same value, and their outputs are A1 V
+and A2 V. DIFF V2: both queries of a pair read one key, E = K. A cache holds G keys and G values of E, the least there
+is. No T x U matrix is made unless the implementation is `eager` or a padding mask asks for one.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,12 +66,11 @@ class SharedProjection(nn.Module):
 
     def __init__(self, config: SharedDiffConfig, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        base_rows = config.head_dim if config.base == "layer" else self.num_heads * config.head_dim
-        down_heads = () if config.down == "layer" else (self.num_heads,)
+        base_rows = config.stream_dim if config.base == "layer" else num_heads * config.stream_dim
+        down_heads = () if config.down == "layer" else (num_heads,)
         self.base = nn.Parameter(torch.empty(base_rows, config.hidden_size))
         self.down = nn.Parameter(torch.empty(*down_heads, 2, config.rank, config.hidden_size))
-        self.up = nn.Parameter(torch.empty(self.num_heads, 2, config.head_dim, config.rank))
+        self.up = nn.Parameter(torch.empty(num_heads, 2, config.stream_dim, config.rank))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Returns [B, T, H*2*K]."""
@@ -83,77 +82,96 @@ class SharedProjection(nn.Module):
 
 
 def rotary_tables(position_ids: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """cos and sin [B, 1, T, K] in fp32, the two halves of K equal (rotate-half convention)."""
+    """cos and sin [B, T, 1, K] in fp32, the two halves of K equal (rotate-half convention)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
-    angles = position_ids[:, None, :, None].float() / base**exponents
+    angles = position_ids[..., None, None].float() / base**exponents
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 
-def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x_BTNK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Applies the rotary position embedding in fp32."""
-    wide = x_BHTK.float()
+    wide = x_BTNK.float()
     first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x_BHTK.dtype)
+    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x_BTNK.dtype)
 
 
-def softmax_maps(q_BHTK: Tensor, k_BHUK: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Attention weights [B, H, T, U] in fp32; ``mask`` is additive."""
-    scores = torch.matmul(q_BHTK, k_BHUK.transpose(-1, -2)).float() * scaling
-    if mask is not None:
-        scores = scores + mask[..., : k_BHUK.shape[-2]]
-    return scores.softmax(dim=-1)
+def difference(pairs: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """first - weight * second of the neighbours along ``dim``, in fp32; ``weight`` broadcasts over the result."""
+    first, second = pairs.float().unflatten(dim, (-1, 2)).unbind(dim + 1)
+    return first - weight * second
+
+
+def eager_attention_forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Attention in plain products: the output [B, T, N, E] and the maps [B, N, T, U], in fp32; an additive mask."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = torch.matmul(query, key.transpose(-1, -2)).float() * kwargs["scaling"]
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[-2]]
+    maps = scores.softmax(dim=-1)
+    return torch.matmul(maps.to(value.dtype), value).transpose(1, 2), maps
 
 
 class DifferentialHeads(nn.Module):
-    """What the kinds share: caching and the choice of kernel. A kind adds projections and the combination.
+    """What the kinds share: projections, the cache and one call of attention. A kind says what becomes of its outputs.
 
-    ``config._attn_implementation`` ``eager`` also returns the map that multiplies the values,
-    A1 - lambda A2 of shape [B, H, T, U]; the other implementations return None in its place.
+    Servers read ``forward`` as source and want exactly one call in it, of a function from ALL_ATTENTION_FUNCTIONS; and
+    they put modules of their own in place of ours, so nothing here may depend on the class of a module.
     """
 
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.num_heads = config.num_attention_heads // 2
-        self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        self.scaling = config.head_dim**-0.5
+        self.scaling = config.stream_dim**-0.5
         self.is_causal = True
-        value_width = config.num_key_value_heads * config.head_dim
-        self.v_proj = nn.Linear(config.hidden_size, value_width, bias=False)
-        query_width = config.num_attention_heads * config.head_dim
+        heads, groups = config.num_attention_heads // 2, config.num_key_value_heads
+        self.v_proj = nn.Linear(config.hidden_size, groups * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * config.head_dim, config.hidden_size, bias=False)
         if config.attention == "shared_diff" and config.factored:
-            self.q_proj: nn.Module = SharedProjection(config, config.num_attention_heads // 2)
-            self.k_proj: nn.Module = SharedProjection(config, config.num_key_value_heads // 2)
+            self.q_proj: nn.Module = SharedProjection(config, heads)
+            self.k_proj: nn.Module = SharedProjection(config, groups)
         else:
-            self.q_proj = nn.Linear(config.hidden_size, query_width, bias=False)
-            self.k_proj = nn.Linear(config.hidden_size, value_width, bias=False)
+            self.q_proj = nn.Linear(config.hidden_size, 2 * heads * config.stream_dim, bias=False)
+            self.k_proj = nn.Linear(config.hidden_size, groups * config.head_dim, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Any, cache: Cache | None, **kwargs: Any
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Any = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        heads_of_K = (*x_BTD.shape[:2], -1, self.head_dim)
-        q = rotate(self.q_proj(x_BTD).view(heads_of_K).transpose(1, 2), *rotary)
-        k = rotate(self.k_proj(x_BTD).view(heads_of_K).transpose(1, 2), *rotary)
-        v = self.v_proj(x_BTD).view(heads_of_K).transpose(1, 2)
-        if cache is not None:
-            k, v = cache.update(k, v, self.layer_idx)
-        if self.config._attn_implementation == "eager":
-            return self.by_maps(x_BTD, q, k, v, mask)
-        return self.by_kernel(x_BTD, q, k, v, mask, **kwargs), None
+        """Attention [B, T, D]; and if the implementation is `eager` the maps [B, H, T, U] that multiply the values."""
+        implementation = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        q, k = self.q_proj(x_BTD), self.k_proj(x_BTD)
+        q, k = self.laid_out(*(rotate(y.unflatten(-1, (-1, self.config.stream_dim)), *rotary) for y in (q, k)))
+        v = self.v_proj(x_BTD).unflatten(-1, (-1, self.config.head_dim))
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+        if past_key_values is not None:
+            k, v = past_key_values.update(k, v, self.layer_idx)
+        out, maps = attend(self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs)
+        out_BTNE = out.reshape(*x_BTD.shape[:2], -1, self.config.head_dim)  # servers give it flat
+        heads = self.finish(self.combine(x_BTD, out_BTNE, 2).to(v.dtype))
+        return self.o_proj(heads.flatten(2)), self.combine(x_BTD, maps, 1) if implementation == "eager" else None
 
-    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def laid_out(self, q_BTNK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries and keys as the attention call takes them: [B, T, N, E], [B, T, G, E]."""
+        return q_BTNK, k_BTGK
+
+    def combine(self, x_BTD: Tensor, both: Tensor, dim: int) -> Tensor:
+        """What a kind makes of its query heads, along ``dim``: of their outputs (2) or of their maps (1)."""
         raise NotImplementedError
 
-    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
-        raise NotImplementedError
-
-    def call_kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
-        """One ordinary attention call of the chosen implementation, [B, T, heads, K]."""
-        kernel: Callable[..., tuple[Tensor, Any]] = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        return kernel(self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs)[0]
+    def finish(self, out_BTHE: Tensor) -> Tensor:
+        """The heads as the output projection takes them."""
+        return out_BTHE
 
 
 class DiffAttention(DifferentialHeads):
@@ -162,12 +180,12 @@ class DiffAttention(DifferentialHeads):
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.lambda_init = config.lambda_inits[layer_idx]
-        self.lambda_q1 = nn.Parameter(torch.empty(config.head_dim))
-        self.lambda_k1 = nn.Parameter(torch.empty(config.head_dim))
-        self.lambda_q2 = nn.Parameter(torch.empty(config.head_dim))
-        self.lambda_k2 = nn.Parameter(torch.empty(config.head_dim))
-        self.head_norm = RMSNorm(2 * config.head_dim, config.rms_norm_eps) if config.head_norm else nn.Identity()
-        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+        self.lambda_q1 = nn.Parameter(torch.empty(config.stream_dim))
+        self.lambda_k1 = nn.Parameter(torch.empty(config.stream_dim))
+        self.lambda_q2 = nn.Parameter(torch.empty(config.stream_dim))
+        self.lambda_k2 = nn.Parameter(torch.empty(config.stream_dim))
+        if config.head_norm:
+            self.head_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def combination_weight(self) -> Tensor:
         """lambda, in fp32."""
@@ -175,27 +193,18 @@ class DiffAttention(DifferentialHeads):
         second = (self.lambda_q2.float() * self.lambda_k2.float()).sum().exp()
         return first - second + self.lambda_init
 
-    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        groups = self.num_key_value_groups
-        own_k = k.unflatten(1, (-1, 2)).repeat_interleave(groups, dim=1).flatten(1, 2)
-        maps = softmax_maps(q, own_k, mask, self.scaling).unflatten(1, (-1, 2))
-        difference = maps[:, :, 0] - self.combination_weight() * maps[:, :, 1]
-        wide_v = v.unflatten(1, (-1, 2)).transpose(2, 3).flatten(-2).repeat_interleave(groups, dim=1)  # B H U 2K
-        return self.finish(torch.matmul(difference.to(v.dtype), wide_v).transpose(1, 2)), difference
+    def laid_out(self, q_BTNK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        """Query heads [q1, 0] and [0, q2] over keys [k1, k2]."""
+        K = q_BTNK.shape[-1]
+        first, second = q_BTNK.unflatten(2, (-1, 2)).unbind(3)
+        q_BTHSE = torch.stack((F.pad(first, (0, K)), F.pad(second, (K, 0))), dim=3)
+        return q_BTHSE.flatten(2, 3), k_BTGK.unflatten(2, (-1, 2)).flatten(3)
 
-    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
-        in_groups = (-1, self.num_key_value_groups, 2)
-        q = q.unflatten(1, in_groups).transpose(2, 3).flatten(1, 3)  # neighbours read the same key head
-        halves = [self.call_kernel(q, k, v[:, half::2].repeat_interleave(2, dim=1), mask, **kwargs) for half in (0, 1)]
-        grouped = torch.cat(halves, dim=-1).unflatten(2, (-1, 2, self.num_key_value_groups))  # B T G S H/G 2K
-        streams = grouped.transpose(3, 4).flatten(2, 3)  # B T H S 2K
-        first, second = streams.float().unbind(3)
-        return self.finish((first - self.combination_weight() * second).to(v.dtype))
+    def combine(self, x_BTD: Tensor, both: Tensor, dim: int) -> Tensor:
+        return difference(both, self.combination_weight(), dim)
 
-    def finish(self, out_BTHW: Tensor) -> Tensor:
-        if isinstance(self.head_norm, RMSNorm):
-            out_BTHW = self.head_norm(out_BTHW) * (1 - self.lambda_init)
-        return self.o_proj(out_BTHW.flatten(2))
+    def finish(self, out_BTHE: Tensor) -> Tensor:
+        return self.head_norm(out_BTHE) * (1 - self.lambda_init) if self.config.head_norm else out_BTHE
 
 
 class DiffV2Attention(DifferentialHeads):
@@ -203,27 +212,14 @@ class DiffV2Attention(DifferentialHeads):
 
     def __init__(self, config: SharedDiffConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
-        self.lambda_proj = nn.Linear(config.hidden_size, self.num_heads, bias=False)
-        self.o_proj = nn.Linear(self.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.lambda_proj = nn.Linear(config.hidden_size, config.num_attention_heads // 2, bias=False)
 
     def combination_weight(self, x_BTD: Tensor) -> Tensor:
         """sigmoid(lambda) per token and head [B, T, H, 1], in fp32."""
         return self.lambda_proj(x_BTD).float().sigmoid().unsqueeze(-1)
 
-    def by_maps(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        groups = self.num_key_value_groups
-        maps = softmax_maps(q, k.repeat_interleave(groups, dim=1), mask, self.scaling).unflatten(1, (-1, 2))
-        difference = maps[:, :, 0] - self.combination_weight(x_BTD).transpose(1, 2) * maps[:, :, 1]
-        pair_v = v.repeat_interleave(groups // 2, dim=1)
-        return self.finish(torch.matmul(difference.to(v.dtype), pair_v).transpose(1, 2)), difference
-
-    def by_kernel(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Tensor:
-        pairs = self.call_kernel(q, k, v, mask, **kwargs).unflatten(2, (-1, 2))  # B T H S K
-        first, second = pairs.float().unbind(3)
-        return self.finish((first - self.combination_weight(x_BTD) * second).to(v.dtype))
-
-    def finish(self, out_BTHK: Tensor) -> Tensor:
-        return self.o_proj(out_BTHK.flatten(2))
+    def combine(self, x_BTD: Tensor, both: Tensor, dim: int) -> Tensor:
+        return difference(both, self.combination_weight(x_BTD).movedim(2, dim), dim)
 
 
 ATTENTIONS = {"diff": DiffAttention, "shared_diff": DiffAttention, "diff_v2": DiffV2Attention}
@@ -338,7 +334,7 @@ class SharedDiffModel(SharedDiffPreTrainedModel):
             "position_ids": position_ids,
         }
         mask = create_causal_mask(**{name: value for name, value in known.items() if name in MASK_ARGUMENTS})
-        rotary = rotary_tables(position_ids, config.head_dim, config.rope_base)
+        rotary = rotary_tables(position_ids, config.stream_dim, config.rope_base)
         kwargs.pop("cache_position", None)
         hidden_states: tuple[Tensor, ...] = ()
         attentions: tuple[Tensor, ...] = ()

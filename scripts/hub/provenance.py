@@ -29,8 +29,8 @@ from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
 
 PROVENANCE = "export.json"
-FORMAT = 2
-"""1 had the run's whole config, with commands and places"""
+FORMAT = 3
+"""1 had the run's whole config, with commands and places; 2 counted each stream's keys as heads of their own"""
 
 TOLD = {
     "model": tuple(field.name for field in fields(ModelConfig)),

@@ -48,7 +48,7 @@ FILES = [*JSON_FILES, WEIGHTS, "tokenizer.tiktoken", "modeling_shared_diff.py"]
 # fmt: off
 KEYS = [
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "head_dim", "attention", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+    "head_dim", "stream_dim", "attention", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
     "num_key_value_heads", "rope_theta", "factored", "base", "down", "rank", "head_norm", "lambda_inits",
     "rope_base", "dtype", "torch_dtype", "rope_parameters", "rope_scaling", "sliding_window", "attention_bias",
     "mlp_bias", "hidden_act", "auto_map", "quantization_config", "architectures", "eos_token_id", "pad_token_id",

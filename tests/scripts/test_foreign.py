@@ -59,6 +59,24 @@ def test_values_without_meaning_are_named(values: dict[str, Any], message: str, 
         open_foreign(llama)
 
 
+HEADS = [
+    ({"head_dim": 16}, r"head_dim: must be 2 times stream_dim \(16\), is 16"),
+    ({"stream_dim": 2.5}, "stream_dim: expected a whole number"),
+    ({"num_key_value_heads": 4}, r"num_key_value_heads: must divide half of num_attention_heads \(6\), is 4"),
+    ({"stream_dim": None, "num_key_value_heads": 3}, "num_key_value_heads: must be a multiple of 2, is 3"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), HEADS)
+def test_heads_of_a_differential_model_go_together(
+    values: dict[str, Any], message: str, export_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(export_of("diff-grouped"), tmp_path / "model"))
+    set_values(folder, **values)
+    with pytest.raises(InputError, match=message):
+        open_foreign(folder)
+
+
 TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "missing": (lambda t: t.pop(UP), f"holds no tensor {UP}"),
     "left over": (

@@ -1,5 +1,6 @@
 """Whose code runs when a folder is imported or evaluated: never the folder's, unless a flag says so."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from common.errors import InputError
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluate import main as evaluate
 from scripts.evaluation.subject import load_subject
+from scripts.hub import loading
 from scripts.hub.config_files import CODE_FILES
 from scripts.import_hf import ImportConfig, import_folder
 
@@ -91,6 +93,19 @@ def test_an_export_whose_code_was_changed_is_not_run(
     with pytest.raises(InputError, match=rf"{name}: is not the code of this version; read it, .*trust-remote-code"):
         load_subject(str(folder), "cpu", "auto", 1024)
     assert CheckpointReader(import_folder(ImportConfig(str(folder), str(tmp_path / "run")))).step == 0
+    assert not marker.exists()
+
+
+def test_the_code_of_an_earlier_version_is_not_run_but_replaced_by_todays(
+    export_of: Callable[..., Path], tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(export_of("diff"), tmp_path / "model")
+    for name in CODE_FILES:
+        (folder / name).write_text(HOSTILE.format(marker=str(marker)))
+    code = hashlib.sha256((folder / CODE_FILES[0]).read_bytes()).hexdigest()
+    monkeypatch.setattr("scripts.hub.loading.EARLIER_CODE", loading.EARLIER_CODE | {code})
+    subject = load_subject(str(folder), "cpu", "auto", 1024)
+    assert type(subject.model).__module__ == "scripts.hub.modeling_shared_diff"
     assert not marker.exists()
 
 

@@ -1,19 +1,28 @@
 """The modelling code that travels with an exported folder, loaded as a stranger loads it."""
 
+import ast
+import inspect
+import json
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pretrain.checkpoint.reader import CheckpointReader
 from scripts.hub.check import FP32_TOLERANCE, HALF_TOLERANCE
 from scripts.hub.configuration_shared_diff import SharedDiffConfig
-from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
+from scripts.hub.modeling_shared_diff import ATTENTIONS, SharedDiffForCausalLM
+from scripts.import_hf import ImportConfig, import_folder
 from tests.scripts.conftest import KINDS
 
 OWN = [kind for kind in KINDS if not kind.startswith("standard")]
@@ -54,6 +63,80 @@ def test_grouped_heads_make_the_cache_smaller_by_the_size_of_a_group(
     held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
     two_per_head = 2 * 2 * heads * TOKENS.numel() * KINDS[kind].head_dim * KINDS[kind].num_layers  # keys and values
     assert sum(tensor.numel() for tensor in held) == two_per_head * groups // heads
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_the_configuration_tells_what_the_cache_holds(kind: str, export_of: Callable[..., Path]) -> None:
+    model = load(export_of(kind))
+    heads, width = model.config.num_key_value_heads, model.config.head_dim
+    for layer in model(TOKENS, use_cache=True).past_key_values.layers:
+        assert layer.keys.shape == layer.values.shape == (3, heads, 24, width)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_forward_has_one_call_of_one_attention_function(kind: str) -> None:
+    """What vLLM's backend for models of transformers reads in the source of `forward`."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(ATTENTIONS[kind].forward)))
+    taken = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and of_the_table(node.value)]
+    (name,) = [target.id for node in taken for target in node.targets if isinstance(target, ast.Name)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    (call,) = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == name]
+    assert {word.arg: ast.unparse(word.value) for word in call.keywords}["scaling"] == "self.scaling"
+
+
+def of_the_table(node: ast.expr) -> bool:
+    """Whether the expression is a method's result of ALL_ATTENTION_FUNCTIONS."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("ALL_ATTENTION_FUNCTIONS.")
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_server_may_bring_its_own_attention_and_its_own_norms(kind: str, export_of: Callable[..., Path]) -> None:
+    """Attention as servers do it: heads by the configuration, one sequence, the output flat; and foreign norms."""
+    model = load(export_of(kind))
+    config = model.config
+    expected = model(TOKENS[:1], use_cache=False).logits
+    calls = []
+
+    def serve(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
+        calls.append(module.layer_idx)
+        assert q.shape == (1, config.num_attention_heads, 24, config.head_dim)
+        assert k.shape == v.shape == (1, config.num_key_value_heads, 24, config.head_dim)
+        assert mask is None and options["instances"] == "theirs"
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=options["scaling"], enable_gqa=True)
+        return out.transpose(1, 2).reshape(24, -1), None
+
+    ALL_ATTENTION_FUNCTIONS.register("server", serve)
+    try:
+        config._attn_implementation = "server"
+        for parent in list(model.modules()):
+            for name, child in parent.named_children():
+                if type(child).__name__ == "RMSNorm":
+                    norm = nn.RMSNorm(child.weight.shape, eps=child.eps)
+                    norm.load_state_dict(child.state_dict())
+                    setattr(parent, name, norm)
+        found = model(TOKENS[:1], use_cache=False, instances="theirs").logits
+    finally:
+        del ALL_ATTENTION_FUNCTIONS._global_mapping["server"]
+    torch.testing.assert_close(found, expected, atol=FP32_TOLERANCE, rtol=0)
+    assert calls == list(range(config.num_hidden_layers))
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_folder_whose_keys_were_counted_stream_by_stream_is_the_same_model(
+    kind: str, export_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(export_of(kind), tmp_path / "before"))
+    values = json.loads((folder / "config.json").read_text())
+    joined = values["head_dim"] // values["stream_dim"]
+    assert joined == (1 if kind.startswith("diff_v2") else 2)
+    own = {"head_dim": values.pop("stream_dim"), "num_key_value_heads": joined * values["num_key_value_heads"]}
+    (folder / "config.json").write_text(json.dumps(values | own))
+    model, today = load(folder), load(export_of(kind))
+    assert torch.equal(model(TOKENS).logits, today(TOKENS).logits)
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["stream_dim"] == today.config.stream_dim
+    reader = CheckpointReader(import_folder(ImportConfig(str(folder), str(tmp_path / "run"))))
+    assert reader.config.model == KINDS[kind]
 
 
 @pytest.mark.parametrize(

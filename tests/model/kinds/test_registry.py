@@ -15,7 +15,8 @@ from model.kinds.base import Kind
 from model.kinds.registry import KINDS, kind_named, kind_names, kind_of
 from model.kinds.standard import Standard
 from model.parallel import Unsharded, logical_parameters
-from scripts.hub.layout import CACHE_HEADS, hub_name, parameter_shapes
+from scripts.hub.configuration_shared_diff import JOINED_STREAMS
+from scripts.hub.layout import CACHE_WIDTH, hub_name, parameter_shapes
 from tests.model.helpers import KINDS as MODELS
 from tests.model.helpers import build
 
@@ -100,9 +101,13 @@ def test_names_are_unique_and_conversions_lead_to_kinds() -> None:
 
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
 def test_every_kind_has_names_for_transformers(config) -> None:
-    assert config.attention in CACHE_HEADS
+    assert config.attention in CACHE_WIDTH
     names = [hub_name(name) for name in parameter_shapes(config)]
     assert len(set(names)) == len(names)
+
+
+def test_the_code_that_travels_knows_the_same_widths_of_a_cache() -> None:
+    assert {kind: width for kind, width in CACHE_WIDTH.items() if kind in JOINED_STREAMS} == JOINED_STREAMS
 
 
 def test_grouping_makes_keys_values_and_their_factors_smaller_and_nothing_else() -> None:
