@@ -46,11 +46,21 @@ setup(
     ],
     extras_require={
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
-        "gpu": ["flash-attn>=2.7"],
+        "gpu": ["flash-attn>=2.7", "triton>=3.6"],
         "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1", "scipy>=1.11"],
         "s3": ["s3fs>=2024.6"],
         # An S3 server to test with. moto's own extra `server` brings what other services need, too.
         "lab": ["moto[s3]>=5", "flask>=3", "flask-cors>=5", "werkzeug>=3", "boto3>=1.35"],
-        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "mypy>=1.16", "types-PyYAML", "psutil", "packaging"],
+        # triton: runs kernels without a GPU, in its interpreter, and compiles them for one.
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "ruff>=0.12",
+            "mypy>=1.16",
+            "types-PyYAML",
+            "psutil",
+            "packaging",
+            "triton>=3.6",
+        ],
     },
 )

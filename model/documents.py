@@ -16,6 +16,8 @@ class Documents:
 
     starts_TB: Tensor
     """int32: index of the first token of the document that each token is in"""
+    ends_TB: Tensor
+    """int32: index of the first token behind that document"""
     bounds: Tensor
     """int32 [documents + 1]: where each begins in the sequences laid end to end, and the end of the last one"""
     longest: int
@@ -29,19 +31,27 @@ class Documents:
         B, T = starts_BT.shape
         first_BT = starts_BT == torch.arange(T, dtype=starts_BT.dtype)
         bounds = torch.cat([first_BT.flatten().nonzero().flatten(), torch.tensor([B * T])])
-        return cls(starts_BT.t().contiguous(), bounds.int(), int(bounds.diff().max()))
+        lengths = bounds.diff()
+        ends_BT = bounds[1:].repeat_interleave(lengths).view(B, T) - torch.arange(0, B * T, T)[:, None]
+        return cls(starts_BT.t().contiguous(), ends_BT.int().t().contiguous(), bounds.int(), int(lengths.max()))
 
     def to(self, device: torch.device) -> "Documents":
         """The same on ``device``; the host does not wait where they are pinned."""
         return replace(
             self,
             starts_TB=self.starts_TB.to(device, non_blocking=True),
+            ends_TB=self.ends_TB.to(device, non_blocking=True),
             bounds=self.bounds.to(device, non_blocking=True),
         )
 
     def pinned(self) -> "Documents":
         """The same in memory from which a GPU copies by itself."""
-        return replace(self, starts_TB=self.starts_TB.pin_memory(), bounds=self.bounds.pin_memory())
+        return replace(
+            self,
+            starts_TB=self.starts_TB.pin_memory(),
+            ends_TB=self.ends_TB.pin_memory(),
+            bounds=self.bounds.pin_memory(),
+        )
 
     def masked(self, dtype: torch.dtype) -> "Documents":
         """The same with the mask for queries of type ``dtype``."""

@@ -105,9 +105,9 @@ def _contender(config: RunConfig, every: int) -> Contender:
     from model.recorder import Recorder
     from pretrain.build import build_model
     from pretrain.engines.build import build_engine
-    from pretrain.engines.micro_batch import MicroBatch
     from pretrain.telemetry.telemetry import Telemetry
     from pretrain.topology import topology_from_environment
+    from scripts.speed.stepping import random_batches
 
     config = replace(config, metrics=replace(config.metrics, telemetry_every=every))
     topology = topology_from_environment(config.parallel)
@@ -115,9 +115,7 @@ def _contender(config: RunConfig, every: int) -> Contender:
     layers = build_model(config, topology, recorder)
     engine = build_engine(config, topology, layers, judge=lambda loss, norm: True)
     telemetry = Telemetry(config, engine, recorder)
-    shape = (config.batch.micro_size, config.data.sequence_length + 1)
-    tokens = torch.randint(0, config.model.vocab_size, shape, generator=torch.Generator().manual_seed(topology.rank))
-    batches = [MicroBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())] * engine.accumulation_steps
+    batches = random_batches(config, engine.accumulation_steps, seed=topology.rank)
 
     def step(number: int) -> None:
         inside = telemetry.due(number + 1)

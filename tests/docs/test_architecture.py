@@ -63,4 +63,4 @@ def test_a_library_is_imported_where_the_table_says(names: str, places: str) -> 
 
 
 def test_the_table_of_libraries_was_found() -> None:
-    assert len(LIBRARIES) == 9
+    assert len(LIBRARIES) == 10

@@ -20,6 +20,8 @@ def test_documents_are_what_a_variable_length_kernel_reads():
     assert documents.bounds.tolist() == [0, 4, 11, 20, 22]
     assert documents.bounds.dtype == torch.int32
     assert documents.longest == 9
+    assert documents.ends_TB.t().tolist() == [[4] * 4 + [11] * 7, [9] * 9 + [11] * 2]
+    assert documents.ends_TB.dtype == torch.int32
 
 
 def test_without_a_border_every_sequence_is_a_document():

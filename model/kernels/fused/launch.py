@@ -1,0 +1,171 @@
+"""The kernels' launches, and what they fill.
+
+In: the operator's tensors. Out: launches and the operator's results, newly made, which they fill. Always: nothing waits
+for the device; tensors on the meta device give the same launches, for those who only want to compile them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from common.errors import InputError
+from model.kernels.fused.backward import deltas_kernel, keys_kernel
+from model.kernels.fused.forward import forward_kernel
+from model.kernels.fused.queries import queries_kernel
+from model.kernels.fused.tiles import Tile, tile_of
+from model.kernels.fused.views import aligned, heads_view, weight_view
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel on its grid."""
+
+    kernel: Any
+    """a function of triton.jit"""
+    grid: tuple[int, int]
+    arguments: dict[str, Any]
+    """by the kernel's names: tensors, views, numbers, None, and what it is compiled for (``constants``)"""
+    constants: dict[str, int]
+    options: dict[str, int]
+    """Triton's: num_warps, num_stages"""
+
+    def __call__(self) -> None:
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+
+
+def run(launches: Sequence[Launch], device: torch.device) -> None:
+    """All, one after the other, on ``device``.
+
+    Raises:
+        InputError: it is no NVIDIA GPU, and Triton does not interpret (TRITON_INTERPRET=1).
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            for launch in launches:
+                launch()
+    elif triton.knobs.runtime.interpret:
+        for launch in launches:
+            launch()
+    else:
+        raise InputError(f"fused differential attention runs on NVIDIA GPUs, not on {device}; choose another form")
+
+
+def forward(
+    q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight_TBH: Tensor, starts_TB: Tensor | None, scale: float
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor]]:
+    """Results: out [T, B, H, E], the second stream's output, the same shape, log2-sum-exps [B, H, 2, T] in fp32."""
+    q, k, v = (aligned(x) for x in (q_TBHSK, k_TBGSK, v_TBGE))
+    T, B, H = q.shape[:3]
+    out = q.new_empty((T, B, H, v.shape[-1]))
+    second = torch.empty_like(out)
+    log_sums = q.new_empty((B, H, 2, T), dtype=torch.float32)
+    tile = tile_of("forward", *widths(q, v))
+    arguments = inputs(q, k, v, weight_TBH, scale) | {
+        "starts": contiguous(starts_TB),
+        "out": heads_view(out),
+        "second": heads_view(second),
+        "log_sums": log_sums,
+    }
+    launch = Launch(forward_kernel, (-(-T // tile.queries), B * H), arguments, constants(k, v, tile), options(tile))
+    return [launch], (out, second, log_sums)
+
+
+def backward(
+    d_out_TBHE: Tensor,
+    q_TBHSK: Tensor,
+    k_TBGSK: Tensor,
+    v_TBGE: Tensor,
+    weight_TBH: Tensor,
+    starts_TB: Tensor | None,
+    ends_TB: Tensor | None,
+    out_TBHE: Tensor,
+    second_TBHE: Tensor,
+    log_sums: Tensor,
+    scale: float,
+    repeatable: bool,
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Results: the gradients of q (unless ``repeatable`` in fp32), k, v and weight.
+
+    ``repeatable``: two runs give the same bits, for 14/10 of the arithmetic.
+    """
+    q, k, v, d_out = (aligned(x) for x in (q_TBHSK, k_TBGSK, v_TBGE, d_out_TBHE))
+    T, B, H = q.shape[:3]
+    G = k.shape[2]
+    deltas = torch.empty_like(log_sums)
+    d_weight = log_sums.new_empty((T, B, H))
+    dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
+    dq = q.new_empty(q.shape) if repeatable else q.new_zeros(q.shape, dtype=torch.float32)
+    by_keys, by_queries = (tile_of(name, *widths(q, v)) for name in ("keys", "queries"))
+    query_grid, key_grid = (-(-T // by_queries.queries), B * H), (-(-T // by_keys.keys), B * G)
+
+    given = inputs(q, k, v, weight_TBH, scale) | {"scale": scale, "d_out": heads_view(d_out)}
+    given |= {"log_sums": log_sums, "deltas": deltas}
+    of_keys = {
+        "ends": contiguous(ends_TB),
+        "dq": None if repeatable else heads_view(dq),
+        "dk": heads_view(dk),
+        "dv": heads_view(dv),
+    }
+    of_deltas = {
+        "d_out": given["d_out"],
+        "out": heads_view(out_TBHE),
+        "second": heads_view(second_TBHE),
+        "weight": given["weight"],
+        "deltas": deltas,
+        "d_weight": d_weight,
+        "T": T,
+        "B": B,
+        "H": H,
+    }
+    queries = {"E": v.shape[-1], "QUERIES": by_queries.queries}
+    launches = [
+        Launch(deltas_kernel, query_grid, of_deltas, queries, {}),
+        Launch(keys_kernel, key_grid, given | of_keys, constants(k, v, by_keys), options(by_keys)),
+    ]
+    if repeatable:
+        of_queries = {"starts": contiguous(starts_TB), "dq": heads_view(dq)}
+        sizes = constants(k, v, by_queries)
+        launches.append(Launch(queries_kernel, query_grid, given | of_queries, sizes, options(by_queries)))
+    return launches, (dq, dk, dv, d_weight)
+
+
+def inputs(q: Tensor, k: Tensor, v: Tensor, weight_TBH: Tensor, scale: float) -> dict[str, Any]:
+    """What every kernel but the deltas' reads."""
+    T, B, H = q.shape[:3]
+    return {
+        "q": heads_view(q),
+        "k": heads_view(k),
+        "v": heads_view(v),
+        "weight": weight_view(weight_TBH),
+        "T": T,
+        "B": B,
+        "H": H,
+        "heads_per_group": H // k.shape[2],
+        "exponent": scale * math.log2(math.e),
+    }
+
+
+def widths(q: Tensor, v: Tensor) -> tuple[int, int, int]:
+    """K, E and the bytes of an element."""
+    return q.shape[-1], v.shape[-1], q.element_size()
+
+
+def constants(k: Tensor, v: Tensor, tile: Tile) -> dict[str, int]:
+    """What a kernel is compiled for."""
+    sides = {"QUERIES": tile.queries, "KEYS": tile.keys}
+    return {"K": k.shape[-1], "E": v.shape[-1], "ONE_KEY": k.shape[3] == 1} | sides
+
+
+def options(tile: Tile) -> dict[str, int]:
+    """A tile as Triton's launcher names it."""
+    return {"num_warps": tile.warps, "num_stages": tile.stages}
+
+
+def contiguous(index_TB: Tensor | None) -> Tensor | None:
+    """Token first, as the kernels count."""
+    return None if index_TB is None else index_TB.contiguous()

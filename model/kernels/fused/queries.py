@@ -1,0 +1,100 @@
+"""The kernel of the queries' gradients alone, for runs that must repeat to the bit.
+
+In: the inputs and the output's gradient, what the forward pass kept. Out: dQ. Always: one program owns the queries of a
+tile and one head and adds over the keys in their order. Both maps and dO V^T are computed here once more: with the
+other gradients' kernel 14 K products for each query and key instead of 10 K.
+"""
+
+import triton
+import triton.language as tl
+
+from model.kernels.fused.blocks import (
+    add_product,
+    key_range,
+    load_rows,
+    logit_gradients,
+    number_at,
+    probabilities,
+    product,
+    rows_of,
+    seen_by,
+    store_rows,
+    weights_of,
+)
+
+
+@triton.jit
+def queries_kernel(
+    q, k, v, weight, starts, d_out, log_sums, deltas, dq, T, B, H, heads_per_group, scale, exponent,
+    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Grid: (query tiles, B H). The keys that a tile visits are those of the forward pass."""
+    first_i = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES
+    b, h = tl.program_id(1) // H, tl.program_id(1) % H
+    i = first_i + tl.arange(0, QUERIES)
+    q1_iK = load_rows(rows_of(q, b, h, 0), q.token, first_i, T, QUERIES, K, True)
+    q2_iK = load_rows(rows_of(q, b, h, 1), q.token, first_i, T, QUERIES, K, True)
+    d_out_iE = load_rows(rows_of(d_out, b, h, 0), d_out.token, first_i, T, QUERIES, E, True)
+    keys1 = rows_of(k, b, h // heads_per_group, 0)
+    keys2 = rows_of(k, b, h // heads_per_group, 0 if ONE_KEY else 1)
+    values = rows_of(v, b, h // heads_per_group, 0)
+    numbers1, numbers2 = number_at(b, h, 0, H, T), number_at(b, h, 1, H, T)
+    numbers = (
+        weights_of(weight, b, h, i, T),
+        tl.load(log_sums + numbers1 + i, mask=i < T, other=float("inf")),
+        tl.load(log_sums + numbers2 + i, mask=i < T, other=float("inf")),
+        tl.load(deltas + numbers1 + i, mask=i < T, other=0.0),
+        tl.load(deltas + numbers2 + i, mask=i < T, other=0.0),
+    )
+
+    gradients = (
+        tl.zeros((QUERIES, triton.next_power_of_2(K)), tl.float32),
+        tl.zeros((QUERIES, triton.next_power_of_2(K)), tl.float32),
+    )
+    first_j, plain_j, plain_end_j, end_j = key_range(starts, first_i, b, T, B, QUERIES, KEYS)
+    start_i = None
+    if starts is not None:
+        start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
+        gradients = over_keys(
+            gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
+            first_j, plain_j, K, E, ONE_KEY, KEYS, True,
+        )  # fmt: skip
+    gradients = over_keys(
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
+        plain_j, plain_end_j, K, E, ONE_KEY, KEYS, False,
+    )  # fmt: skip
+    gradients = over_keys(
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
+        plain_end_j, end_j, K, E, ONE_KEY, KEYS, True,
+    )  # fmt: skip
+    dq1_iK, dq2_iK = gradients
+    store_rows(rows_of(dq, b, h, 0), dq.token, first_i, T, dq1_iK * scale, QUERIES, K)
+    store_rows(rows_of(dq, b, h, 1), dq.token, first_i, T, dq2_iK * scale, QUERIES, K)
+
+
+@triton.jit
+def over_keys(
+    gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, key_stride, values, value_stride, i, start_i, T, exponent,
+    first_j, end_j,
+    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, KEYS: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """``gradients`` of both streams' queries with those of key blocks [first_j, end_j) added; without MASKED every
+    query sees all of them."""
+    dq1_iK, dq2_iK = gradients
+    weight_i, log_sum1_i, log_sum2_i, delta1_i, delta2_i = numbers
+    for block_j in tl.range(first_j, end_j, KEYS):
+        visible = None
+        if MASKED:
+            visible = seen_by(i, block_j + tl.arange(0, KEYS), start_i)
+        k1_jK = load_rows(keys1, key_stride, block_j, T, KEYS, K, MASKED)
+        k2_jK = k1_jK
+        if not ONE_KEY:
+            k2_jK = load_rows(keys2, key_stride, block_j, T, KEYS, K, MASKED)
+        v_jE = load_rows(values, value_stride, block_j, T, KEYS, E, MASKED)
+        p1_ij = probabilities(product(q1_iK, tl.trans(k1_jK)), exponent, log_sum1_i[:, None], visible, MASKED)
+        p2_ij = probabilities(product(q2_iK, tl.trans(k2_jK)), exponent, log_sum2_i[:, None], visible, MASKED)
+        dp_ij = product(d_out_iE, tl.trans(v_jE))
+        ds1_ij, ds2_ij = logit_gradients(p1_ij, p2_ij, weight_i[:, None], dp_ij, delta1_i[:, None], delta2_i[:, None])
+        dq1_iK = add_product(dq1_iK, ds1_ij, k1_jK)
+        dq2_iK = add_product(dq2_iK, ds2_ij, k2_jK)
+    return dq1_iK, dq2_iK

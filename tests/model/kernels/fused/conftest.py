@@ -1,0 +1,19 @@
+"""These tests run in a process that interprets Triton: see tests/model/kernels/test_fused.py."""
+
+import os
+import random
+
+import pytest
+
+from model.kernels.fused.tiles import Tile
+
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
+SIDES = [(16, 16), (16, 32), (32, 16)]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that short sequences are several of; which one a kernel gets is drawn."""
+    dice = random.Random(4)
+    drawn = {kernel: Tile(*dice.choice(SIDES), warps=4, stages=1) for kernel in ("forward", "keys", "queries")}
+    monkeypatch.setattr("model.kernels.fused.launch.tile_of", lambda kernel, *sizes: drawn[kernel])
