@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream kernel-report clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -93,6 +93,9 @@ bench-scale: $(STAMP) ## as root: step time on slow links between nodes made her
 
 bench-stream: $(STAMP) ## as root: training from a far store that fails now and then, beside a local disk
 	$(BIN)/python scripts/bench_stream.py
+
+kernel-report: $(STAMP) ## docs/kernels.*: machine code of the fused operator for sm_90, without a GPU
+	$(BIN)/python scripts/kernel_report.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
 	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

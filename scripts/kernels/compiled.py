@@ -1,0 +1,70 @@
+"""Compiles every configuration of the fused operator for sm_90, in processes of their own.
+
+In: configurations, and where Triton is installed; no GPU. Out: rows. Always: a process compiles the configurations of
+one pair of widths and ends; what Triton's cache has is not compiled again (it goes by the code's content).
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from scripts.kernels.configurations import Configuration, cost_of, launch
+from scripts.kernels.machine_code import inspect
+from scripts.kernels.rows import Row
+from scripts.kernels.stand_in import Launch, StandIn
+
+
+def rows_of(configurations: Sequence[Configuration]) -> list[Row]:
+    """Compiles them here. The process uses Triton for nothing else."""
+    stand_in = StandIn()
+    rows = []
+    for configuration in configurations:
+        launch(configuration)
+        rows += [_row(configuration, launched) for launched in stand_in.take()]
+    return rows
+
+
+def all_rows(
+    configurations: Sequence[Configuration], processes: int, progress: Callable[[int, int], None]
+) -> list[Row]:
+    """Of all, in the order of ``configurations``; ``progress`` hears how many of how many are done."""
+    groups = list(_by_widths(configurations))
+    os.environ.pop("TRITON_INTERPRET", None)  # its kernels have no machine code; the processes inherit this
+    context = multiprocessing.get_context("spawn")
+    done = 0
+    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(rows_of, group) for group in groups]
+        for future in as_completed(futures):
+            done += len(groups[futures.index(future)])
+            future.result()
+            progress(done, len(configurations))
+    return [row for future in futures for row in future.result()]
+
+
+def _by_widths(configurations: Sequence[Configuration]) -> Iterator[list[Configuration]]:
+    groups: dict[tuple[int, int, str], list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault((configuration.K, configuration.key_streams, configuration.dtype), []).append(configuration)
+    yield from groups.values()
+
+
+def _row(configuration: Configuration, launched: Launch) -> Row:
+    code = inspect(launched.machine_code)
+    cost = cost_of(configuration, launched.name)
+    return Row(
+        name=launched.name,
+        direction=configuration.direction,
+        widths=(configuration.K, configuration.E),
+        key_streams=configuration.key_streams,
+        documents=configuration.documents,
+        dtype=configuration.dtype,
+        threads=launched.threads,
+        registers=code.registers,
+        spills=code.spills,
+        shared_bytes=launched.shared_bytes,
+        hgmma=code.hgmma,
+        operations=cost.multiply_adds,
+        exponentials=cost.exponentials,
+        bytes=cost.all_bytes,
+    )

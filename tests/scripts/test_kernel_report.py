@@ -1,0 +1,162 @@
+"""The kernel report: what it reads from tools, what it complains about, and that docs/kernels.* are of this code."""
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.cli import run_command
+from common.errors import InputError
+from scripts.kernel_report import main
+from scripts.kernels.counted import report
+from scripts.kernels.machine_code import MachineCode, parse
+from scripts.kernels.page import fingerprint_of
+from scripts.kernels.rows import Row, complaints, read_rows, write_rows
+from tests.conftest import ROOT
+
+TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+USAGE = """
+Fatbin elf code:
+================
+arch = sm_90a
+code version = [1,8]
+host = linux
+compile_size = 64bit
+
+Resource usage:
+ Common:
+  GLOBAL:0
+ Function keys_kernel:
+  REG:168 STACK:24 SHARED:0 LOCAL:16 CONSTANT[0]:564 TEXTURE:0 SURFACE:0 SAMPLER:0
+"""
+INSTRUCTIONS = """
+        Function : keys_kernel
+        .headerflags    @"EF_CUDA_TEXMODE_UNIFIED EF_CUDA_64BIT_ADDRESS EF_CUDA_SM90 EF_CUDA_VIRTUAL_SM(EF_CUDA_SM90)"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;                                  /* 0x00000a00ff017b82 */
+                                                                                           /* 0x000fe20000000800 */
+        /*0010*/              @!P0 STL.64 [R1+0x8], R24 ;                                  /* 0x0000081801007387 */
+        /*0020*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR4], !UPT ;        /* 0x01e00000041879f0 */
+        /*0030*/                   HGMMA.64x64x16.F32.BF16 R88, R4, gdesc[UR8], R88 ;      /* 0x00e0000008587df0 */
+        /*0040*/             @!UP0 LDL.LU.64 R24, [R1+0x8] ;                               /* 0x0000080001187983 */
+        /*0050*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;                   /* 0x0000000c0804723c */
+        /*0060*/               @P1 LDL R3, [R1] ;                                          /* 0x0000000001037983 */
+        /*0070*/                   EXIT ;                                                  /* 0x000000000000794d */
+"""
+ROW = Row(
+    name="keys_kernel",
+    direction="backward",
+    widths=(64, 128),
+    key_streams=2,
+    documents=True,
+    dtype="bf16",
+    threads=256,
+    registers=168,
+    spills=0,
+    shared_bytes=196_608,
+    hgmma=36,
+    operations=5_000,
+    exponentials=30,
+    bytes=700,
+)
+
+
+def test_the_tools_output_is_read() -> None:
+    expected = MachineCode(registers=168, stack_bytes=24, local_bytes=16, local_accesses=3, hgmma=2, hmma=1)
+    assert parse(USAGE, INSTRUCTIONS) == expected
+    assert expected.spills == 40
+
+
+def test_accesses_without_bytes_are_spills_too() -> None:
+    assert parse(USAGE.replace("STACK:24", "STACK:0").replace("LOCAL:16", "LOCAL:0"), INSTRUCTIONS).spills == 3
+
+
+@pytest.mark.parametrize(
+    ("usage", "instructions", "message"),
+    [
+        ("", INSTRUCTIONS, "0 lines with REG:"),
+        (2 * USAGE, INSTRUCTIONS, "2 lines with REG:"),
+        (USAGE, "Fatbin elf code:", "no instruction found"),
+    ],
+)
+def test_other_output_is_refused(usage: str, instructions: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(usage, instructions)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spills": 8}, "8 bytes or instructions of spills"),
+        ({"shared_bytes": 232_449}, "232,449 bytes of shared memory, 232,448 are there"),
+        ({"hgmma": 0}, "no HGMMA, though it multiplies matrices"),
+        ({"threads": 512}, "168 registers in 512 threads, 65,536 are there"),
+    ],
+)
+def test_a_row_that_breaks_a_limit_has_a_line(change: dict[str, int], words: str) -> None:
+    bad = dataclasses.replace(ROW, **change)
+    where = "keys_kernel, backward, K 64, E 128, two keys, bf16, documents"
+    assert complaints([ROW, bad]) == [f"{where}: {words}"]
+
+
+def test_what_multiplies_no_matrices_needs_no_matrix_instructions() -> None:
+    assert complaints([dataclasses.replace(ROW, hgmma=0, operations=0)]) == []
+
+
+def test_rows_are_written_one_on_a_line_and_read_back(tmp_path: Path) -> None:
+    rows = [ROW, dataclasses.replace(ROW, widths=(96, 192), documents=False)]
+    write_rows(rows, tmp_path / "rows.json")
+    assert read_rows(tmp_path / "rows.json") == rows
+    assert [line[0] for line in (tmp_path / "rows.json").read_text().splitlines()] == ["[", "{", "{", "]"]
+
+
+def test_the_fingerprint_is_of_the_code_and_not_of_its_words(tmp_path: Path) -> None:
+    prints = []
+    for text in ('"""Doubles."""\nx = 2  # twice\n', '"""Twice."""\n\nx = 2\n', '"""Twice."""\nx = 3\n'):
+        (tmp_path / "kernel.py").write_text(text)
+        prints.append(fingerprint_of(tmp_path))
+    assert prints[0] == prints[1] != prints[2]
+
+
+COMPILE = """
+import json, sys
+from scripts.kernels.machine_code import inspect
+from scripts.kernels.stand_in import StandIn
+from tests.scripts.kernel_example import launch
+stand_in, seen = StandIn(), []
+for columns, tile, warps in ((128, 64, 4), (130, 64, 4), (128, 64, 4), (128, 32, 1)):
+    launch(columns, tile, warps)
+    for kernel in stand_in.take():
+        code = inspect(kernel.machine_code)
+        found = code.registers, code.spills, code.hgmma, code.hmma
+        seen.append([kernel.name, kernel.threads, kernel.shared_bytes, *found])
+print(json.dumps(seen))
+"""
+
+
+@TRITON
+def test_a_kernel_is_compiled_as_it_is_launched(tmp_path: Path) -> None:
+    """Again with equal arguments: the kernel is there already, and counts as launched."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    wide, unaligned, again, narrow = json.loads(done.stdout)
+    assert [launched[:2] for launched in (wide, unaligned, again)] == 3 * [["multiply", 128]]
+    assert wide == again
+    assert wide[-2] > 0, "a tile of 64 rows and four warps is for Hopper's matrix instructions"
+    assert narrow[1] == 32
+    assert narrow[-2] == 0 < narrow[-1], "one warp has its own matrix instructions only"
+    assert all(launched[4] == 0 for launched in (wide, unaligned, narrow))
+
+
+def test_counts_are_printed_without_triton(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(main, ["--counts"]) == 0
+    assert capsys.readouterr().out.splitlines() == report()
+
+
+def test_a_wrong_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(main, ["--processes", "0"]) == 2
+    assert capsys.readouterr().err == "error: --processes: must be at least 1, is 0\n"
