@@ -62,9 +62,9 @@ def _block(config: ModelConfig, split: Split) -> LayerCommunication:
     steps = [
         entering(split, D, "attention input", of_values // D // split.tensor_size),  # more columns than those of values
         *kind_of(config).exchanges(config, split),
-        leaving(split, D, "attention output"),
+        leaving(split, D, "attention output", kind_of(config).matrices(config)["output"] // D // split.tensor_size),
         entering(split, D, "ffn input", 2 * config.ffn_hidden_size // split.tensor_size),
-        leaving(split, D, "ffn output"),
+        leaving(split, D, "ffn output", config.ffn_hidden_size // split.tensor_size),
     ]
     forward = tuple(exchange for step in steps for exchange in step.forward)
     backward = tuple(exchange for step in steps for exchange in step.backward)

@@ -1,55 +1,42 @@
 """The product behind a gate, which the feed-forward network ends in.
 
-In: gate and up [..., F], a weight [D, F]. Out: (swish(gate) * up) W^T [..., D]. Always: the same bits, recomputed or
-not.
+In: gate and up [..., F], a weight [D, F], and how the output leaves (model/leaving.py). Out: (swish(gate) * up) W^T
+[..., D]. Always: the same bits, recomputed or not.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.deferred import Finish, Keep, keeper_of
+from model.leaving import ALONE, Hidden, Output, leaving_linear
 from model.packed import linear
 
 
-def gated_linear(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+def gated_linear(gate: Tensor, up: Tensor, weight: Tensor, output: Output = ALONE) -> Tensor:
     """(swish(gate) * up) W^T; keeps 4 F numbers for each token."""
-    return linear(F.silu(gate) * up, weight)
+    return linear(F.silu(gate) * up, weight, output)
 
 
-def recomputed_gated_linear(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+def recomputed_gated_linear(gate: Tensor, up: Tensor, weight: Tensor, output: Output = ALONE) -> Tensor:
     """The same; keeps gate and up, 2 F numbers, and makes the others again, for which it takes no matrix product."""
-    keep = keeper_of([weight]) if gate.requires_grad else None
-    result: Tensor = _GatedLinear.apply(keep, gate, up, weight if keep is None else weight.detach())
-    return result
+    return leaving_linear(_Gate(), output, (gate, up), weight)
 
 
-class _GatedLinear(torch.autograd.Function):
-    """(who takes the product of the weight's gradient, gate, up, weight) to (swish(gate) * up) W^T."""
+class _Gate(Hidden):
+    """swish(gate) * up of (gate, up)."""
 
-    @staticmethod
-    def forward(ctx: Any, keep: Keep | None, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
-        ctx.keep = keep
-        ctx.save_for_backward(gate, up, weight)
-        return F.linear(F.silu(gate).mul_(up), weight)
+    def of(self, *inputs: Tensor) -> Tensor:
+        gate, up = inputs
+        return F.silu(gate).mul_(up)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up, weight = ctx.saved_tensors
-        gradient, of_weight = gradients[0], None
+    def again(self, *inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        gate, up = inputs
         swish = F.silu(gate)
-        finish = _weight_gradient(gradient, swish * up)
-        if ctx.keep is None:
-            (of_weight,) = finish()
-        else:
-            ctx.keep(lambda: finish)
-        of_product = gradient @ weight
-        of_up = swish.mul_(of_product)
-        return None, torch.ops.aten.silu_backward(of_product.mul_(up), gate), of_up, of_weight
 
+        def of_inputs(gradient: Tensor) -> tuple[Tensor, ...]:
+            of_up = swish.mul_(gradient)
+            return torch.ops.aten.silu_backward(gradient.mul_(up), gate), of_up
 
-def _weight_gradient(gradient: Tensor, x: Tensor) -> Finish:
-    """Computes that of x W^T."""
-    return lambda: (gradient.flatten(0, -2).t() @ x.flatten(0, -2),)
+        return swish * up, of_inputs

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from model.deferred import Finish, Keep, keeper_of
 from model.exchange import InputExchange
+from model.leaving import ALONE, Itself, Output, leaving_linear
 
-ALONE = InputExchange()
+WHOLE = InputExchange()
+"""an input of one rank alone"""
 
 
-def packed_linear(x: Tensor, weights: Sequence[Tensor], exchange: InputExchange = ALONE) -> tuple[Tensor, ...]:
+def packed_linear(x: Tensor, weights: Sequence[Tensor], exchange: InputExchange = WHOLE) -> tuple[Tensor, ...]:
     """x [..., D] to x W_i^T [..., n_i] of every weight, where ``exchange`` makes x whole.
 
     The results are views of one tensor: who keeps one of them for long keeps them all, unless it copies its own.
@@ -37,9 +39,11 @@ def packed_linear(x: Tensor, weights: Sequence[Tensor], exchange: InputExchange 
     return results
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T, of one weight."""
-    return F.linear(x, weight) if keeper_of([weight]) is None else packed_linear(x, [weight])[0]
+def linear(x: Tensor, weight: Tensor, output: Output = ALONE) -> Tensor:
+    """x W^T, of one weight, by way of ``output``."""
+    if output is ALONE and keeper_of([weight]) is None:
+        return F.linear(x, weight)
+    return leaving_linear(Itself(), output, [x], weight)
 
 
 def stacked(weights: Sequence[Tensor]) -> Tensor:

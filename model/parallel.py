@@ -20,7 +20,7 @@ from model.recorder import weight_was_used
 from model.unpacked import SplitInput, linear_of_split_input
 
 Product = Callable[..., Tensor]
-"""(inputs of a linear layer, its weight [out, in]) to its output"""
+"""(inputs of a linear layer, its weight [out, in], how the output leaves: model/leaving.py) to its output"""
 TouchedBy = Literal["heads", "tokens"]
 """Which of the activations one rank has that meet a replicated parameter: those of its heads, or of its tokens."""
 

@@ -23,6 +23,8 @@ class Collective:
     """size of the whole tensor: what an all-reduce sums, an all-gather returns, a reduce-scatter takes"""
     beside: int = 0
     """floating-point operations of this rank that go on meanwhile"""
+    pieces: int = 1
+    """in which the tensor travels, the first when as large a part of those operations is done; 1: with their begin"""
 
     def wire_bytes(self, ranks: int) -> float:
         """Bytes that each rank sends with ring algorithms."""
@@ -50,6 +52,8 @@ class Split:
     element_bytes: int
     """of activations: 2 for bf16, 4 for fp32"""
     activation_checkpointing: ActivationCheckpointing = "none"
+    row_pieces: int = 1
+    """in which the output of a row-parallel layer leaves under sequence parallelism"""
 
     @property
     def tokens(self) -> int:
@@ -87,12 +91,15 @@ def gathering(split: Split, width: int, purpose: str) -> LayerCommunication:
     )
 
 
-def leaving(split: Split, width: int, purpose: str) -> LayerCommunication:
-    """The sum over ranks at the end of a row-parallel layer or a vocabulary-parallel look-up."""
+def leaving(split: Split, width: int, purpose: str, features: int = 0) -> LayerCommunication:
+    """The sum over ranks at the end of a row-parallel layer of ``features`` on each rank, or of a vocabulary-parallel
+    look-up, which has none. With sequence parallelism the layer's output leaves beside its product, in pieces."""
     whole = split.bytes_of(width)
     if split.sequence_parallel:
+        pieces = min(split.row_pieces, split.sequence_length // split.tensor_size) if features else 1
+        product = 2 * split.tokens * width * features if pieces > 1 else 0
         return LayerCommunication(
-            (Collective("reduce_scatter", purpose, whole),),
+            (Collective("reduce_scatter", purpose, whole, product, pieces),),
             (Collective("all_gather", f"gradient of {purpose}", whole),),
         )
     return LayerCommunication((Collective("all_reduce", purpose, whole),))

@@ -15,6 +15,7 @@ from megatron.core.tensor_parallel import mappings
 from torch import Tensor, nn
 
 from model.exchange import ReplicatedInput, SequenceSplitInput
+from model.leaving import SequenceSplitOutput
 from model.megatron_compat import let_megatron_run_on_cpu
 from model.packed import linear
 from model.parallel import ParameterInfo, Product, Sharding, describe
@@ -28,10 +29,14 @@ class TensorParallel(Sharding):
         group: the tensor-parallel process group of this rank.
         sequence_parallel: split the activations between the layers along the sequence; without effect in a group of 1.
         packs: as in ``Sharding``.
+        row_pieces: in which the output of a row-parallel layer leaves under sequence parallelism.
     """
 
-    def __init__(self, group: dist.ProcessGroup, sequence_parallel: bool = False, packs: bool = True) -> None:
+    def __init__(
+        self, group: dist.ProcessGroup, sequence_parallel: bool = False, packs: bool = True, row_pieces: int = 1
+    ) -> None:
         self.group = group
+        self.row_pieces = row_pieces
         self.packs = packs
         self.size = group.size()
         self.rank = group.rank()
@@ -106,12 +111,14 @@ class _RowLinear(tensor_parallel.RowParallelLinear):
         )
         describe(self.weight, ParameterInfo("", (out_features, in_features), shard_dim=1, matrix=True))
         self.product = product
+        self.output = SequenceSplitOutput(sharding.group, sharding.row_pieces) if sharding.sequence_parallel else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        y = self.product(*inputs, self.weight)
-        if self.sequence_parallel:
-            return mappings.reduce_scatter_to_sequence_parallel_region(y, group=self.tp_group)
-        return mappings.reduce_from_tensor_model_parallel_region(y, group=self.tp_group)
+        if self.output is not None:
+            return self.product(*inputs, self.weight, self.output)
+        return mappings.reduce_from_tensor_model_parallel_region(
+            self.product(*inputs, self.weight), group=self.tp_group
+        )
 
 
 class _TokenTable(tensor_parallel.VocabParallelEmbedding):

@@ -18,7 +18,7 @@ def build_model(config: RunConfig, topology: Topology, recorder: Recorder | None
     """The list of layers of ``config`` for this rank; ``recorder`` takes the layers' numbers."""
     return build_layers(
         config.model,
-        _sharding(topology, packs=config.parallel.zero_stage < 3),
+        _sharding(config, topology),
         recorder,
         seed=config.seed,
         dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
@@ -28,9 +28,10 @@ def build_model(config: RunConfig, topology: Topology, recorder: Recorder | None
     )
 
 
-def _sharding(topology: Topology, packs: bool) -> Sharding:
+def _sharding(config: RunConfig, topology: Topology) -> Sharding:
+    packs = config.parallel.zero_stage < 3
     if topology.tensor_size == 1:
         return Unsharded(packs)
     from model.tensor_parallel import TensorParallel
 
-    return TensorParallel(tensor_group(), sequence_parallel=topology.sequence_parallel, packs=packs)
+    return TensorParallel(tensor_group(), topology.sequence_parallel, packs, config.parallel.row_pieces)

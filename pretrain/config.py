@@ -42,6 +42,9 @@ class ParallelConfig:
     where the stage would wait for another (docs/parallelism.md)"""
     sequence: bool = False
     """split activations outside the tensor-parallel layers along the sequence"""
+    row_pieces: int = 4
+    """with `parallel.sequence`: pieces in which the output of a row-parallel layer leaves, each while the next is
+    computed; 1: all of it at last"""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage; a pipeline accepts 0 and 1"""
     partition_ranks: int | None = None
@@ -57,6 +60,7 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         check_range(self, "parallel.", "tensor", low=1, high=MOST_PROCESSES)
         check_range(self, "parallel.", "pipeline", low=1, high=1024)
+        check_range(self, "parallel.", "row_pieces", low=1, high=64)
         check_range(self, "parallel.", "partition_ranks", low=1, high=MOST_PROCESSES)
         check_range(self, "parallel.", "bucket_megabytes", low=1, high=2**20)
 

@@ -49,6 +49,10 @@ IDLE = {
 """settings without effect under ZeRO 1 and 2, and what to do or to know"""
 LARGEST_BUCKET = 500_000_000
 """gradients that DeepSpeed reduces at once, its own default"""
+LARGEST_PREFETCH = 50_000_000
+"""elements of weights that DeepSpeed gathers ahead under ZeRO 3, its own default"""
+PREFETCHED_PARTS = 32
+"""of a smaller model: what is gathered in one piece has nothing to hide behind"""
 
 
 def accumulation_steps(config: RunConfig, topology: Topology) -> int:
@@ -67,6 +71,7 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
             raise InputError(
                 f"deepspeed.{key}: has no effect with parallel.zero_stage {config.parallel.zero_stage}: {IDLE[key]}"
             )
+    elements = sum(parameter_counts(config.model).values())
     settings: dict[str, Any] = {
         "train_batch_size": config.batch.global_size,
         "train_micro_batch_size_per_gpu": config.batch.micro_size,
@@ -77,7 +82,8 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
         "zero_optimization": {
             "stage": config.parallel.zero_stage,
             # The buffer is allocated in full, however small the model.
-            "reduce_bucket_size": min(LARGEST_BUCKET, sum(parameter_counts(config.model).values())),
+            "reduce_bucket_size": min(LARGEST_BUCKET, elements),
+            "stage3_prefetch_bucket_size": min(LARGEST_PREFETCH, elements // PREFETCHED_PARTS),
         },
         "communication_data_type": config.parallel.gradient_exchange,
         # With sequence parallelism the stages exchange already split activations; splitting them again sends noise.

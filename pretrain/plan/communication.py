@@ -62,6 +62,7 @@ def layer_split(config: RunConfig, topology: Topology) -> Split:
         sequence_length=config.data.sequence_length,
         element_bytes=activation_bytes(config),
         activation_checkpointing=config.train.activation_checkpointing,
+        row_pieces=config.parallel.row_pieces,
     )
 
 
@@ -96,7 +97,7 @@ def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
         for collective in (*communication.forward, *communication.backward):
             times = kinds[kind] * accumulation_steps(config, topology)
             summed[collective.operation, collective.purpose] += times * collective.whole_bytes
-            calls[collective.operation, collective.purpose] += times
+            calls[collective.operation, collective.purpose] += times * collective.pieces
     return [
         _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True, calls=calls[operation, purpose])
         for (operation, purpose), size in summed.items()

@@ -59,9 +59,13 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
     own_speed = peak_flops(config, cluster.device) * cluster.efficiency
 
     def waited(collectives: Sequence[Collective]) -> float:
-        exchanges = (Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes) for one in collectives)
-        taken = (cluster.seconds(exchange) if len(group) > 1 else 0.0 for exchange in exchanges)
-        return sum(max(0.0, time - one.beside / own_speed) for time, one in zip(taken, collectives, strict=True))
+        if len(group) == 1:
+            return 0.0
+        total = 0.0
+        for one in collectives:
+            exchange = Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes, calls=one.pieces)
+            total += exposed(cluster.seconds(exchange), one.beside / own_speed, one.pieces)
+        return total
 
     compute = {"embedding": (0.0, 0.0), **_computed(config, topology, cluster)}
     parts = {"head": ("head", "loss")}
@@ -72,6 +76,15 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
         by_kind[kind] = LayerTime(forward + there, backward + back, there + back)
     names = (layer.name for layer in stage_layers(config, topology))
     return [by_kind.get("block" if name.startswith("blocks.") else name, NOTHING) for name in names]
+
+
+def exposed(exchange: float, product: float, pieces: int) -> float:
+    """Seconds that an exchange takes longer than the product beside it.
+
+    In one piece they begin together. In several, each piece is sent when it is computed: the last one travels alone.
+    """
+    last = exchange / pieces if pieces > 1 else 0.0
+    return last + max(0.0, exchange - last - product * (pieces - 1) / pieces if pieces > 1 else exchange - product)
 
 
 def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[str, tuple[float, float]]:

@@ -46,13 +46,16 @@ class Program:
     micro_batches: int = 1
     overlap: bool = True
     pipeline: int = 1
+    tensor: int = 1
+    row_pieces: int = 1
+    """with tensor parallelism, which here is sequence parallel"""
     grown: bool = False
     """each micro-batch has the samples of a whole step, which so has several times as many; else its part of them"""
 
     @property
     def nodes(self) -> int:
         """Nodes of one process each."""
-        return 1 if self.kind == "alone" else 2 * self.pipeline
+        return 1 if self.kind == "alone" else max(2, self.tensor) * self.pipeline
 
     @property
     def name(self) -> str:
@@ -61,9 +64,10 @@ class Program:
         parts = [self.kind if self.kind in ("plain", "ddp", "alone") else zero, self.precision]
         parts += [f"x{self.micro_batches}" + " samples" * self.grown] if self.micro_batches > 1 else []
         parts += ["2 stages"] if self.pipeline > 1 else []
+        parts += [f"tensor {self.tensor}, pieces {self.row_pieces}"] if self.tensor > 1 else []
         if self.kind == "races":
             parts.insert(0, "races")
-        elif self.kind == "engine" and self.can_overlap:
+        elif self.kind == "engine" and self.can_overlap and self.tensor == 1:
             parts.append("overlap" if self.overlap else "no overlap")
         return " ".join(parts)
 
@@ -76,7 +80,7 @@ class Program:
     def config(self) -> RunConfig:
         """The training's settings."""
         micro_size = SAMPLES if self.grown else SAMPLES // self.micro_batches
-        replicas = self.nodes // self.pipeline
+        replicas = self.nodes // self.pipeline // self.tensor
         exchange: dict[str, Any] = {}
         if self.can_overlap:
             exchange = {"overlap": self.overlap, "bucket_megabytes": BUCKET_MEGABYTES}
@@ -86,6 +90,9 @@ class Program:
             parallel=ParallelConfig(
                 zero_stage=self.zero_stage,
                 pipeline=self.pipeline,
+                tensor=self.tensor,
+                sequence=self.tensor > 1,
+                row_pieces=self.row_pieces,
                 **exchange,
             ),
             batch=BatchConfig(global_size=micro_size * self.micro_batches * replicas, micro_size=micro_size),
@@ -112,9 +119,11 @@ def all_programs() -> list[Program]:
     hiding: tuple[Stage, ...] = (1, 2)
     grown = [Program("engine", stage, precision, 4, grown=True) for precision, stage in product(precisions, hiding)]
     staged = [Program("engine", 1, "fp32", 4, overlap, pipeline=2) for overlap in (True, False)]
+    staged.insert(0, Program("engine", 1, "fp32", 4, pipeline=2, grown=True))
+    divided = [Program("engine", 1, tensor=2, row_pieces=pieces) for pieces in (4, 1)]
     raced: tuple[tuple[Stage, int], ...] = ((1, 1), (1, 4), (2, 4), (3, 1))
     races = [Program("races", stage, micro_batches=size) for stage, size in raced]
-    return [*plain, *alone, *peers, *engines, *grown, *staged, *races]
+    return [*plain, *alone, *peers, *engines, *grown, *staged, *divided, *races]
 
 
 def yardstick(program: Program) -> Program:

@@ -47,7 +47,8 @@ def tensor_parallel(sequence_parallel: bool) -> Sharding:
     if not dist.is_initialized():
         dist.init_process_group("gloo")
         parallel_state.initialize_model_parallel(dist.get_world_size(), 1, create_gloo_process_groups=False)
-    return TensorParallel(parallel_state.get_tensor_model_parallel_group(), sequence_parallel)
+    group = parallel_state.get_tensor_model_parallel_group()
+    return TensorParallel(group, sequence_parallel, row_pieces=3)  # which divides none of the lengths
 
 
 def own_part(whole: Tensor, parameter: torch.nn.Parameter, sharding: Sharding) -> Tensor:

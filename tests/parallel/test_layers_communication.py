@@ -22,7 +22,14 @@ B, T = 2, 16
 
 
 def as_pairs(collectives: Sequence[Collective | Entry]) -> list[tuple[str, int]]:
-    return sorted((collective.operation, collective.whole_bytes) for collective in collectives)
+    """Operation and size of every call."""
+    return sorted((one.operation, size) for one in collectives for size in sizes_of_calls(one))
+
+
+def sizes_of_calls(one: Collective | Entry) -> list[int]:
+    pieces, rows = getattr(one, "pieces", 1), T // 2
+    edges = [rows * number // pieces for number in range(pieces + 1)]
+    return [one.whole_bytes * (end - first) // rows for first, end in itertools.pairwise(edges)]
 
 
 def detached(payload: Payload) -> Payload:
@@ -35,7 +42,7 @@ def count_and_compare() -> list[str]:
     modes = itertools.product(KINDS.items(), (False, True), ("none", "selective", "full"))
     for (kind, config), sequence_parallel, recompute in modes:
         sharding = tensor_parallel(sequence_parallel)
-        split = Split(dist.get_world_size(), sequence_parallel, B, T, 4, recompute)
+        split = Split(dist.get_world_size(), sequence_parallel, B, T, 4, recompute, row_pieces=3)
         expected = layer_communication(config, split)
         layers = build_layers(config, sharding, seed=1, activation_checkpointing=recompute)
         built = {layer.name: layer.build() for layer in layers if layer.tied_to is None}

@@ -32,8 +32,8 @@ def test_programs_have_names_of_their_own_and_settings_that_fit() -> None:
     programs = all_programs()
     assert len({program.name for program in programs}) == len(programs)
     for program in programs:
-        assert plan_topology(program.config.parallel, program.nodes).data_size == (program.nodes // program.pipeline)
-        replicas = program.nodes // program.pipeline
+        replicas = program.nodes // program.pipeline // program.tensor
+        assert plan_topology(program.config.parallel, program.nodes).data_size == replicas
         samples = program.config.batch.micro_size * program.micro_batches
         assert samples * replicas == program.config.batch.global_size
 

@@ -11,6 +11,7 @@ from pretrain.devices import Device
 from pretrain.plan.buckets import bucket_exchanges
 from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
+from pretrain.plan.layer_times import exposed
 from pretrain.plan.time import step_time
 from pretrain.topology import Topology, plan_topology
 
@@ -127,7 +128,7 @@ def test_exchanges_run_at_the_speed_of_their_slowest_link() -> None:
 
 @pytest.mark.parametrize("sequence", [False, True])
 def test_tensor_parallel_exchanges_count_but_for_the_products_of_the_backward_pass_beside_them(sequence: bool) -> None:
-    config, topology = plan(2, tensor=2, sequence=sequence, zero_stage=1)
+    config, topology = plan(2, tensor=2, sequence=sequence, zero_stage=1, row_pieces=1)
     cluster = replace(
         CLUSTER, device=replace(DEVICE, link=1e10)
     )  # slower than the values' product, faster than gate and up
@@ -141,6 +142,17 @@ def test_tensor_parallel_exchanges_count_but_for_the_products_of_the_backward_pa
         beside += M * layers * sum(min(seconds, product) for seconds in taken)
     assert step_time(config, topology, cluster).tensor == pytest.approx(in_the_open - beside)
     assert 2 * B * T * 64 * 32 / (1e12 * 0.5) < 2 * sent / 1e10 < 2 * B * T * 64 * 96 / (1e12 * 0.5)
+
+
+def test_of_row_parallel_outputs_the_last_piece_travels_in_the_open() -> None:
+    whole, topology = plan(2, tensor=2, sequence=True, row_pieces=1)
+    pieces = replace(whole, parallel=replace(whole.parallel, row_pieces=5))
+    cluster = replace(CLUSTER, device=replace(DEVICE, link=1e11))
+    before, after = (step_time(config, topology, cluster).tensor for config in (whole, pieces))
+    travels = 2 * (B * T * 64 * 2 / 2) / 1e11  # twice, as gloo has it
+    products = [2 * B * T * 64 * features / (1e12 * 0.5) for features in (4 * 8 // 2, 96 // 2)]
+    assert travels < min(products)
+    assert before - after == pytest.approx(M * 4 * 2 * travels * 4 / 5)
 
 
 def test_without_overlap_the_step_waits_for_every_exchange_and_with_it_for_a_part() -> None:
@@ -165,7 +177,8 @@ def test_zero_0_hides_nothing_and_a_model_of_one_prefetch_under_zero_3_only_redu
     time = step_time(first, topology, NCCL)
     assert time.hidden == 0
     assert time.data == pytest.approx(sum(map(NCCL.seconds, step_communication(first, topology))))
-    third = replace(config, parallel=replace(config.parallel, zero_stage=3))
+    in_one_piece = {"zero_optimization": {"stage3_prefetch_bucket_size": 10**9}}
+    third = replace(config, parallel=replace(config.parallel, zero_stage=3), deepspeed=in_one_piece)
     time = step_time(third, topology, NCCL)
     assert time.data == pytest.approx(sum(map(NCCL.seconds, step_communication(third, topology))))
     assert time.hidden == 0
@@ -178,3 +191,17 @@ def test_stages_wait_for_weights_one_after_the_other_and_only_for_what_is_not_th
     exposed = step_time(replace(config, parallel=replace(config.parallel, overlap=False)), topology, slow)
     assert beside.bubble == exposed.bubble
     assert 0 < beside.data < exposed.data
+
+
+@pytest.mark.parametrize(("exchange", "product"), [(3.7, 11.3), (11.3, 3.7), (5.0, 5.0), (2.0, 0.0)])
+@pytest.mark.parametrize("pieces", [2, 3, 7])
+def test_a_piece_travels_while_the_next_is_computed(exchange: float, product: float, pieces: int) -> None:
+    computed = arrived = 0.0
+    for _ in range(pieces):
+        computed += product / pieces
+        arrived = max(arrived, computed) + exchange / pieces
+    assert exposed(exchange, product, pieces) == pytest.approx(arrived - product)
+
+
+def test_an_exchange_in_one_piece_begins_with_the_product_beside_it() -> None:
+    assert [exposed(3.0, product, pieces=1) for product in (0.0, 2.0, 5.0)] == [3.0, 1.0, 0.0]
