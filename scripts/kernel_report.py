@@ -2,8 +2,8 @@
 
 In: model/kernels/fused and Triton's compiler. Out: docs/kernels.json, a row for each kernel of each configuration that
 the table of tiles can choose, and docs/kernels.md; exit status 1, with a line for each, where one spills, takes more
-shared memory or registers than a multiprocessor of compute capability 9.0 has, or multiplies without its matrix units.
-Always: no time is measured, and no GPU is looked for.
+shared memory or registers than a multiprocessor of compute capability 9.0 has, multiplies without its matrix units or
+multiplies twice. Always: no time is measured, and no GPU is looked for.
 """
 
 import importlib.util

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from scripts.kernels.configurations import Configuration, cost_of, launch
 from scripts.kernels.machine_code import inspect
+from scripts.kernels.products import repetition
 from scripts.kernels.rows import Row
 from scripts.kernels.stand_in import Launch, StandIn
 
@@ -64,6 +65,8 @@ def _row(configuration: Configuration, launched: Launch) -> Row:
         spills=code.spills,
         shared_bytes=launched.shared_bytes,
         hgmma=code.hgmma,
+        hmma=code.hmma,
+        repetition=repetition(launched.listing),
         operations=cost.multiply_adds,
         exponentials=cost.exponentials,
         bytes=cost.all_bytes,

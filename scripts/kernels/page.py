@@ -18,9 +18,9 @@ Made by `make kernel-report`, on a machine without a GPU; do not edit. Every con
 looked at.
 
 **Known:** the registers of a thread; that none is spilled to memory; the shared memory of a block, of
-{MOST_SHARED_BYTES:,} bytes; that the products use Hopper's matrix instructions (HGMMA); that a block's registers fit
-into the {MOST_REGISTERS:,} of a multiprocessor. Operations and bytes are counted from the loops, and tests compare the
-counts with a walk over every tile.
+{MOST_SHARED_BYTES:,} bytes; that the products use Hopper's matrix instructions (HGMMA and no HMMA), and that
+no group of warps computes what another one does; that a block's registers fit into the {MOST_REGISTERS:,} of a
+multiprocessor. Operations and bytes are counted from the loops; tests compare the counts with a walk over every tile.
 
 **Not known: time.** No GPU has run these kernels in this report. Tiles were chosen for what is listed here, not for
 speed; `make bench-gpu` measures.

@@ -41,6 +41,10 @@ class Row:
     shared_bytes: int
     hgmma: int
     """Hopper's matrix instructions in the code"""
+    hmma: int
+    """those of one warp, older and slower"""
+    repetition: float
+    """products computed for each one needed"""
     operations: int
     """multiply-adds of matrix products, for COUNTED_TOKENS of one head"""
     exponentials: int
@@ -56,6 +60,10 @@ def problems(row: Row) -> Iterator[str]:
         yield f"{row.shared_bytes:,} bytes of shared memory, {MOST_SHARED_BYTES:,} are there"
     if row.operations and not row.hgmma:
         yield "no HGMMA, though it multiplies matrices"
+    if row.hmma:
+        yield f"{row.hmma} HMMA, a warp's own matrix instructions"
+    if row.repetition > 1:
+        yield f"products are computed {row.repetition:.2f} times"
     if row.registers * row.threads > MOST_REGISTERS:
         yield f"{row.registers} registers in {row.threads} threads, {MOST_REGISTERS:,} are there"
 

@@ -1,9 +1,11 @@
 """A stand-in for Triton's driver of GPUs: what is launched is compiled for sm_90 and written down, and nothing runs.
 
-In: launches, with tensors of the meta device. Out: each one's machine code, shared memory and threads. Always: types,
-alignment and constants are what Triton's launcher finds for the tensors, as on a GPU.
+In: launches, with tensors of the meta device. Out: each one's machine code, listing, shared memory and threads. Always:
+types, alignment and constants are what Triton's launcher finds for the tensors, as on a GPU.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ class Launch(NamedTuple):
     machine_code: bytes
     """a cubin"""
     shared_bytes: int
+    listing: str
+    """in Triton's last representation with layouts (TTGIR)"""
     threads: int
     """of a block"""
 
@@ -28,10 +32,12 @@ class StandIn:
     """Takes the place of the driver for the rest of the process."""
 
     def __init__(self) -> None:
+        from triton import knobs
         from triton.backends.compiler import GPUTarget
         from triton.runtime import driver
 
         self._launches: list[Launch] = []
+        self._listings: dict[str, Path] = {}
         target = GPUTarget("cuda", HOPPER, WARP)
         stand_in = SimpleNamespace(
             get_current_target=lambda: target,
@@ -44,17 +50,26 @@ class StandIn:
             ),
         )
         driver.set_active(stand_in)
+        knobs.compilation.listener = self._compiled
 
     def take(self) -> list[Launch]:
         """What was launched since the last call, in order."""
         taken, self._launches = self._launches, []
         return taken
 
+    def _compiled(self, *, metadata: Mapping[str, Any], metadata_group: Mapping[str, str], **rest: object) -> None:
+        """What Triton calls with the files of a kernel, whether compiled now or found in its cache."""
+        (listing,) = (Path(path) for name, path in metadata_group.items() if name.endswith(".ttgir"))
+        self._listings[metadata["hash"]] = listing
+
     def _launcher(self, source: object, metadata: Any) -> Any:
         """What Triton calls to put a compiled kernel onto a stream; it hands back what ``_load`` made of it."""
 
+        listing = self._listings[metadata.hash].read_text()
+        threads = metadata.num_warps * WARP
+
         def launch(x: int, y: int, z: int, stream: int, loaded: tuple[str, bytes, int], *rest: object) -> None:
-            self._launches.append(Launch(*loaded, threads=metadata.num_warps * WARP))
+            self._launches.append(Launch(*loaded, listing, threads))
 
         return launch
 

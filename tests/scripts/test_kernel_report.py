@@ -15,6 +15,7 @@ from scripts.kernel_report import main
 from scripts.kernels.counted import report
 from scripts.kernels.machine_code import MachineCode, parse
 from scripts.kernels.page import fingerprint_of
+from scripts.kernels.products import repetition
 from scripts.kernels.rows import Row, complaints, read_rows, write_rows
 from tests.conftest import ROOT
 
@@ -58,6 +59,8 @@ ROW = Row(
     spills=0,
     shared_bytes=196_608,
     hgmma=36,
+    hmma=0,
+    repetition=1.0,
     operations=5_000,
     exponentials=30,
     bytes=700,
@@ -92,6 +95,8 @@ def test_other_output_is_refused(usage: str, instructions: str, message: str) ->
     [
         ({"spills": 8}, "8 bytes or instructions of spills"),
         ({"shared_bytes": 232_449}, "232,449 bytes of shared memory, 232,448 are there"),
+        ({"hmma": 16}, "16 HMMA, a warp's own matrix instructions"),
+        ({"repetition": 2.0}, "products are computed 2.00 times"),
         ({"hgmma": 0}, "no HGMMA, though it multiplies matrices"),
         ({"threads": 512}, "168 registers in 512 threads, 65,536 are there"),
     ],
@@ -121,17 +126,44 @@ def test_the_fingerprint_is_of_the_code_and_not_of_its_words(tmp_path: Path) -> 
     assert prints[0] == prints[1] != prints[2]
 
 
+LISTING = """
+#mma = #ttg.nvidia_mma<{versionMajor = 3, versionMinor = 0, warpsPerCTA = [8, 1], instrShape = [16, 32, 16]}>
+#mma1 = #ttg.nvidia_mma<{versionMajor = 3, versionMinor = 0, warpsPerCTA = [4, 2], instrShape = [16, 64, 16]}>
+  %p = ttng.warp_group_dot %q, %k, %zero {isAsync = true} : !ttg.memdesc<ROWSx96xbf16, #shared, #smem, mutable> * \
+!ttg.memdesc<96x32xbf16, #shared1, #smem> -> tensor<ROWSx32xf32, #mma>
+  %w:2 = ttng.warp_group_dot_wait %p, %k {pendings = 0 : i32} : tensor<ROWSx32xf32, #mma>, !ttg.memdesc<96x32xbf16>
+  %d = ttng.warp_group_dot %p1, %x, %d0 : tensor<64x32xbf16, #ttg.dot_op<{opIdx = 0, parent = #mma1, kWidth = 2}>> * \
+!ttg.memdesc<32x128xbf16, #shared, #smem> -> tensor<64x128xf32, #mma1>
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (128, 1.0),
+        (64, (2 * 64 * 32 * 96 + 64 * 128 * 32) / (64 * 32 * 96 + 64 * 128 * 32)),  # 8 warps are 128 rows
+    ],
+)
+def test_products_that_two_groups_of_warps_compute_are_found(rows: int, expected: float) -> None:
+    assert repetition(LISTING.replace("ROWS", str(rows))) == expected
+
+
+def test_a_kernel_without_products_repeats_none() -> None:
+    assert repetition("%sum = tt.reduce") == 0
+
+
 COMPILE = """
 import json, sys
 from scripts.kernels.machine_code import inspect
+from scripts.kernels.products import repetition
 from scripts.kernels.stand_in import StandIn
 from tests.scripts.kernel_example import launch
 stand_in, seen = StandIn(), []
-for columns, tile, warps in ((128, 64, 4), (130, 64, 4), (128, 64, 4), (128, 32, 1)):
+for columns, tile, warps in ((128, 64, 4), (128, 64, 4), (130, 64, 8), (128, 32, 1)):
     launch(columns, tile, warps)
     for kernel in stand_in.take():
         code = inspect(kernel.machine_code)
-        found = code.registers, code.spills, code.hgmma, code.hmma
+        found = code.registers, code.spills, repetition(kernel.listing), code.hgmma, code.hmma
         seen.append([kernel.name, kernel.threads, kernel.shared_bytes, *found])
 print(json.dumps(seen))
 """
@@ -143,13 +175,13 @@ def test_a_kernel_is_compiled_as_it_is_launched(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPILE]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    wide, unaligned, again, narrow = json.loads(done.stdout)
-    assert [launched[:2] for launched in (wide, unaligned, again)] == 3 * [["multiply", 128]]
-    assert wide == again
-    assert wide[-2] > 0, "a tile of 64 rows and four warps is for Hopper's matrix instructions"
-    assert narrow[1] == 32
-    assert narrow[-2] == 0 < narrow[-1], "one warp has its own matrix instructions only"
-    assert all(launched[4] == 0 for launched in (wide, unaligned, narrow))
+    four, again, eight, one = json.loads(done.stdout)
+    assert four == again
+    assert [launched[:2] for launched in (four, eight, one)] == [["multiply_twice", 32 * warps] for warps in (4, 8, 1)]
+    assert all(launched[3] > 0 and launched[4] == 0 for launched in (four, eight, one)), "registers, and no spills"
+    assert four[6] > 0 == four[7], "a tile of 64 rows and four warps is for Hopper's matrix instructions"
+    assert one[6] == 0 < one[7], "one warp has its own matrix instructions only"
+    assert (four[5], eight[5]) == (1.0, 1.5), "of eight warps four repeat the product that feeds the other one"
 
 
 def test_counts_are_printed_without_triton(capsys: pytest.CaptureFixture[str]) -> None:
