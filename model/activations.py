@@ -14,12 +14,16 @@ activation checkpointing `none`:
 `selective` keeps nothing of the attention product, and gate and up alone of the feed-forward network. `full` keeps a
 block's input, and needs one block's activations again while it recomputes it, with the first gradients on the way back:
 of its output, of the last product's input and of what that is made of.
+
+When the backward pass comes to the attention product, what the block keeps of what lies behind that is free, and the
+form of attention may need more for a moment than that was (``Form.workspace``).
 """
 
 from dataclasses import dataclass, replace
 
 from model.config import ModelConfig
 from model.kernels.kept import Kernels, norm_bytes
+from model.kinds.heads import product_bytes, rank_heads
 from model.kinds.registry import kind_of
 from model.loss import chunk_rows, piece_rows
 from model.split import Split
@@ -31,7 +35,7 @@ class BlockActivations:
 
     kept: int
     recomputed: int
-    """bytes that the backward pass computes again, and holds while it works on this block"""
+    """bytes that the backward pass holds on top while it works on this block, most of them computed again"""
 
 
 def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> BlockActivations:
@@ -40,25 +44,24 @@ def block_activations(model: ModelConfig, split: Split, kernels: Kernels) -> Blo
     everything = _block(model, replace(split, activation_checkpointing="none"), kernels)
     if mode == "full":
         gradients = _residual(model, split) + split.bytes_of(3 * model.ffn_hidden_size // split.tensor_size)
-        return BlockActivations(_residual(model, split), everything + gradients)
-    if mode == "selective":
-        kept = _block(model, split, kernels)
-        return BlockActivations(kept, max(0, everything - kept))
-    return BlockActivations(everything, 0)
+        product = _product(model, replace(split, activation_checkpointing="none"), kernels)
+        return BlockActivations(_residual(model, split), everything + max(gradients, product))
+    kept = _block(model, split, kernels)
+    return BlockActivations(kept, max(0, everything - kept, _product(model, split, kernels)))
 
 
 def layout_bytes(model: ModelConfig, split: Split, documents: bool, kernels: Kernels) -> int:
     """Bytes of a micro-batch's Layout, which all blocks of a stage share; with ``documents`` every token has a position
     of its own. The documents' bounds, a few numbers, are left out.
 
-    Angles are fp32; a kernel that reads no bounds gets a T x T mask for each sequence.
+    Angles are fp32; what a form reads of the documents is its own, at worst a T x T mask for each sequence.
     """
     positions = split.tokens if documents else split.sequence_length
     angles = 2 * 4 * positions * (model.head_dim // 2)  # cosines and sines
     if not documents:
         return angles
-    mask = 0 if kernels.bounded else split.bytes_of(split.sequence_length)
-    return angles + 4 * split.tokens + mask
+    prepared = split.bytes_of(kernels.attention.layout_elements(split.sequence_length))
+    return angles + 2 * 4 * split.tokens + prepared  # where documents begin and end
 
 
 def ends_activations(model: ModelConfig, split: Split) -> int:
@@ -108,8 +111,26 @@ def _residual(model: ModelConfig, split: Split) -> int:
 
 
 def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
+    attention = kind_of(model).kept_bytes(model, split, kernels)
+    return 2 * _norm(model, split, kernels) + _feed_forward(model, split) + attention
+
+
+def _norm(model: ModelConfig, split: Split, kernels: Kernels) -> int:
+    """A norm of the residual stream, and its output."""
     rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
-    norm = norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + _residual(model, split)
+    return norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + _residual(model, split)
+
+
+def _feed_forward(model: ModelConfig, split: Split) -> int:
     widths = 2 if split.activation_checkpointing == "selective" else 4
-    feed_forward = split.bytes_of(widths * model.ffn_hidden_size // split.tensor_size)
-    return 2 * norm + feed_forward + kind_of(model).kept_bytes(model, split, kernels)
+    return split.bytes_of(widths * model.ffn_hidden_size // split.tensor_size)
+
+
+def _product(model: ModelConfig, split: Split, kernels: Kernels) -> int:
+    """What the attention product's backward pass needs beyond what has become free by then; may be negative."""
+    kind = kind_of(model)
+    heads = rank_heads(kind.maps, model, kind.key_value_heads(model), split)
+    behind = kind.kept_bytes(model, split, kernels) - product_bytes(heads, split, kernels)
+    free = behind + _norm(model, split, kernels) + _feed_forward(model, split)
+    needed = kernels.attention.workspace(heads, split.micro_size, split.sequence_length, split.element_bytes)
+    return needed + _residual(model, split) - free

@@ -8,34 +8,27 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.ffn import FeedForward
+from model.kernels.kept import Kernels
 from model.kinds.registry import kind_of
 from model.layout import Layout
 from model.norm import Norm
-from model.parallel import Sharding
 from model.payload import Payload
-from model.recompute import ActivationCheckpointing, recomputed
-from model.recorder import Recorder
+from model.recompute import recomputed
+from model.surroundings import Surroundings
 
 
 class Block(nn.Module):
-    """Block ``layer``, counted from 0; ``activation_checkpointing`` says what its backward pass recomputes."""
+    """Block ``layer``, counted from 0."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        layer: int,
-        sharding: Sharding,
-        recorder: Recorder,
-        activation_checkpointing: ActivationCheckpointing,
-    ) -> None:
+    def __init__(self, config: ModelConfig, layer: int, around: Surroundings) -> None:
         super().__init__()
-        self.recorder = recorder
-        self.attention_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        selective = activation_checkpointing == "selective"
-        self.attention = kind_of(config).build(config, layer, sharding, recorder.within("attention."), selective)
-        self.ffn_norm = Norm(config.hidden_size, config.norm_eps, sharding)
-        self.ffn = FeedForward(config, sharding, selective)
-        self.recompute_all = activation_checkpointing == "full"
+        self.recorder = around.recorder
+        self.kernels = around.kernels
+        self.attention_norm = Norm(config.hidden_size, config.norm_eps, around)
+        self.attention = kind_of(config).build(config, layer, around.within("attention."))
+        self.ffn_norm = Norm(config.hidden_size, config.norm_eps, around)
+        self.ffn = FeedForward(config, around)
+        self.recompute_all = around.recompute == "full"
 
     def forward(self, payload: Payload) -> Payload:
         x_TBD, layout = payload
@@ -49,3 +42,8 @@ class Block(nn.Module):
         """The block's equations, [T, B, D] to [T, B, D]."""
         x_TBD = x_TBD + self.attention(self.attention_norm(x_TBD), layout)
         return x_TBD + self.ffn(self.ffn_norm(x_TBD))
+
+
+def kernels_of(model: nn.Module) -> Kernels:
+    """The kernels that the blocks of ``model`` call; every stage of a pipeline has a block."""
+    return next(module.kernels for module in model.modules() if isinstance(module, Block))

@@ -5,6 +5,7 @@ is made here, on the host and once per micro-batch, so that no layer has to ask 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,12 @@ class Documents:
     """int32 [documents + 1]: where each begins in the sequences laid end to end, and the end of the last one"""
     longest: int
     """tokens of the longest one"""
+    borders: tuple[int, ...]
+    """``bounds`` as numbers that the host knows"""
     mask: Tensor | None = None
     """``additive_mask`` where it was made in advance, for kernels that cannot read ``bounds``"""
+    blocks: Any = None
+    """a FlexAttention block mask where it was made in advance, for the kernel that reads it"""
 
     @classmethod
     def of(cls, starts_BT: Tensor) -> "Documents":
@@ -33,7 +38,8 @@ class Documents:
         bounds = torch.cat([first_BT.flatten().nonzero().flatten(), torch.tensor([B * T])])
         lengths = bounds.diff()
         ends_BT = bounds[1:].repeat_interleave(lengths).view(B, T) - torch.arange(0, B * T, T)[:, None]
-        return cls(starts_BT.t().contiguous(), ends_BT.int().t().contiguous(), bounds.int(), int(lengths.max()))
+        starts_TB, ends_TB = starts_BT.t().contiguous(), ends_BT.int().t().contiguous()
+        return cls(starts_TB, ends_TB, bounds.int(), int(lengths.max()), tuple(bounds.tolist()))
 
     def to(self, device: torch.device) -> "Documents":
         """The same on ``device``; the host does not wait where they are pinned."""
@@ -56,6 +62,10 @@ class Documents:
     def masked(self, dtype: torch.dtype) -> "Documents":
         """The same with the mask for queries of type ``dtype``."""
         return replace(self, mask=self.additive_mask(dtype))
+
+    def with_blocks(self, blocks: Any) -> "Documents":
+        """The same with a block mask."""
+        return replace(self, blocks=blocks)
 
     def additive_mask(self, dtype: torch.dtype) -> Tensor:
         """What is added to logits, [B, 1, T, T]: 0 where token i may read token j, not later and in the same document,

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.layout import Layout
 from model.norm import Norm
-from model.parallel import Sharding
 from model.payload import Payload, Tokens
 from model.prediction import Finish, Prediction
-from model.recorder import Recorder
+from model.surroundings import Surroundings
 
 
 class Embedding(nn.Module):
     """Tokens to activations, and with tied embeddings also activations to logits."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
+    def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
         self.config = config
-        self.sharding = sharding
-        self.recorder = recorder
-        self.embedding = sharding.vocab_embedding(config.vocab_size, config.hidden_size)
+        self.sharding = around.sharding
+        self.recorder = around.recorder
+        self.kernels = around.kernels
+        self.embedding = around.sharding.vocab_embedding(config.vocab_size, config.hidden_size)
 
     @property
     def weight(self) -> Tensor:
@@ -36,7 +36,7 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tokens) -> Payload:
         tokens_BT, documents = (tokens, None) if isinstance(tokens, Tensor) else tokens
         x_TBD = self.embedding(tokens_BT)
-        return Payload(x_TBD, Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD))
+        return Payload(x_TBD, Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD, self.kernels))
 
     def predict(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
         """``finish`` of the tied head's prediction."""
@@ -46,9 +46,9 @@ class Embedding(nn.Module):
 class FinalNorm(nn.Module):
     """The norm between the last block and the head."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding) -> None:
+    def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
-        self.final_norm = Norm(config.hidden_size, config.norm_eps, sharding)
+        self.final_norm = Norm(config.hidden_size, config.norm_eps, around)
 
     def forward(self, payload: Payload) -> Payload:
         return Payload(self.final_norm(payload.x_TBD), payload.layout)
@@ -57,12 +57,12 @@ class FinalNorm(nn.Module):
 class Head(nn.Module):
     """Activations to a prediction with a weight of its own (untied embeddings)."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder) -> None:
+    def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
-        self.sharding = sharding
-        self.recorder = recorder
+        self.sharding = around.sharding
+        self.recorder = around.recorder
         # Its own parameter, not a layer's: what reads it must be what ZeRO 3 gathers it for.
-        self.weight = sharding.vocab_linear(config.hidden_size, config.vocab_size).get_parameter("weight")
+        self.weight = around.sharding.vocab_linear(config.hidden_size, config.vocab_size).get_parameter("weight")
 
     def forward(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
         return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder))

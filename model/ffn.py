@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.gated import gated_linear, recomputed_gated_linear
-from model.parallel import Sharding
+from model.surroundings import Surroundings
 
 
 class FeedForward(nn.Module):
     """SwiGLU of width F without biases (Shazeer, 2020; DIFF paper, section 2.2)."""
 
-    def __init__(self, config: ModelConfig, sharding: Sharding, recompute_gated: bool) -> None:
+    def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
-        self.sharding = sharding
-        product = recomputed_gated_linear if recompute_gated else gated_linear
+        self.sharding = sharding = around.sharding
+        product = recomputed_gated_linear if around.recompute == "selective" else gated_linear
         self.gate = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
         self.up = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
         self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size, product=product)

@@ -17,11 +17,17 @@ from model.config import ModelConfig
 from model.counts import block_flops, head_flops
 from model.embedding import Embedding, FinalNorm, Head
 from model.init import initialise
+from model.kernels.choice import choose_kernels
+from model.kernels.forms.base import Case
+from model.kernels.kept import Kernels
+from model.kernels.machine import Machine
+from model.kinds.registry import kind_of
 from model.parallel import Sharding
 from model.payload import Payload, Tokens
 from model.prediction import Finish, Prediction
 from model.recompute import ActivationCheckpointing
 from model.recorder import Recorder
+from model.surroundings import Surroundings
 
 
 def call(layer: nn.Module, payload: Tokens | Payload, **options: Finish) -> Payload | Tensor:
@@ -55,6 +61,7 @@ def build_layers(
     device: torch.device | str = "cpu",
     activation_checkpointing: ActivationCheckpointing = "none",
     sequence_length: int = 2048,
+    kernels: Kernels | None = None,
 ) -> list[LayerDefinition]:
     """The model as a list; nothing is allocated before a ``build`` is called.
 
@@ -65,32 +72,38 @@ def build_layers(
         device: where parameters are allocated; "meta" allocates and generates nothing.
         activation_checkpointing: what the blocks' backward pass recomputes: "none", "selective" (the attention
             product, and what the feed-forward network's last layer reads) or "full" (the whole block).
-        sequence_length: tokens of a sequence; used for ``cost`` only.
+        sequence_length: tokens of a sequence, for ``cost`` and the choice of kernels; others can be run, too.
+        kernels: what the layers call; None: what suits the device, type and length.
     """
 
-    recorder = recorder or Recorder()
+    kernels = kernels or choose_kernels(case_of(config, Machine.here(device), dtype, sequence_length))
+    around = Surroundings(sharding, recorder or Recorder(), kernels, activation_checkpointing)
 
     def layer(construct: Callable[[], nn.Module], prefix: str) -> Callable[[], nn.Module]:
         return partial(_build, construct, prefix, config, sharding, seed, dtype, device)
 
     def block(index: int) -> LayerDefinition:
-        place = recorder.within(f"blocks.{index}.")
-        construct = partial(Block, config, index, sharding, place, activation_checkpointing)
+        construct = partial(Block, config, index, around.within(f"blocks.{index}."))
         return LayerDefinition(f"blocks.{index}", layer(construct, f"blocks.{index}."), cost=1.0)
 
-    at_head = recorder.within("head.")
-    embedding = layer(partial(Embedding, config, sharding, at_head), "")
+    at_head = around.within("head.")
+    embedding = layer(partial(Embedding, config, at_head), "")
     head_cost = head_flops(config) / block_flops(config, sequence_length)
     if config.tie_embeddings:
         head = LayerDefinition("head", embedding, head_cost, tied_to="embedding", forward=tied_head)
     else:
-        head = LayerDefinition("head", layer(partial(Head, config, sharding, at_head), "head."), head_cost)
+        head = LayerDefinition("head", layer(partial(Head, config, at_head), "head."), head_cost)
     return [
         LayerDefinition("embedding", embedding, cost=0.0),
         *(block(index) for index in range(config.num_layers)),
-        LayerDefinition("final_norm", layer(partial(FinalNorm, config, sharding), ""), cost=0.0),
+        LayerDefinition("final_norm", layer(partial(FinalNorm, config, around), ""), cost=0.0),
         head,
     ]
+
+
+def case_of(config: ModelConfig, machine: Machine, dtype: torch.dtype, sequence_length: int) -> Case:
+    """What the kernels of this model have to serve."""
+    return Case(machine, dtype, kind_of(config).maps, config.head_dim, sequence_length)
 
 
 def tied_head(embedding: nn.Module, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.documents import Documents
-from model.kernels import flash
+from model.kernels.kept import Kernels
 from model.rope import positions_TB, rotary_angles
 
 
@@ -25,12 +25,14 @@ class Layout:
     """(cos, sin) of the rotary positions: [T, B, K/2], or [T, 1, K/2] without documents"""
 
     @classmethod
-    def of(cls, config: ModelConfig, length: int, documents: Documents | None, like: Tensor) -> "Layout":
+    def of(
+        cls, config: ModelConfig, length: int, documents: Documents | None, like: Tensor, kernels: Kernels
+    ) -> "Layout":
         """The layout of sequences of ``length`` tokens, for activations of the type and device of ``like``."""
         starts_TB = None if documents is None else documents.starts_TB
         positions = positions_TB(length, starts_TB, like.device)
-        if documents is not None and not flash.serves(like.device, like.dtype, config.head_dim):
-            documents = documents.masked(like.dtype)
+        if documents is not None:
+            documents = kernels.attention.prepared(documents, like.dtype)
         return cls(documents, rotary_angles(positions, config.head_dim, config.rope_theta, like.dtype))
 
     @property

@@ -7,7 +7,8 @@ model/kernels/norm.py.
 from torch import Tensor, nn
 
 from model.kernels.norm import rms_norm
-from model.parallel import Sharding, TouchedBy
+from model.parallel import TouchedBy
+from model.surroundings import Surroundings
 
 
 class Norm(nn.Module):
@@ -17,9 +18,9 @@ class Norm(nn.Module):
         touched_by: "tokens" for a norm of the residual stream, "heads" for one inside this rank's heads.
     """
 
-    def __init__(self, width: int, eps: float, sharding: Sharding, touched_by: TouchedBy = "tokens") -> None:
+    def __init__(self, width: int, eps: float, around: Surroundings, touched_by: TouchedBy = "tokens") -> None:
         super().__init__()
-        self.weight = sharding.replicated(width, touched_by=touched_by)
+        self.weight = around.sharding.replicated(width, touched_by=touched_by)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """The model of a run, ready for the engine: its list of layers and how they are split.
 
-In: a RunConfig and a connected Topology. Out: layer definitions.
+In: a RunConfig and a connected Topology. Out: the kernels, layer definitions.
 Always: plain layers for one tensor-parallel rank, megatron-core's for more; nothing is allocated yet.
 """
 
-import torch
-
-from model.layers import LayerDefinition, build_layers
+from common.errors import named
+from model.kernels.choice import choose_kernels
+from model.kernels.kept import Kernels
+from model.kernels.machine import Machine
+from model.layers import LayerDefinition, build_layers, case_of
 from model.parallel import Sharding, Unsharded
 from model.recorder import Recorder
 from pretrain.config import RunConfig
@@ -14,17 +16,35 @@ from pretrain.engines.connection import tensor_group
 from pretrain.topology import Topology, device_of
 
 
-def build_model(config: RunConfig, topology: Topology, recorder: Recorder | None = None) -> list[LayerDefinition]:
-    """The list of layers of ``config`` for this rank; ``recorder`` takes the layers' numbers."""
+def run_kernels(config: RunConfig, topology: Topology) -> Kernels:
+    """What the layers of ``config`` call on this rank's device.
+
+    Raises:
+        InputError: the form of attention that the user asks for cannot be used here.
+    """
+    machine = Machine.here(device_of(topology))
+    case = case_of(config.model, machine, config.train.dtype, config.data.sequence_length)
+    with named("train.attention_form"):
+        return choose_kernels(case, config.train.attention_form)
+
+
+def build_model(
+    config: RunConfig, topology: Topology, recorder: Recorder | None = None, kernels: Kernels | None = None
+) -> list[LayerDefinition]:
+    """The list of layers of ``config`` for this rank; ``recorder`` takes the layers' numbers.
+
+    ``kernels`` are those of ``run_kernels``, for who has asked already.
+    """
     return build_layers(
         config.model,
         _sharding(config, topology),
         recorder,
         seed=config.seed,
-        dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
+        dtype=config.train.dtype,
         device=device_of(topology),
         activation_checkpointing=config.train.activation_checkpointing,
         sequence_length=config.data.sequence_length,
+        kernels=kernels or run_kernels(config, topology),
     )
 
 

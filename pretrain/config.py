@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from common import defaults
-from common.errors import InputError
+from common.errors import InputError, named
 from common.ranges import (
     LARGEST_SEED,
     LONGEST_WAIT,
@@ -25,6 +27,8 @@ from data.batch import BatchConfig
 from data.config import DataConfig
 from model.checks import check_model
 from model.config import ModelConfig
+from model.kernels.choice import AUTO
+from model.kernels.forms.registry import form_named
 from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.registry import check_optimizer
 
@@ -94,12 +98,23 @@ class TrainConfig:
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """recompute in the backward pass: nothing, what costs little for its size (the attention product and what the
     feed-forward network's last product reads), or whole blocks"""
+    attention_form: str = AUTO
+    """how the attention product is computed: auto (what was measured to be the fastest on the device), or the name of a
+    form in model/kernels/forms/registry.py, as in sdpa or flash2; one that cannot be used here is refused"""
     prefetch: int = 2
     """global batches that are read ahead in a background thread; 0: none"""
 
     def __post_init__(self) -> None:
         check_range(self, "train.", "steps", low=1, high=MOST_STEPS)
         check_range(self, "train.", "prefetch", low=0, high=1000)
+        if self.attention_form != AUTO:
+            with named("train.attention_form"):
+                form_named(self.attention_form)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of parameters and activations."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 @dataclass(frozen=True)

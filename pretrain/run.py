@@ -10,7 +10,7 @@ from collections.abc import Callable
 from common.urls import values_without_credentials
 from model.counts import training_flops_per_token
 from model.recorder import Recorder
-from pretrain.build import build_model
+from pretrain.build import build_model, run_kernels
 from pretrain.checkpoint.layout import checkpoints_of
 from pretrain.checkpoint.remote_start import join_remote
 from pretrain.checkpoint.retention import remove_leftovers
@@ -71,6 +71,7 @@ def _pretrain(
     check_nodes: NodeCheck | None,
 ) -> Outcome:
     check_run(config, topology)
+    kernels = run_kernels(config, topology)
     stream, validation = open_data(config, check_files=topology.local_rank == 0)
     marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
     held_out = HeldOut(validation, config, topology, marks) if validation is not None else None
@@ -90,7 +91,7 @@ def _pretrain(
             return Outcome.FINISHED
         staging = open_staging(config, run_id)
         recorder = Recorder()
-        layers = build_model(config, topology, recorder)
+        layers = build_model(config, topology, recorder, kernels)
         clips = config.optimizer.gradient_clipping > 0
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
         engine = build_engine(config, topology, layers, judge=guard.keeps)

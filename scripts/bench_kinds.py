@@ -19,9 +19,9 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.flags import FlagParser
 from common.ranges import check_range
+from model.block import kernels_of
 from model.config import ModelConfig
 from model.counts import training_flops_per_token
-from model.kernels.attention import attention_backend
 from model.kinds.registry import kind_names
 from model.layers import LanguageModel, build_layers
 from model.loss import mean_loss
@@ -36,6 +36,8 @@ class Contender:
 
     config: ModelConfig
     step: Callable[[torch.Tensor], None]
+    form: str
+    """of its attention product"""
     seconds: list[float] = field(default_factory=list)
     activation_bytes: int = 0
 
@@ -57,12 +59,12 @@ def main(arguments: list[str]) -> int:
     device = torch.device(flags.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{name}, {str(dtype).removeprefix('torch.')}, {attention_backend(device, dtype)}")
+    print(f"{name}, {str(dtype).removeprefix('torch.')}")
     print(f"{Path(flags.config).stem} with {flags.layers} blocks, {flags.tokens} tokens per micro-batch")
     for length in flags.lengths:
         contenders = [build(replace(sizes, num_layers=flags.layers, attention=kind), device) for kind in kind_names()]
         measure(contenders, flags.tokens, length, flags.rounds, device)
-        print(f"\nsequence length {length}\n{'':<14}{'ratio':>8}{'tokens/s':>12}{'MFU':>8}{'activations':>14}")
+        print(f"\nsequence length {length}\n{'':<14}{'ratio':>8}{'tokens/s':>12}{'MFU':>8}{'activations':>14}  form")
         peak = device_peak_flops() if device.type == "cuda" else None
         for line in table(contenders, max(1, flags.tokens // length) * length, length, peak):
             print(line, flush=True)
@@ -79,7 +81,7 @@ def build(config: ModelConfig, device: torch.device) -> Contender:
         loss.backward()
         model.zero_grad(set_to_none=False)
 
-    return Contender(config, step)
+    return Contender(config, step, kernels_of(model).attention.name)
 
 
 def measure(contenders: list[Contender], tokens: int, length: int, rounds: int, device: torch.device) -> None:
@@ -107,7 +109,7 @@ def table(contenders: list[Contender], tokens: int, length: int, peak: float | N
         memory = f"{contender.activation_bytes / 2**30:.2f} GiB" if contender.activation_bytes else "-"
         lines.append(
             f"{contender.config.attention:<14}{seconds / times[0]:>8.2f}{tokens / seconds:>12,.0f}"
-            f"{utilization:>8}{memory:>14}"
+            f"{utilization:>8}{memory:>14}  {contender.form}"
         )
     return lines
 

@@ -1,28 +1,24 @@
-"""What kernels keep for the backward pass besides their inputs and outputs.
+"""Which kernels are in use, and what they keep for the backward pass besides their inputs and outputs.
 
-In: the kernels in use. Out: bytes. Always: pure arithmetic; model/activations.py adds these up.
+In: the kernels in use. Out: bytes. Always: pure arithmetic; model/activations.py adds these up. model/kernels/choice.py
+makes the choice, once for a model; layers read their kernels from it, and so do the accounts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from model.kernels.forms.base import Form
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What is in use, as far as memory depends on it."""
+    """What is in use."""
 
+    attention: Form
+    """how the attention product is computed"""
     fused_norm: bool
     """RMSNorm keeps its input and one number per row; torch on a CPU keeps fp32 copies"""
-    stacked: bool
-    """differential attention runs 4h heads of K (GPU), else 2h heads of 2K (CPU)"""
-    grouped: bool
-    """the attention kernel reads grouped key/value heads without repeating them (flash-attn)"""
-    bounded: bool
-    """the attention kernel reads the documents' bounds (flash-attn); torch's takes a mask"""
-
-
-GPU = Kernels(fused_norm=True, stacked=True, grouped=True, bounded=True)
-"""apex's or torch's fused norm, flash-attn"""
-CPU = Kernels(fused_norm=False, stacked=False, grouped=False, bounded=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """what to say about the choice, once, at the start of training"""
 
 
 def norm_bytes(rows: int, width: int, element_bytes: int, kernels: Kernels) -> int:

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.distributions import Distribution
-from model.kernels.attention import softmax_attention
+from model.kernels.forms.base import Maps
 from model.kernels.kept import Kernels
 from model.layout import Layout
-from model.parallel import Sharding
 from model.recompute import recomputed
-from model.recorder import Recorder
 from model.rope import rotate
 from model.split import LayerCommunication, Split
+from model.surroundings import Surroundings
 
 
 class Attention(nn.Module):
@@ -31,13 +30,14 @@ class Attention(nn.Module):
     gradient is summed over the ranks once.
     """
 
-    def __init__(self, config: ModelConfig, sharding: Sharding, recorder: Recorder, recompute_product: bool) -> None:
+    def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
         self.config = config
-        self.sharding = sharding
-        self.recorder = recorder
-        self.heads_per_rank = config.num_heads // sharding.size
-        self.recompute_product = recompute_product
+        self.sharding = around.sharding
+        self.recorder = around.recorder
+        self.heads_per_rank = config.num_heads // around.sharding.size
+        self.form = around.kernels.attention
+        self.recompute_product = around.recompute == "selective" and not self.form.keeps_inputs_only
 
     @abstractmethod
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
@@ -48,8 +48,12 @@ class Attention(nn.Module):
         return rotate(q, layout.angles), rotate(k, layout.angles)
 
     def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        """``softmax_attention``, recomputed in the backward pass where asked for."""
-        return self.product(softmax_attention, q, k, v, layout.documents)
+        """The form's ``softmax``, recomputed in the backward pass where asked for."""
+        return self.product(self.form.softmax, q, k, v, layout.documents)
+
+    def difference(self, q: Tensor, k: Tensor, v: Tensor, weight: Tensor, layout: Layout) -> Tensor:
+        """The form's ``difference``, recomputed in the backward pass where asked for."""
+        return self.product(self.form.difference, q, k, v, weight, layout.documents)
 
     def product(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """``function`` of queries, keys, values and what else it takes, recomputed where asked for."""
@@ -89,6 +93,8 @@ class Kind(ABC):
     """all its readings"""
     converts_into: ClassVar[frozenset[str]]
     """names of the other kinds whose function its weights can be written as, exactly: ``recipe`` tells how"""
+    maps: ClassVar[Maps]
+    """the attention maps that share a value"""
     widens: ClassVar[Mapping[str, tuple[Any, Any]]]
     """setting of ``settings`` -> (from, to): the change that its own weights can follow, exactly"""
 
@@ -106,12 +112,10 @@ class Kind(ABC):
         """Its key/value heads G, each as this kind counts them."""
 
     @abstractmethod
-    def build(
-        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> Attention:
+    def build(self, config: ModelConfig, layer: int, around: Surroundings) -> Attention:
         """The layer of block ``layer``, counted from 0; its parameters are allocated, not initialised.
 
-        ``recorder`` takes its numbers under their bare names, as in "entropy".
+        The recorder takes its numbers under their bare names, as in "entropy".
         """
 
     @abstractmethod

@@ -11,24 +11,16 @@ from model.config import ModelConfig
 from model.distributions import Distribution, reading
 from model.kinds.base import Attention, Reading, Recipe
 from model.kinds.differential import Differential, DifferentialAttention
-from model.parallel import Sharding
-from model.recorder import Recorder
 from model.split import LayerCommunication, Split
+from model.surroundings import Surroundings
 
 
 class DiffAttention(DifferentialAttention):
     """Queries and keys by two plain matrices, rows ordered (head, stream, k)."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        groups: int,
-        layer: int,
-        sharding: Sharding,
-        recorder: Recorder,
-        recompute_product: bool,
-    ) -> None:
-        super().__init__(config, groups, layer, sharding, recorder, recompute_product)
+    def __init__(self, config: ModelConfig, groups: int, layer: int, around: Surroundings) -> None:
+        super().__init__(config, groups, layer, around)
+        sharding = around.sharding
         D, K = config.hidden_size, config.head_dim
         self.query = sharding.column_linear(D, config.num_heads * 2 * K)
         self.key = sharding.column_linear(D, groups * 2 * K)
@@ -48,10 +40,8 @@ class Diff(Differential):
     converts_into: ClassVar[frozenset[str]] = frozenset()
     widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
 
-    def build(
-        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> Attention:
-        return DiffAttention(config, self.key_value_heads(config), layer, sharding, recorder, recompute_product)
+    def build(self, config: ModelConfig, layer: int, around: Surroundings) -> Attention:
+        return DiffAttention(config, self.key_value_heads(config), layer, around)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {"query.weight": reading(config), "key.weight": reading(config), **super().initial(config)}

@@ -10,26 +10,22 @@ from torch import Tensor
 from model.attention_numbers import record_pairs
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
-from model.documents import Documents
-from model.kernels.attention import softmax_attention
-from model.kernels.difference import weighted_difference
+from model.kernels.forms.base import SHARED_KEYS
 from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading
-from model.kinds.heads import check_groups
+from model.kinds.heads import check_groups, product_bytes, rank_heads
 from model.kinds.plain import PlainHeads
 from model.layout import Layout
-from model.parallel import Sharding
-from model.recorder import Recorder
 from model.split import Split
+from model.surroundings import Surroundings
 
 
 class DiffV2Attention(Attention):
     """Head 2i of pair i minus sigmoid(lambda_i) times head 2i+1, with lambda = x W_lambda. No head norm."""
 
-    def __init__(
-        self, config: ModelConfig, groups: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> None:
-        super().__init__(config, sharding, recorder, recompute_product)
+    def __init__(self, config: ModelConfig, groups: int, around: Surroundings) -> None:
+        super().__init__(config, around)
+        sharding = around.sharding
         H, K, D = config.num_heads, config.head_dim, config.hidden_size
         self.query = sharding.column_linear(D, 2 * H * K)
         self.key = sharding.column_linear(D, groups * K)
@@ -48,22 +44,15 @@ class DiffV2Attention(Attention):
         if self.recorder.recording:
             self.recorder.record("lambda", weight_TBH1, "mean")
             record_pairs(self.recorder, q, k, weight_TBH1, layout.document_starts_TB)
-        heads_TBHK = self.product(_paired_attention, q, k, v, weight_TBH1, layout.documents)
+        heads_TBHK = self.difference(q.unflatten(2, (-1, 2)), k.unsqueeze(3), v, weight_TBH1, layout)
         return self.output(heads_TBHK.flatten(2))
-
-
-def _paired_attention(
-    q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, weight_TBH1: Tensor, documents: Documents | None
-) -> Tensor:
-    """[T, B, H, K] from the N = 2H heads' outputs: the first of each pair minus ``weight_TBH1`` times the second."""
-    pairs_TBHSK = softmax_attention(q_TBNK, k_TBGK, v_TBGK, documents).unflatten(2, (-1, 2))
-    return weighted_difference(pairs_TBHSK, weight_TBH1, dim=3)
 
 
 class DiffV2(PlainHeads):
     """The declarations."""
 
     name = "diff_v2"
+    maps = SHARED_KEYS
     readings = (Reading("", "diff_v2", {}),)
 
     def check(self, config: ModelConfig) -> None:
@@ -72,10 +61,8 @@ class DiffV2(PlainHeads):
     def key_value_heads(self, config: ModelConfig) -> int:
         return config.num_kv_heads or config.num_heads
 
-    def build(
-        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> Attention:
-        return DiffV2Attention(config, self.key_value_heads(config), sharding, recorder, recompute_product)
+    def build(self, config: ModelConfig, layer: int, around: Surroundings) -> Attention:
+        return DiffV2Attention(config, self.key_value_heads(config), around)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {
@@ -92,12 +79,7 @@ class DiffV2(PlainHeads):
         return {"query and key": D * 2 * H * K + key, "value": key, "output": D * H * K, "lambda": D * H}
 
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
-        """(5 + 2 G/H) h K with q, output, difference, k, v; fp32: log-sum-exp 2 h, sigmoid h."""
-        heads, selective = config.num_heads // split.tensor_size, split.activation_checkpointing == "selective"
-        width = heads * config.head_dim
-        key_width = self.key_value_heads(config) // split.tensor_size * config.head_dim
-        key_value = 2 * (key_width if kernels.grouped or selective else 2 * width)
-        kept = split.bytes_of(2 * width + key_value + width) + 4 * heads * split.tokens  # q, k, v, difference, sigmoid
-        if not selective:
-            kept += split.bytes_of(2 * width) + 4 * 2 * heads * split.tokens  # output, log-sum-exp
-        return kept
+        """What the form keeps, of H/t pairs; the difference h K, which the output layer reads; sigmoid h in fp32."""
+        heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
+        product = product_bytes(heads, split, kernels)
+        return product + split.bytes_of(heads.heads * config.head_dim) + 4 * heads.heads * split.tokens

@@ -15,15 +15,15 @@ from torch import Tensor
 from model.attention_numbers import record_streams
 from model.config import ModelConfig
 from model.distributions import ONES, Distribution, Normal, reading, writing
-from model.kernels.attention import differential_attention
+from model.kernels.forms.base import TWO_STREAMS
 from model.kernels.kept import Kernels, norm_bytes
 from model.kinds.base import Attention, Kind
-from model.kinds.heads import check_groups, equation_flops
+from model.kinds.heads import check_groups, equation_flops, product_bytes, rank_heads
 from model.layout import Layout
 from model.norm import Norm
-from model.parallel import Sharding
-from model.recorder import Recorder, look_at_weight
+from model.recorder import look_at_weight
 from model.split import Split
+from model.surroundings import Surroundings
 
 LAMBDA_VECTORS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 
@@ -31,16 +31,9 @@ LAMBDA_VECTORS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 class DifferentialAttention(Attention):
     """The layer; subclasses say where queries and keys come from."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        groups: int,
-        layer: int,
-        sharding: Sharding,
-        recorder: Recorder,
-        recompute_product: bool,
-    ) -> None:
-        super().__init__(config, sharding, recorder, recompute_product)
+    def __init__(self, config: ModelConfig, groups: int, layer: int, around: Surroundings) -> None:
+        super().__init__(config, around)
+        sharding = around.sharding
         K, D = config.head_dim, config.hidden_size
         self.lambda_init = config.lambda_init_of(layer)
         self.value = sharding.column_linear(D, groups * 2 * K)
@@ -50,8 +43,8 @@ class DifferentialAttention(Attention):
         self.lambda_q2 = sharding.replicated(K, touched_by="heads")
         self.lambda_k2 = sharding.replicated(K, touched_by="heads")
         if config.head_norm:
-            self.head_norm = Norm(2 * K, config.norm_eps, sharding, touched_by="heads")
-            look_at_weight(self.head_norm, recorder, self._record_gains)
+            self.head_norm = Norm(2 * K, config.norm_eps, around, touched_by="heads")
+            look_at_weight(self.head_norm, around.recorder, self._record_gains)
 
     @abstractmethod
     def projections(self, x_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +58,7 @@ class DifferentialAttention(Attention):
         if self.recorder.recording:
             self.recorder.record("lambda", lambda_full, "mean")
             record_streams(self.recorder, q, k, lambda_full, layout.document_starts_TB)
-        heads_TBHE = self.product(differential_attention, q, k, v, lambda_full, layout.documents)
+        heads_TBHE = self.difference(q, k, v, lambda_full, layout)
         return self.output(self.normalised(heads_TBHE).flatten(2))
 
     def lambda_full(self) -> Tensor:
@@ -96,6 +89,8 @@ def lambda_of(q1_K: Tensor, k1_K: Tensor, q2_K: Tensor, k2_K: Tensor, lambda_ini
 
 class Differential(Kind):
     """The declarations that do not depend on where queries and keys come from."""
+
+    maps = TWO_STREAMS
 
     def check(self, config: ModelConfig) -> None:
         check_groups(config, config.num_heads, "model.num_heads, so that both streams of a head share one")
@@ -133,28 +128,19 @@ class Differential(Kind):
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
         """Per token, with G = H and h = H/t heads on this rank:
 
-            16 h K        stacked or padded q, k, v, and the product's output; fp32 log-sum-exp 4 h or 2 h
-            2 h K, 2 h K  head norm's input, and its output, which the output layer reads
-
-        `selective` keeps q, k and v as they are before stacking (6 h K), and nothing of the product.
+        what the form keeps of q, k and v and makes of them; of their own they have 6 h K
+        2 h K, 2 h K  head norm's input, and its output, which the output layer reads
         """
-        heads = config.num_heads // split.tensor_size
-        width = 2 * heads * config.head_dim
-        key_width = 2 * self.key_value_heads(config) // split.tensor_size * config.head_dim
+        heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
         precise = split.element_bytes < 4
-        if split.activation_checkpointing == "selective":
-            product = split.bytes_of(width + 2 * key_width)
-        else:
-            read_width = key_width if kernels.grouped else width
-            product = split.bytes_of(2 * (2 * width + 2 * read_width))
-            product += 4 * split.tokens * heads * (4 if kernels.stacked else 2)
         head_norm = (
-            norm_bytes(split.tokens * heads, 2 * config.head_dim, split.element_bytes, kernels)
+            norm_bytes(split.tokens * heads.heads, 2 * config.head_dim, split.element_bytes, kernels)
             if config.head_norm
             else 0
         )
         vectors = 16 * config.head_dim * precise + 12  # lambda's vectors and sums in fp32
-        return product + head_norm + split.bytes_of(width) + vectors
+        width = 2 * heads.heads * config.head_dim
+        return product_bytes(heads, split, kernels) + head_norm + split.bytes_of(width) + vectors
 
     def constant_lambda(self, config: ModelConfig, layer: int, read: Callable[[str], Tensor]) -> float | None:
         q1_K, k1_K, q2_K, k2_K = (read(name) for name in LAMBDA_VECTORS)

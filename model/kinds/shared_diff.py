@@ -24,10 +24,10 @@ from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading, Recipe
 from model.kinds.diff import Diff
 from model.kinds.differential import Differential, DifferentialAttention
-from model.parallel import Sharding
-from model.recorder import Recorder, look_at_weight
+from model.recorder import look_at_weight
 from model.shared_projection import merged_weight, update_norms, with_updates
 from model.split import LayerCommunication, Split, gathering
+from model.surroundings import Surroundings
 
 
 class SharedDiffAttention(DifferentialAttention):
@@ -39,16 +39,9 @@ class SharedDiffAttention(DifferentialAttention):
     `head` belongs to one head and so to one rank, which needs it for the whole sequence.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        groups: int,
-        layer: int,
-        sharding: Sharding,
-        recorder: Recorder,
-        recompute_product: bool,
-    ) -> None:
-        super().__init__(config, groups, layer, sharding, recorder, recompute_product)
+    def __init__(self, config: ModelConfig, groups: int, layer: int, around: Surroundings) -> None:
+        super().__init__(config, groups, layer, around)
+        sharding = around.sharding
         H, G, K, R, D = config.num_heads, groups, config.head_dim, config.rank, config.hidden_size
         base_of_layer, down_of_layer = config.base == "layer", config.down == "layer"
         self.query_base = sharding.column_linear(D, K if base_of_layer else H * K)
@@ -59,8 +52,8 @@ class SharedDiffAttention(DifferentialAttention):
         self.key_down = sharding.replicated(*(() if down_of_layer else (G,)), 2, R, D, touched_by="heads", matrix=True)
         self.query_up = sharding.replicated(H, 2, K, R, touched_by="heads", matrix=True)
         self.key_up = sharding.replicated(G, 2, K, R, touched_by="heads", matrix=True)
-        look_at_weight(self.query_base, recorder, self._record_query_update)
-        look_at_weight(self.key_base, recorder, self._record_key_update)
+        look_at_weight(self.query_base, around.recorder, self._record_query_update)
+        look_at_weight(self.key_base, around.recorder, self._record_key_update)
 
     def projections(self, x_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own = self.sharding.own_heads
@@ -119,10 +112,8 @@ class SharedDiff(Differential):
     converts_into = frozenset({Diff.name})
     widens = {"base": ("layer", "head"), "down": ("layer", "head")}
 
-    def build(
-        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> Attention:
-        return SharedDiffAttention(config, self.key_value_heads(config), layer, sharding, recorder, recompute_product)
+    def build(self, config: ModelConfig, layer: int, around: Surroundings) -> Attention:
+        return SharedDiffAttention(config, self.key_value_heads(config), layer, around)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         """Base and update bring half of a projection's variance s² each: A B has variance R s²/(2R).

@@ -9,23 +9,22 @@ from torch import Tensor
 from model.attention_numbers import record_maps
 from model.config import ModelConfig
 from model.distributions import Distribution, reading, writing
+from model.kernels.forms.base import PLAIN
 from model.kernels.kept import Kernels
 from model.kinds.base import Attention, Reading
-from model.kinds.heads import check_groups
+from model.kinds.heads import check_groups, product_bytes, rank_heads
 from model.kinds.plain import PlainHeads
 from model.layout import Layout
-from model.parallel import Sharding
-from model.recorder import Recorder
 from model.split import Split
+from model.surroundings import Surroundings
 
 
 class StandardAttention(Attention):
     """Multi-head attention with grouped key/value heads."""
 
-    def __init__(
-        self, config: ModelConfig, groups: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> None:
-        super().__init__(config, sharding, recorder, recompute_product)
+    def __init__(self, config: ModelConfig, groups: int, around: Surroundings) -> None:
+        super().__init__(config, around)
+        sharding = around.sharding
         D, K, width = config.hidden_size, config.head_dim, 2 * config.num_heads * config.head_dim
         self.query = sharding.column_linear(D, width)
         self.key = sharding.column_linear(D, groups * K)
@@ -48,6 +47,7 @@ class Standard(PlainHeads):
     """The declarations."""
 
     name = "standard"
+    maps = PLAIN
     readings = (Reading("", "standard", {}),)
 
     def check(self, config: ModelConfig) -> None:
@@ -56,10 +56,8 @@ class Standard(PlainHeads):
     def key_value_heads(self, config: ModelConfig) -> int:
         return config.num_kv_heads or 2 * config.num_heads
 
-    def build(
-        self, config: ModelConfig, layer: int, sharding: Sharding, recorder: Recorder, recompute_product: bool
-    ) -> Attention:
-        return StandardAttention(config, self.key_value_heads(config), sharding, recorder, recompute_product)
+    def build(self, config: ModelConfig, layer: int, around: Surroundings) -> Attention:
+        return StandardAttention(config, self.key_value_heads(config), around)
 
     def initial(self, config: ModelConfig) -> dict[str, Distribution]:
         return {
@@ -75,9 +73,6 @@ class Standard(PlainHeads):
         return {"query and key": query + key, "value": key, "output": query}
 
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
-        """4 h K with q, k, v, output where h = 2H/t and G = 2H; fp32 log-sum-exp h."""
-        heads, groups = (count // split.tensor_size for count in (2 * config.num_heads, self.key_value_heads(config)))
-        selective = split.activation_checkpointing == "selective"
-        key_heads = groups if kernels.grouped or selective else heads
-        logsumexp = 0 if selective else 4 * heads * split.tokens
-        return split.bytes_of(2 * (heads + key_heads) * config.head_dim) + logsumexp
+        """What the form keeps, of 2H/t heads; the output h K, which the output layer reads."""
+        heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
+        return product_bytes(heads, split, kernels) + split.bytes_of(heads.heads * config.head_dim)

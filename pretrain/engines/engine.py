@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.kernels.attention import attention_backend
+from model.block import kernels_of
 from model.kernels.norm import norm_backend
 from model.parallel import info_of
 from pretrain.config import RunConfig
@@ -160,14 +160,14 @@ class Engine(ABC):
 
     def describe(self) -> str:
         """What is in use, in one line: topology, arithmetic, kernels, optimizer and collectives."""
-        dtype = self.parameters[0].dtype
+        dtype, kernels = self.parameters[0].dtype, kernels_of(self.module)
         wrapper = self.deepspeed.optimizer
         within = "" if wrapper is self.optimizer else f" in {type(wrapper).__name__}"
         parts = [
             self.topology.describe(),
             f"ZeRO {self.zero_stage}",
             f"{str(dtype).removeprefix('torch.')} on {self.device}",
-            f"attention: {attention_backend(self.device, dtype)}",
+            f"attention: {kernels.attention.title}",
             f"norm: {norm_backend(self.device)}",
             f"optimizer: {self.optimizer_kind.title}{within}",
             f"collectives: {dist.get_backend()}",
@@ -175,7 +175,7 @@ class Engine(ABC):
         if self.topology.tensor_size > 1:
             partial = sum(info_of(parameter).partial_gradient for parameter in self.parameters)
             parts.append(f"{partial} replicated parameters summed over the tensor-parallel group")
-        return "; ".join(parts)
+        return "; ".join([*parts, *kernels.notes])
 
     @abstractmethod
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:

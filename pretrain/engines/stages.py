@@ -16,6 +16,7 @@ from deepspeed.pipe import LayerSpec, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import nn
 
+from model.block import kernels_of
 from model.config import ModelConfig
 from model.layers import LayerDefinition
 from model.layout import Layout
@@ -52,6 +53,7 @@ class StagedModel(CutPipelineModule):
             )
         self._finish = partial(loss, self.take_last()) if topology.stage == topology.pipeline_size - 1 else None
         self._config = config
+        self._kernels = kernels_of(self)
         self._coming: deque[MicroBatch] = deque()
 
     def expect(self, micro_batches: Sequence[MicroBatch]) -> None:
@@ -63,9 +65,12 @@ class StagedModel(CutPipelineModule):
         batch = self._coming.popleft()
         entering: Tokens | Payload = arrived, batch.documents
         if self.stage_id > 0:
-            entering = Payload(arrived, Layout.of(self._config, batch.tokens_BT.shape[1], batch.documents, arrived))
+            entering = Payload(arrived, self._layout(batch, arrived))
         leaving = super().forward(entering)
         return leaving.x_TBD if self._finish is None else self._finish(leaving, batch)
+
+    def _layout(self, batch: MicroBatch, like: torch.Tensor) -> Layout:
+        return Layout.of(self._config, batch.tokens_BT.shape[1], batch.documents, like, self._kernels)
 
 
 def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> LayerSpec:

@@ -4,8 +4,8 @@ In: a RunConfig, a Topology and a Cluster. Out: seconds of one micro-batch for e
 order of the forward pass. Always: three rates, one for each kind of work, whatever the layer.
 
     products       2 operations for each element of a matrix, at a share of the peak; twice as many backward
-    attention      as its kernel runs it: the causal half of T x T, twice the products for the two stacked streams of
-                   diff and shared_diff, at a share of its own; backward 5 products for 2, as the scores are made again
+    attention      as its kernel runs it: the causal half of T x T, twice the products for the two streams of diff
+                   and shared_diff, at a share of its own; backward 5 products for 2, as the scores are made again
     memory         what lies between them (norms, rotation, gates, sums): a multiple of the bytes that the block keeps
                    for the backward pass, at the memory's rate; twice as many backward
     loss           a logit is made, read and turned into its gradient: 8 bytes forward, 8 backward
@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from model.activations import block_activations
 from model.communication import layer_communication
 from model.counts import executed_flops, head_flops
-from model.kernels.kept import GPU
 from model.split import Collective
 from pretrain.config import RunConfig
 from pretrain.devices import Device
 from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import layer_split
 from pretrain.plan.exchange import Exchange
+from pretrain.plan.kernels import planned_kernels
 from pretrain.plan.layers import stage_layers
 from pretrain.topology import Topology
 
@@ -94,7 +94,9 @@ def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[s
     peak = topology.tensor_size * peak_flops(config, cluster.device)
     memory = cluster.device.memory_bandwidth
     everything, of_attention = executed_flops(config.model, split.sequence_length)
-    kept = block_activations(config.model, replace(split, activation_checkpointing="none"), GPU).kept
+    kept = block_activations(
+        config.model, replace(split, activation_checkpointing="none"), planned_kernels(config)
+    ).kept
     products = tokens * (everything - of_attention) / (peak * cluster.efficiency)
     attention = tokens * of_attention / (peak * cluster.attention_efficiency)
     between = cluster.traffic * kept / memory

@@ -30,13 +30,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from model.activations import block_activations, ends_activations, layout_bytes, loss_bytes
-from model.kernels.kept import GPU, Kernels
+from model.kernels.kept import Kernels
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, deepspeed_config, exchanges_itself
 from pretrain.engines.zero.gradients import TRAVELS
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.communication import activation_bytes, boundary_bytes, layer_split
 from pretrain.plan.deferred import in_hand
+from pretrain.plan.kernels import planned_kernels
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
 from pretrain.plan.zero import flat_members, gradient_bytes, padded_size, zero3_limits, zero3_traffic
@@ -88,8 +89,9 @@ class RankMemory:
         )
 
 
-def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:
-    """The memory of ``topology.rank``."""
+def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels | None = None) -> RankMemory:
+    """The memory of ``topology.rank``; ``kernels`` are those of a GPU unless said otherwise."""
+    kernels = kernels or planned_kernels(config)
     split = layer_split(config, topology)
     names = [layer.name for layer in stage_layers(config, topology)]
     block = block_activations(config.model, split, kernels)
@@ -176,7 +178,7 @@ def checkpoint_bytes(config: RunConfig) -> int:
     )
 
 
-def most_loaded(config: RunConfig, topology: Topology, kernels: Kernels = GPU) -> RankMemory:
+def most_loaded(config: RunConfig, topology: Topology, kernels: Kernels | None = None) -> RankMemory:
     """The memory of the stage that needs most, on its first rank; the others' need differs by the workspace alone."""
     memories = (rank_memory(config, rank, kernels) for rank in topology.firsts("pipeline"))
     return max(memories, key=lambda memory: memory.total)

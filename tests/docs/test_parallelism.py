@@ -9,9 +9,9 @@ import yaml
 
 from common.cli import parse_config
 from model.activations import block_activations
-from model.kernels.kept import GPU
 from pretrain.config import RunConfig
 from pretrain.plan.communication import layer_split
+from pretrain.plan.kernels import planned_kernels
 from pretrain.topology import plan_topology
 from scripts.plan import main
 from tests.conftest import ROOT
@@ -74,10 +74,11 @@ def test_what_a_block_keeps_is_said_term_by_term() -> None:
     assert {what: f"{size:.2f}" for what, size in said.items()} == KEPT
     split = layer_split(config, plan_topology(config.parallel, ranks))
     unit = split.tokens * D / ranks
-    rest = block_activations(config.model, split, GPU).kept / unit - said["sum"]
+    kernels = planned_kernels(config)
+    rest = block_activations(config.model, split, kernels).kept / unit - said["sum"]
     assert f"is {rest:.2f} for the 3B model" in " ".join(TEXT.split())
     everything = replace(split, activation_checkpointing="none")
-    assert f"its output: {block_activations(config.model, everything, GPU).kept / unit:.1f} in all" in " ".join(
+    assert f"its output: {block_activations(config.model, everything, kernels).kept / unit:.1f} in all" in " ".join(
         TEXT.split()
     )
 

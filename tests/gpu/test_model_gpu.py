@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from model.block import kernels_of
 from model.documents import Documents
-from model.kernels.attention import FORMS, attention_backend, differential_attention, softmax_attention
+from model.kernels.forms.base import PLAIN, SHARED_KEYS, TWO_STREAMS, Case, Form
+from model.kernels.forms.registry import FORMS, form_named
+from model.kernels.machine import Machine
 from model.kernels.norm import norm_backend, rms_norm
 from model.layers import LanguageModel
 from model.recorder import Recorder
@@ -37,28 +40,60 @@ def compare_with_cpu(function, shapes, dtype):
         assert_close(x.grad.cpu().double(), reference.grad, 2 * TOLERANCE[dtype], f"gradient of argument {index}")
 
 
-def packed(x, starts_TB):
-    return None if starts_TB is None else Documents.of(starts_TB.t()).to(x.device)
+def usable(form: Form, maps, dtype, head_dim) -> None:
+    """Skips where this GPU, or what is installed beside it, cannot run ``form``."""
+    reason = form.refusal(Case(Machine.here("cuda"), dtype, maps, head_dim, T))
+    if reason is not None:
+        pytest.skip(f"{form.name} {reason}")
+
+
+def on_either(form: Form, x, starts_TB) -> tuple[Form, Documents | None]:
+    """On the GPU ``form``, on the CPU the one that the others are compared with; and the documents it reads."""
+    here = form if x.is_cuda else form_named("sdpa")
+    if starts_TB is None:
+        return here, None
+    return here, here.prepared(Documents.of(starts_TB.t()).to(x.device), x.dtype)
 
 
 @documents
 @both_dtypes
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("head_dim", [64, 88, 104, 128])
-def test_differential_attention(head_dim, form, dtype, starts_TB):
-    def attend(q, k, v):
-        weight = torch.tensor(0.4, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
-        return differential_attention(q, k, v, weight, packed(q, starts_TB), form=form)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("groups", [H, 1])
+@pytest.mark.parametrize("head_dim", [32, 64, 88, 104, 128])
+def test_two_streams_of_keys(head_dim, groups, form, dtype, starts_TB):
+    usable(form, TWO_STREAMS, dtype, head_dim)
 
-    shapes = [(T, B, H, 2, head_dim), (T, B, H, 2, head_dim), (T, B, H, 2 * head_dim)]
+    def attend(q, k, v):
+        here, inside = on_either(form, q, starts_TB)
+        weight = torch.tensor(0.4, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
+        return here.difference(q, k, v, weight, inside)
+
+    shapes = [(T, B, H, 2, head_dim), (T, B, groups, 2, head_dim), (T, B, groups, 2 * head_dim)]
     compare_with_cpu(attend, shapes, dtype)
 
 
 @documents
 @both_dtypes
-def test_grouped_softmax_attention(dtype, starts_TB):
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_keys_that_both_queries_share_and_a_weight_of_each_token(form, dtype, starts_TB):
+    usable(form, SHARED_KEYS, dtype, 64)
+
+    def attend(q, k, v, weight):
+        here, inside = on_either(form, q, starts_TB)
+        return here.difference(q, k, v, weight.to(torch.promote_types(q.dtype, torch.float32)), inside)
+
+    compare_with_cpu(attend, [(T, B, H, 2, 64), (T, B, 1, 1, 64), (T, B, 1, 64), (T, B, H, 1)], dtype)
+
+
+@documents
+@both_dtypes
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_one_map(form, dtype, starts_TB):
+    usable(form, PLAIN, dtype, 64)
+
     def attend(q, k, v):
-        return softmax_attention(q, k, v, packed(q, starts_TB))
+        here, inside = on_either(form, q, starts_TB)
+        return here.softmax(q, k, v, inside)
 
     compare_with_cpu(attend, [(T, B, 6, 64), (T, B, 3, 64), (T, B, 3, 64)], dtype)
 
@@ -111,5 +146,7 @@ def test_a_step_never_waits_for_the_gpu_recorded_or_not(config, recompute):
 
 
 def test_what_is_in_use_can_be_told():
-    assert attention_backend("cuda", torch.bfloat16).endswith("stacked")
+    kernels = kernels_of(build(KINDS["diff"], dtype=torch.bfloat16, device="cuda"))
+    assert kernels.attention.title
+    assert not kernels.notes or torch.cuda.get_device_name() in kernels.notes[0]
     assert "RMSNorm" in norm_backend("cuda")

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.kernels.forms.registry import form_named
+from model.kernels.kept import Kernels
 from model.kinds import registry
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 
 READINGS = [(base, down) for base in ("layer", "head") for down in ("layer", "head")]
+CPU = Kernels(form_named("explicit"), fused_norm=False)
+GPU = Kernels(form_named("flash2"), fused_norm=True)
 TINY = {
     "num_layers": 2,
     "hidden_size": 24,

@@ -12,7 +12,10 @@ from model import loss
 from model.activations import block_activations, layout_bytes, logits_bytes, loss_bytes
 from model.config import ModelConfig
 from model.documents import Documents
-from model.kernels.kept import CPU, GPU
+from model.kernels.forms.arrangements import Halves
+from model.kernels.forms.registry import form_named
+from model.kernels.forms.sdpa import Sdpa
+from model.kernels.kept import Kernels
 from model.kinds.registry import kind_names
 from model.layers import build_layers
 from model.layout import Layout
@@ -21,7 +24,7 @@ from model.parallel import Sharding, Unsharded
 from model.payload import Payload
 from model.split import Split
 from tests.live_bytes import LiveBytes
-from tests.model.helpers import READINGS
+from tests.model.helpers import CPU, GPU, READINGS
 from tests.parallel.test_layers import tensor_parallel
 from tests.world import run_world
 
@@ -38,6 +41,8 @@ KINDS = {
     "shared_diff head head grouped": {"base": "head", "down": "head", "num_kv_heads": 2},
     "diff without head norm": {"attention": "diff", "head_norm": False},
 }
+FORMS = [replace(CPU, attention=form) for form in (form_named("explicit"), form_named("sdpa"), Halves(Sdpa()))]
+"""those that a CPU can run; what they keep of their kernel's own is what flash-attn's keep, too"""
 DTYPES = {4: torch.float32, 2: torch.bfloat16}
 
 
@@ -60,15 +65,18 @@ class FusedNorm(torch.autograd.Function):
         return (x.float() * inverse).to(x.dtype) * weight
 
 
-def bytes_kept(model: ModelConfig, sharding: Sharding, split: Split, expected: int, fused_norm: bool = False) -> int:
+def bytes_kept(
+    model: ModelConfig, sharding: Sharding, split: Split, kernels: Kernels, expected: int, fused_norm: bool = False
+) -> int:
     """What a real block holds after its forward pass, its input included where it needs it.
 
     Waits for ``expected`` for a moment: gloo's threads let go of what they sent a little later.
     """
     dtype = DTYPES[split.element_bytes]
-    layers = build_layers(model, sharding, seed=1, dtype=dtype, activation_checkpointing=split.activation_checkpointing)
+    recompute = split.activation_checkpointing
+    layers = build_layers(model, sharding, seed=1, dtype=dtype, activation_checkpointing=recompute, kernels=kernels)
     block, x_TBD = layers[1].build(), block_input(sharding, dtype)
-    payload = Payload(x_TBD, Layout.of(model, split.sequence_length, None, x_TBD))
+    payload = Payload(x_TBD, Layout.of(model, split.sequence_length, None, x_TBD, kernels))
     with LiveBytes([*block.parameters(), x_TBD, *payload.layout.angles]) as live:
         out_TBD = block(payload).x_TBD
     copies_input = dtype == torch.bfloat16 and not fused_norm  # the norm keeps it in fp32
@@ -83,12 +91,16 @@ def bytes_kept(model: ModelConfig, sharding: Sharding, split: Split, expected: i
 def compare_blocks(sharding: Sharding) -> list[str]:
     """The cases in which formula and count differ."""
     wrong = []
-    for (name, kind), size, mode in itertools.product(KINDS.items(), DTYPES, ("none", "selective", "full")):
+    cases = itertools.product(KINDS.items(), DTYPES, ("none", "selective", "full"), FORMS)
+    for (name, kind), size, mode, kernels in cases:
+        if mode == "full" and kernels is not FORMS[0]:
+            continue  # nothing of the form is kept
         model, split = replace(MODEL, **{"attention": "shared_diff", **kind}), split_of(sharding, size, mode)
-        planned = block_activations(model, split, CPU).kept
-        counted = bytes_kept(model, sharding, split, planned)
+        planned = block_activations(model, split, kernels).kept
+        counted = bytes_kept(model, sharding, split, kernels, planned)
         if planned != counted:
-            wrong.append(f"{name}, {DTYPES[size]}, {mode}: {planned} planned, {counted} kept")
+            case = f"{name}, {kernels.attention.name}, {DTYPES[size]}, {mode}"
+            wrong.append(f"{case}: {planned} planned, {counted} kept")
     return wrong
 
 
@@ -100,7 +112,7 @@ def compare_loss(sharding: Sharding) -> list[str]:
     for (size, dtype), (chunk, piece) in itertools.product(DTYPES.items(), (whole, small)):
         head = build_layers(MODEL, sharding, seed=1, dtype=dtype)[-1]
         module, x_TBD = head.build(), block_input(sharding, dtype, MANY)
-        payload = Payload(x_TBD, Layout.of(MODEL, MANY, None, x_TBD))
+        payload = Payload(x_TBD, Layout.of(MODEL, MANY, None, x_TBD, CPU))
         labels_BT = torch.zeros(B, MANY, dtype=torch.int64)
         with (
             mock.patch.object(loss, "CHUNK_BYTES", chunk),
@@ -135,7 +147,11 @@ def count_the_sum() -> tuple[int, int, int]:
     split = split_of(sharding, 2, "selective")
     planned = block_activations(model, split, GPU).kept
     with mock.patch("model.norm.rms_norm", FusedNorm.apply):
-        return bytes_kept(model, sharding, split, planned, fused_norm=True), most_kept(model, sharding.size), planned
+        return (
+            bytes_kept(model, sharding, split, CPU, planned, fused_norm=True),
+            most_kept(model, sharding.size),
+            planned,
+        )
 
 
 def compare_on_two_ranks() -> list[str]:
@@ -172,13 +188,17 @@ def test_the_3b_model_keeps_less_than_a_gpt_block() -> None:
 def test_the_layout_of_a_micro_batch_is_counted_once_for_all_blocks() -> None:
     split = split_of(Unsharded(), 2)
     like = torch.empty(0, dtype=torch.bfloat16)
-    plain = Layout.of(MODEL, T, None, like)
-    assert layout_bytes(MODEL, split, False, CPU) == sum(x.nbytes for x in plain.angles)
-    layout = Layout.of(MODEL, T, Documents.of(torch.zeros(B, T, dtype=torch.int32)), like)
+    masked = replace(CPU, attention=form_named("sdpa"))
+    plain = Layout.of(MODEL, T, None, like, masked)
+    assert layout_bytes(MODEL, split, False, masked) == sum(x.nbytes for x in plain.angles)
+    layout = Layout.of(MODEL, T, Documents.of(torch.zeros(B, T, dtype=torch.int32)), like, masked)
     assert layout.documents is not None and layout.documents.mask is not None
-    held = [*layout.angles, layout.documents.starts_TB, layout.documents.mask]
-    assert layout_bytes(MODEL, split, True, CPU) == sum(x.nbytes for x in held)
-    assert layout_bytes(MODEL, split, True, GPU) == sum(x.nbytes for x in held[:-1])
+    held = [*layout.angles, layout.documents.starts_TB, layout.documents.ends_TB, layout.documents.mask]
+    assert layout_bytes(MODEL, split, True, masked) == sum(x.nbytes for x in held)
+    for kernels in (CPU, GPU):
+        assert layout_bytes(MODEL, split, True, kernels) == sum(x.nbytes for x in held[:-1])
+        unmasked = Layout.of(MODEL, T, Documents.of(torch.zeros(B, T, dtype=torch.int32)), like, kernels)
+        assert unmasked.documents is not None and unmasked.documents.mask is None
 
 
 def test_the_logits_of_the_3b_model_are_no_burden_on_any_rank() -> None:
@@ -189,16 +209,16 @@ def test_the_logits_of_the_3b_model_are_no_burden_on_any_rank() -> None:
         assert logits_bytes(replace(model, vocab_size=100_288), split) <= 0.3 * 2**30
 
 
-def test_gpu_kernels_keep_less_of_norms_and_more_of_stacked_heads() -> None:
+def test_a_gpus_norms_keep_their_input_once_and_its_attention_both_outputs() -> None:
     split = split_of(Unsharded(), 2)
     diff = replace(MODEL, attention="diff")
-    rows, heads = B * T, MODEL.num_heads
-    copies = rows * 2 * MODEL.hidden_size * 6 + rows * heads * 2 * MODEL.head_dim * 6  # two fp32 copies, or the input
-    sums = rows * heads * 2 * 4  # log-sum-exp of twice as many heads
-    assert block_activations(diff, split, CPU).kept - block_activations(diff, split, GPU).kept == copies - sums
+    rows, heads, K = B * T, MODEL.num_heads, MODEL.head_dim
+    copies = rows * 2 * MODEL.hidden_size * 6 + rows * heads * 2 * K * 6  # two fp32 copies, or the input
+    product = rows * heads * (6 * K * 2 + 2 * 4)  # zeros beside queries, both outputs; log-sum-exps
+    assert block_activations(diff, split, CPU).kept - block_activations(diff, split, GPU).kept == copies - product
     grouped = replace(MODEL, attention="diff_v2", num_kv_heads=1)
     repeated = block_activations(replace(grouped, num_kv_heads=4), split, GPU).kept
-    assert repeated - block_activations(grouped, split, GPU).kept == rows * 2 * 3 * MODEL.head_dim * 2
+    assert repeated - block_activations(grouped, split, GPU).kept == rows * 2 * 3 * K * 2
 
 
 def test_recomputation_needs_for_a_moment_what_it_does_not_keep() -> None:

@@ -11,7 +11,7 @@ from model.loss import mean_loss
 from model.parallel import Unsharded, info_of, logical_parameters
 from model.payload import Payload
 from tests.device_reads import DeviceReads
-from tests.model.helpers import KINDS, TINY, build, tokens
+from tests.model.helpers import CPU, KINDS, TINY, build, tokens
 
 COMMON = ("attention_norm.weight", "ffn_norm.weight", "ffn.gate.weight", "ffn.up.weight", "ffn.down.weight")
 DIFFERENTIAL = ("value.weight", "output.weight", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "head_norm.weight")
@@ -85,7 +85,7 @@ def test_the_tied_head_uses_the_embedding_itself_and_its_copy_on_another_stage_h
     model = LanguageModel(layers)
     (weight,) = [p for p in model.parameters() if p.shape == (TINY["vocab_size"], TINY["hidden_size"])]
     x_TBD = torch.randn(5, 2, TINY["hidden_size"])
-    layout = Layout.of(ModelConfig(**TINY), 5, None, x_TBD)
+    layout = Layout.of(ModelConfig(**TINY), 5, None, x_TBD, CPU)
     copy = head.build()
     assert torch.equal(copy.weight, weight)
     assert torch.equal(head.forward(copy, Payload(x_TBD, layout)), x_TBD @ weight.T)
@@ -164,7 +164,7 @@ def test_a_block_is_one_graph_without_side_effects(config):
     block = build(config, dtype=torch.float32).layers["blocks_0"]
     x_TBD = torch.randn(12, 2, config.hidden_size)
     for documents in (None, Documents.of(torch.zeros(2, 12, dtype=torch.int32))):
-        payload = Payload(x_TBD, Layout.of(config, 12, documents, x_TBD))
+        payload = Payload(x_TBD, Layout.of(config, 12, documents, x_TBD, CPU))
         compiled = torch.compile(block, fullgraph=True, backend="eager")(payload)
         torch.testing.assert_close(compiled.x_TBD, block(payload).x_TBD)
         assert compiled.layout is payload.layout

@@ -75,7 +75,7 @@ def test_a_kind_that_leaves_a_method_out_cannot_be_made(missing: str) -> None:
         incomplete()
 
 
-@pytest.mark.parametrize("missing", ["name", "settings", "readings", "converts_into", "widens"])
+@pytest.mark.parametrize("missing", ["name", "settings", "readings", "converts_into", "maps", "widens"])
 def test_nor_one_that_leaves_an_attribute_out(missing: str) -> None:
     methods = {name: getattr(Standard, name) for name in Kind.__abstractmethods__}
     attributes = {name: getattr(Standard, name) for name in Kind.__annotations__ if name != missing}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.kernels.kept import CPU
+from model.block import kernels_of
 from pretrain.config import OptimizerConfig, RunConfig
 from pretrain.plan.memory import RankMemory, State, most_loaded, rank_memory
 from pretrain.topology import plan_topology
@@ -17,7 +17,7 @@ SCALARS = 1000
 """bytes of losses, norms and step counters, one for each parameter, which the formula leaves out"""
 PEAK = 0.05
 """tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
-DEFERRED = 0.08
+DEFERRED = 0.09
 """the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
 UNDER_WAY = 0.1
 """the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once"""
@@ -59,7 +59,7 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, Ran
                 within.clear()
                 engine.train_step(batches[1], 1e-3)
                 updates.append(max(within))
-        result[name] = at_rest, peak, min(updates), rank_memory(config, engine.topology, CPU)
+        result[name] = at_rest, peak, min(updates), rank_memory(config, engine.topology, kernels_of(engine.module))
         parallel_state.destroy_model_parallel()
     return result
 
@@ -68,13 +68,13 @@ def tensor_bytes(micro_batches) -> int:
     return sum(batch.tokens_BT.nbytes + batch.labels_BT.nbytes for batch in micro_batches)
 
 
-def small(precision: str = "fp32", recompute: str = "none", **parallel: object) -> RunConfig:
+def small(precision: str = "fp32", recompute: str = "none", form: str = "sdpa", **parallel: object) -> RunConfig:
     config = variant(
         model={"num_layers": 4, "vocab_size": 480},
         data={"sequence_length": 96},
         parallel=parallel,
         batch={"micro_size": 2},
-        train={"precision": precision, "activation_checkpointing": recompute},
+        train={"precision": precision, "activation_checkpointing": recompute, "attention_form": form},
     )
     bucket = {"zero_optimization": {"reduce_bucket_size": BUCKET}} if config.parallel.zero_stage == 3 else {}
     return replace(config, deepspeed=bucket)
@@ -98,6 +98,11 @@ MUON = {
     "bf16 zero2 muon": muon(small("bf16", zero_stage=2)),
     "zero1 muon, sequence": muon(small(tensor=2, sequence=True, zero_stage=1)),
 }
+EXPLICIT = {
+    "zero1, explicit": small(form="explicit", zero_stage=1),
+    "bf16 zero1, explicit": small("bf16", form="explicit", zero_stage=1),
+    "full, explicit": small("bf16", "full", form="explicit", zero_stage=1),
+}
 SPLIT = {
     "pipeline, full": small("bf16", "full", pipeline=2, zero_stage=1),
     "pipeline, deferred": small("bf16", pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"),
@@ -118,7 +123,7 @@ def held_at_rest(name: str, state: State) -> int:
 
 @pytest.fixture(scope="module")
 def measured() -> list[dict[str, tuple[int, int, int, RankMemory]]]:
-    return run_world(2, measure, {**DATA_PARALLEL, **MUON, **SPLIT})
+    return run_world(2, measure, {**DATA_PARALLEL, **EXPLICIT, **MUON, **SPLIT})
 
 
 def test_the_state_is_what_an_engine_holds(measured) -> None:
