@@ -141,7 +141,7 @@ def measure(contenders: Sequence[Contender], tokens_BT: Tensor, precision: str, 
     """Lets the contenders take turns; earlier measurements are dropped."""
     for contender in contenders:
         contender.seconds.clear()
-        contender.model.to(PRECISIONS[precision])
+        lay_side_by_side(contender.model, PRECISIONS[precision])
     for number in range(WARM_UP + rounds):
         for contender in contenders:
             begin = time.perf_counter()
@@ -149,6 +149,14 @@ def measure(contenders: Sequence[Contender], tokens_BT: Tensor, precision: str, 
             if number >= WARM_UP:
                 contender.seconds.append(time.perf_counter() - begin)
             contender.model.zero_grad(set_to_none=True)
+
+
+def lay_side_by_side(model: nn.Module, dtype: torch.dtype) -> None:
+    """Moves the weights into one flat buffer, as they lie while the trainer trains."""
+    parameters = list(model.parameters())
+    flat = torch.cat([parameter.detach().flatten().to(dtype) for parameter in parameters])
+    for parameter, part in zip(parameters, flat.split([each.numel() for each in parameters]), strict=True):
+        parameter.data = part.view_as(parameter)
 
 
 def step(contender: Contender, tokens_BT: Tensor, precision: str) -> None:

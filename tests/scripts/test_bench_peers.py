@@ -1,11 +1,12 @@
 """The table of peers: every kind and every back end has its line, and the best back end is what counts."""
 
 import pytest
+import torch
 from torch import nn
 
 from common.cli import run_command
 from model.kinds.registry import kind_names
-from scripts.bench_peers import PRECISIONS, Contender, main, table
+from scripts.bench_peers import PRECISIONS, Contender, lay_side_by_side, main, table
 
 
 def test_kinds_and_peers_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +38,13 @@ def test_speed_is_a_multiple_of_the_fastest_back_end() -> None:
         ["1000.0", "1.00", "3.00"],
         ["3000.0", "0.33", "1.00"],
     ]
+
+
+def test_weights_follow_one_another_and_are_the_same() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2, bias=False))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    lay_side_by_side(model, torch.bfloat16)
+    after = list(model.parameters())
+    assert [parameter.data_ptr() - after[0].data_ptr() for parameter in after] == [0, 2 * 15, 2 * 20]
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old.bfloat16(), new)
