@@ -13,6 +13,7 @@ is. No T x U matrix is made unless the implementation is `eager` or a padding ma
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -149,7 +150,9 @@ class DifferentialHeads(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attention [B, T, D]; and if the implementation is `eager` the maps [B, H, T, U] that multiply the values."""
         implementation = self.config._attn_implementation
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        attend: Callable[..., tuple[Tensor, Any]] = eager_attention_forward
+        if implementation != "eager":
+            attend = ALL_ATTENTION_FUNCTIONS[implementation]
         q, k = self.q_proj(x_BTD), self.k_proj(x_BTD)
         q, k = self.laid_out(*(rotate(y.unflatten(-1, (-1, self.config.stream_dim)), *rotary) for y in (q, k)))
         v = self.v_proj(x_BTD).unflatten(-1, (-1, self.config.head_dim))

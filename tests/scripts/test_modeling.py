@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pretrain.checkpoint.reader import CheckpointReader
@@ -85,8 +85,8 @@ def test_forward_has_one_call_of_one_attention_function(kind: str) -> None:
 
 
 def of_the_table(node: ast.expr) -> bool:
-    """Whether the expression is a method's result of ALL_ATTENTION_FUNCTIONS."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("ALL_ATTENTION_FUNCTIONS.")
+    """Whether the expression is an entry of ALL_ATTENTION_FUNCTIONS."""
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "ALL_ATTENTION_FUNCTIONS"
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -155,6 +155,19 @@ def test_a_cache_a_static_cache_chunks_and_left_padding_change_no_token(
         assert torch.equal(greedy(model, padded, attention_mask=mask, **options)[:, 5:], plain)
     wrong = greedy(model, padded, attention_mask=torch.ones_like(mask))[:, 5:]
     assert not torch.equal(wrong, plain), "the mask makes no difference here, so this test would not see it ignored"
+
+
+@pytest.mark.parametrize("kind", ["diff_v2-grouped", "shared_diff-head-head-grouped"])
+def test_pages_of_a_cache_that_requests_share_change_no_token(kind: str, export_of: Callable[..., Path]) -> None:
+    """transformers allocates them by num_key_value_heads and head_dim of the configuration."""
+    model, prompts = load(export_of(kind)), [TOKENS[:1, :length] for length in (5, 24, 11)]
+    expected = [greedy(model, prompt)[0, prompt.shape[1] :].tolist() for prompt in prompts]
+    config = GenerationConfig(max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=-1)
+    pages = ContinuousBatchingConfig(page_size=8, num_blocks=20, max_batch_tokens=32)
+    found = model.generate_batch(
+        [prompt[0].tolist() for prompt in prompts], generation_config=config, continuous_batching_config=pages
+    )
+    assert sorted(answer.generated_tokens for answer in found.values()) == sorted(expected)
 
 
 def test_rows_of_different_lengths_in_one_batch_equal_rows_alone(export_of: Callable[..., Path]) -> None:
