@@ -45,8 +45,12 @@ def deltas_kernel(
 def keys_kernel(
     q, k, v, weight, ends, d_out, log_sums, deltas, dq, dk, dv, T, B, H, heads_per_group, scale, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    OF_KEYS: tl.constexpr, OF_VALUES: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (key tiles, B G), the tiles with the most queries first. ``dq``, in fp32, is added to; None: not made."""
+    """Grid: (key tiles, B G), the tiles with the most queries first. ``dq``, in fp32, is added to; None: not made.
+
+    OF_KEYS, OF_VALUES: the gradients that this launch makes; the queries' come with the keys'.
+    """
     first_j = tl.program_id(0) * KEYS
     groups = H // heads_per_group
     b, g = tl.program_id(1) // groups, tl.program_id(1) % groups
@@ -78,29 +82,32 @@ def keys_kernel(
         h = g * heads_per_group + member
         gradients = over_queries(
             gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, h, T, H, scale,
-            exponent, first_i, plain_i, K, E, ONE_KEY, QUERIES, True,
+            exponent, first_i, plain_i, K, E, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, True,
         )  # fmt: skip
         gradients = over_queries(
             gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, h, T, H, scale,
-            exponent, plain_i, plain_end_i, K, E, ONE_KEY, QUERIES, False,
+            exponent, plain_i, plain_end_i, K, E, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, False,
         )  # fmt: skip
         if ends is not None:
             gradients = over_queries(
                 gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, h, T, H, scale,
-                exponent, tl.maximum(plain_i, plain_end_i), end_i, K, E, ONE_KEY, QUERIES, True,
+                exponent, tl.maximum(plain_i, plain_end_i), end_i, K, E, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, True,
             )  # fmt: skip
     dk1_jK, dk2_jK, dv_jE = gradients
-    store_rows(rows_of(dk, b, g, 0), dk.token, first_j, T, dk1_jK * scale, KEYS, K)
-    if not ONE_KEY:
-        store_rows(rows_of(dk, b, g, 1), dk.token, first_j, T, dk2_jK * scale, KEYS, K)
-    store_rows(rows_of(dv, b, g, 0), dv.token, first_j, T, dv_jE, KEYS, E)
+    if OF_KEYS:
+        store_rows(rows_of(dk, b, g, 0), dk.token, first_j, T, dk1_jK * scale, KEYS, K)
+        if not ONE_KEY:
+            store_rows(rows_of(dk, b, g, 1), dk.token, first_j, T, dk2_jK * scale, KEYS, K)
+    if OF_VALUES:
+        store_rows(rows_of(dv, b, g, 0), dv.token, first_j, T, dv_jE, KEYS, E)
 
 
 @triton.jit
 def over_queries(
     gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, h, T, H, scale, exponent,
     first_i, end_i,
-    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, MASKED: tl.constexpr,
+    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr,
+    OF_KEYS: tl.constexpr, OF_VALUES: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``gradients`` of the tile's keys and values with those of head h's query blocks [first_i, end_i) added; without
     MASKED each of these queries sees all keys. Rows beyond T weigh nothing: their log-sum-exp is infinite."""
@@ -113,33 +120,38 @@ def over_queries(
         within_i = i < T
         visible = None
         if MASKED:
-            visible = j[:, None] <= i[None, :]
+            visible = j[None, :] <= i[:, None]
             if end_j is not None:
-                visible &= i[None, :] < end_j[:, None]
+                visible &= i[:, None] < end_j[None, :]
         q1_iK = load_rows(queries1, q.token, block_i, T, QUERIES, K, True)
         log_sum1_i = tl.load(log_sums + numbers1 + i, mask=within_i, other=float("inf"))
-        p1_ji = probabilities(product(k1_jK, tl.trans(q1_iK)), exponent, log_sum1_i[None, :], visible, MASKED)
+        p1_ij = probabilities(product(q1_iK, tl.trans(k1_jK)), exponent, log_sum1_i[:, None], visible, MASKED)
         q2_iK = load_rows(queries2, q.token, block_i, T, QUERIES, K, True)
         log_sum2_i = tl.load(log_sums + numbers2 + i, mask=within_i, other=float("inf"))
-        p2_ji = probabilities(product(k2_jK, tl.trans(q2_iK)), exponent, log_sum2_i[None, :], visible, MASKED)
+        p2_ij = probabilities(product(q2_iK, tl.trans(k2_jK)), exponent, log_sum2_i[:, None], visible, MASKED)
 
         weight_i = weights_of(weight, b, h, i, T)
         d_out_iE = load_rows(rows, d_out.token, block_i, T, QUERIES, E, True)
-        dv_jE = add_product(dv_jE, p1_ji - weight_i[None, :] * p2_ji, d_out_iE)
-        dp_ji = product(v_jE, tl.trans(d_out_iE))
-        delta1_i = tl.load(deltas + numbers1 + i, mask=within_i, other=0.0)
-        delta2_i = tl.load(deltas + numbers2 + i, mask=within_i, other=0.0)
-        ds1_ji, ds2_ji = logit_gradients(p1_ji, p2_ji, weight_i[None, :], dp_ji, delta1_i[None, :], delta2_i[None, :])
-        ds1_ji = ds1_ji.to(q1_iK.dtype)
-        ds2_ji = ds2_ji.to(q2_iK.dtype)
-        dk1_jK = add_product(dk1_jK, ds1_ji, q1_iK)
-        if ONE_KEY:
-            dk1_jK = add_product(dk1_jK, ds2_ji, q2_iK)
-        else:
-            dk2_jK = add_product(dk2_jK, ds2_ji, q2_iK)
-        if dq is not None:
-            dq1_iK = product(tl.trans(ds1_ji), k1_jK) * scale
-            dq2_iK = product(tl.trans(ds2_ji), k2_jK) * scale
-            add_rows(rows_of(dq, b, h, 0), dq.token, block_i, T, dq1_iK, QUERIES, K)
-            add_rows(rows_of(dq, b, h, 1), dq.token, block_i, T, dq2_iK, QUERIES, K)
+        if OF_VALUES:
+            map_ij = (p1_ij - weight_i[:, None] * p2_ij).to(d_out_iE.dtype)
+            dv_jE = add_product(dv_jE, tl.trans(map_ij), d_out_iE)
+        if OF_KEYS:
+            dp_ij = product(d_out_iE, tl.trans(v_jE))
+            delta1_i = tl.load(deltas + numbers1 + i, mask=within_i, other=0.0)
+            delta2_i = tl.load(deltas + numbers2 + i, mask=within_i, other=0.0)
+            ds1_ij, ds2_ij = logit_gradients(
+                p1_ij, p2_ij, weight_i[:, None], dp_ij, delta1_i[:, None], delta2_i[:, None]
+            )
+            ds1_ij = ds1_ij.to(q1_iK.dtype)
+            ds2_ij = ds2_ij.to(q2_iK.dtype)
+            dk1_jK = add_product(dk1_jK, tl.trans(ds1_ij), q1_iK)
+            if ONE_KEY:
+                dk1_jK = add_product(dk1_jK, tl.trans(ds2_ij), q2_iK)
+            else:
+                dk2_jK = add_product(dk2_jK, tl.trans(ds2_ij), q2_iK)
+            if dq is not None:
+                dq1_iK = product(ds1_ij, k1_jK) * scale
+                add_rows(rows_of(dq, b, h, 0), dq.token, block_i, T, dq1_iK, QUERIES, K)
+                dq2_iK = product(ds2_ij, k2_jK) * scale
+                add_rows(rows_of(dq, b, h, 1), dq.token, block_i, T, dq2_iK, QUERIES, K)
     return dk1_jK, dk2_jK, dv_jE
