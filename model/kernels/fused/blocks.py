@@ -8,64 +8,84 @@ Triton wants its tiles, with zeros. A letter alone names the queries' or keys' o
 import triton
 import triton.language as tl
 
-from model.kernels.fused.views import UNIT as UNIT_ELEMENTS
-
-UNIT = tl.constexpr(UNIT_ELEMENTS)
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 UNSEEN = tl.constexpr(-1e37)
 """a maximum that no logit is below: unlike -inf, it can be subtracted from itself"""
 
 
 @triton.jit
-def rows_of(view, b, h, stream):
-    """Pointer to the first token of a head's stream."""
-    return view.pointer + (b.to(tl.int64) * view.sequence + h.to(tl.int64) * view.head + stream * view.stream) * UNIT
+def load_rows(tensor, b, h, stream, first):
+    """The tile [rows, width] of a head's stream that begins at token ``first``, with zeros beyond T and the tensor's
+    width. ``tensor`` describes a tensor [B, heads, streams, T, width] and tiles of it, [1, 1, 1, rows, width]."""
+    return tl.reshape(tensor.load([b, h, stream, first, 0]), tensor.block_shape[3:])
 
 
 @triton.jit
-def load_rows(rows, stride, first, T, ROWS: tl.constexpr, WIDTH: tl.constexpr, BOUNDED: tl.constexpr):
-    """[ROWS, WIDTH padded] from token ``first`` on; BOUNDED: it may reach beyond T, where zeros are read."""
-    row = tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, triton.next_power_of_2(WIDTH))[None, :]
-    pointers = rows + tl.cast(first, tl.int64) * (stride * UNIT) + (row * (stride * UNIT) + column)
-    if triton.next_power_of_2(WIDTH) == WIDTH:
-        tile = tl.load(pointers, mask=first + row < T, other=0.0) if BOUNDED else tl.load(pointers)
+def store_rows(tensor, b, h, stream, first, tile):
+    """The part of a tile that lies within T and the tensor's width, in the tensor's type."""
+    tensor.store([b, h, stream, first, 0], tl.reshape(tile.to(tensor.dtype), tensor.block_shape))
+
+
+@triton.jit
+def add_rows(tensor, b, h, stream, first, tile):
+    """Adds to what other programs add to, in any order; interpreted programs come one after the other."""
+    tile = tl.reshape(tile, tensor.block_shape)
+    if INTERPRETED:
+        tensor.store([b, h, stream, first, 0], tensor.load([b, h, stream, first, 0]) + tile)
     else:
-        within = (first + row < T) & (column < WIDTH) if BOUNDED else column < WIDTH
-        tile = tl.load(pointers, mask=within, other=0.0)
-    return tile
+        tensor.atomic_add([b, h, stream, first, 0], tile)
 
 
 @triton.jit
-def store_rows(rows, stride, first, T, tile, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """The part of a tile that lies within T and WIDTH, in the type of the tensor."""
-    row = tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, triton.next_power_of_2(WIDTH))[None, :]
-    pointers = rows + tl.cast(first, tl.int64) * (stride * UNIT) + (row * (stride * UNIT) + column)
-    tl.store(pointers, tile.to(rows.dtype.element_ty), mask=(first + row < T) & (column < WIDTH))
-
-
-@triton.jit
-def add_rows(rows, stride, first, T, tile, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Adds to what other programs add to, in any order."""
-    row = tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, triton.next_power_of_2(WIDTH))[None, :]
-    pointers = rows + tl.cast(first, tl.int64) * (stride * UNIT) + (row * (stride * UNIT) + column)
-    tl.atomic_add(pointers, tile, mask=(first + row < T) & (column < WIDTH), sem="relaxed")
-
-
-@triton.jit
-def key_range(starts, first_i, b, T, B, QUERIES: tl.constexpr, KEYS: tl.constexpr):
-    """Of the queries from ``first_i`` on: the key block that the first document begins in; from where to where every
-    query sees every key, in whole blocks; and the end of the last query's keys."""
-    end_j = tl.minimum(first_i + QUERIES, T)
-    plain_end_j = (first_i + 1) // KEYS * KEYS
-    first_j, plain_j = 0, 0
+def key_spans(starts, first_i, b, T, B, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+    """Which key blocks the tile of queries from ``first_i`` on visits: [first, end), of which every query sees all of
+    [plain, plain_end)."""
+    last_i = tl.minimum(first_i + QUERIES, T) - 1
+    end = last_i // KEYS + 1
+    plain_end = (first_i + 1) // KEYS
+    first, plain = 0, 0
     if starts is not None:
-        first_j = tl.load(starts + first_i.to(tl.int64) * B + b) // KEYS * KEYS
-        last_start = tl.load(starts + (end_j - 1).to(tl.int64) * B + b)
-        plain_j = tl.minimum(tl.cdiv(last_start, KEYS) * KEYS, plain_end_j)
-    return first_j, plain_j, plain_end_j, end_j
+        first = tl.load(starts + first_i.to(tl.int64) * B + b) // KEYS
+        last_start = tl.load(starts + last_i.to(tl.int64) * B + b)
+        plain = tl.minimum(tl.cdiv(last_start, KEYS), plain_end)
+    return first, plain, plain_end, end
+
+
+@triton.jit
+def query_spans(ends, first_j, b, T, B, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+    """Which query blocks the tile of keys from ``first_j`` on visits: [first, end), of which every query in
+    [plain, plain_end) sees all keys."""
+    first = first_j // QUERIES
+    end = tl.cdiv(T, QUERIES)
+    plain_end = end
+    if ends is not None:
+        end = tl.cdiv(tl.load(ends + (tl.minimum(first_j + KEYS, T) - 1).to(tl.int64) * B + b), QUERIES)
+        first_end = tl.load(ends + first_j.to(tl.int64) * B + b)
+        plain_end = tl.where(first_end < T, first_end // QUERIES, end)
+    plain = tl.minimum(tl.cdiv(first_j + KEYS - 1, QUERIES), end)
+    return first, plain, tl.maximum(plain_end, plain), end
+
+
+@triton.jit
+def blocks_in(spans, MASKED: tl.constexpr):
+    """How many blocks have, or have not, something to hide."""
+    first, plain, plain_end, end = spans
+    if MASKED:
+        count = (plain - first) + (end - plain_end)
+    else:
+        count = plain_end - plain
+    return count
+
+
+@triton.jit
+def block_at(spans, n, MASKED: tl.constexpr):
+    """The n-th of these blocks."""
+    first, plain, plain_end, _ = spans
+    if MASKED:
+        block = tl.where(n < plain - first, first + n, plain_end + n - (plain - first))
+    else:
+        block = plain + n
+    return block
 
 
 @triton.jit
@@ -84,10 +104,10 @@ def number_at(b, h, stream, H, T):
 
 
 @triton.jit
-def weights_of(view, b, h, i, T):
+def weights_of(weight, b, h, i, T):
     """lambda of the tokens ``i``, 0 beyond T."""
-    start = view.pointer + (b.to(tl.int64) * view.sequence + h.to(tl.int64) * view.head)
-    return tl.load(start + i.to(tl.int64) * view.token, mask=i < T, other=0.0)
+    start = weight.pointer + (b.to(tl.int64) * weight.sequence + h.to(tl.int64) * weight.head)
+    return tl.load(start + i.to(tl.int64) * weight.token, mask=i < T, other=0.0)
 
 
 @triton.jit

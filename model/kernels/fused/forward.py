@@ -11,11 +11,12 @@ import triton.language as tl
 from model.kernels.fused.blocks import (
     UNSEEN,
     add_product,
-    key_range,
+    block_at,
+    blocks_in,
+    key_spans,
     load_rows,
     number_at,
     product,
-    rows_of,
     seen_by,
     store_rows,
     weights_of,
@@ -35,66 +36,57 @@ def forward_kernel(
     first_i = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES  # those with the most keys start first
     b, h = tl.program_id(1) // H, tl.program_id(1) % H
     i = first_i + tl.arange(0, QUERIES)
-    q1_iK = load_rows(rows_of(q, b, h, 0), q.token, first_i, T, QUERIES, K, True)
-    q2_iK = load_rows(rows_of(q, b, h, 1), q.token, first_i, T, QUERIES, K, True)
-    keys1 = rows_of(k, b, h // heads_per_group, 0)
-    keys2 = rows_of(k, b, h // heads_per_group, 0 if ONE_KEY else 1)
-    values = rows_of(v, b, h // heads_per_group, 0)
+    q1_iK = load_rows(q, b, h, 0, first_i)
+    q2_iK = load_rows(q, b, h, 1, first_i)
+    g = h // heads_per_group
 
-    zero_iE = tl.zeros((QUERIES, triton.next_power_of_2(E)), tl.float32)
+    zero_iE = tl.zeros((QUERIES, E), tl.float32)
     unseen_i = tl.full((QUERIES,), UNSEEN, tl.float32)
     zero_i = tl.zeros((QUERIES,), tl.float32)
     sums = (zero_iE, unseen_i, zero_i, zero_iE, unseen_i, zero_i)
 
-    first_j, plain_j, plain_end_j, end_j = key_range(starts, first_i, b, T, B, QUERIES, KEYS)
+    spans = key_spans(starts, first_i, b, T, B, QUERIES, KEYS)
     start_i = None
     if starts is not None:
         start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
-        sums = over_keys(
-            sums, q1_iK, q2_iK, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent, first_j, plain_j,
-            K, E, ONE_KEY, KEYS, FIRST, SECOND, True,
-        )  # fmt: skip
     sums = over_keys(
-        sums, q1_iK, q2_iK, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent, plain_j, plain_end_j,
-        K, E, ONE_KEY, KEYS, FIRST, SECOND, False,
-    )  # fmt: skip
+        sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, True
+    )
     sums = over_keys(
-        sums, q1_iK, q2_iK, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent, plain_end_j, end_j,
-        K, E, ONE_KEY, KEYS, FIRST, SECOND, True,
-    )  # fmt: skip
-
+        sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, False
+    )
     sum1_iE, max1_i, total1_i, sum2_iE, max2_i, total2_i = sums
     if SECOND:
         out2_iE = sum2_iE / total2_i[:, None]
-        store_rows(rows_of(second, b, h, 0), second.token, first_i, T, out2_iE, QUERIES, E)
+        store_rows(second, b, h, 0, first_i, out2_iE)
         tl.store(log_sums + number_at(b, h, 1, H, T) + i, max2_i + tl.log2(total2_i), mask=i < T)
     else:
-        out2_iE = load_rows(rows_of(second, b, h, 0), second.token, first_i, T, QUERIES, E, True).to(tl.float32)
+        out2_iE = load_rows(second, b, h, 0, first_i).to(tl.float32)
     if FIRST:
         out_iE = sum1_iE / total1_i[:, None] - weights_of(weight, b, h, i, T)[:, None] * out2_iE
-        store_rows(rows_of(out, b, h, 0), out.token, first_i, T, out_iE, QUERIES, E)
+        store_rows(out, b, h, 0, first_i, out_iE)
         tl.store(log_sums + number_at(b, h, 0, H, T) + i, max1_i + tl.log2(total1_i), mask=i < T)
 
 
 @triton.jit
 def over_keys(
-    sums, q1_iK, q2_iK, keys1, keys2, key_stride, values, value_stride, i, start_i, T, exponent, first_j, end_j,
-    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, KEYS: tl.constexpr,
-    FIRST: tl.constexpr, SECOND: tl.constexpr, MASKED: tl.constexpr,
+    sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans,
+    ONE_KEY: tl.constexpr, KEYS: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``sums``, each stream's weighted values, highest exponent and sum of weights, with key blocks [first_j, end_j)
     added; without MASKED every query sees all of them."""
     sum1_iE, max1_i, total1_i, sum2_iE, max2_i, total2_i = sums
-    for block_j in tl.range(first_j, end_j, KEYS):
+    for n in tl.range(0, blocks_in(spans, MASKED)):
+        block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:
             visible = seen_by(i, block_j + tl.arange(0, KEYS), start_i)
-        k_jK = load_rows(keys1 if FIRST else keys2, key_stride, block_j, T, KEYS, K, MASKED)
-        v_jE = load_rows(values, value_stride, block_j, T, KEYS, E, MASKED)
+        k_jK = load_rows(k, b, g, 0 if FIRST or ONE_KEY else 1, block_j)
+        v_jE = load_rows(v, b, g, 0, block_j)
         if FIRST:
             s1_ij = product(q1_iK, tl.trans(k_jK))
             if SECOND and not ONE_KEY:
-                k_jK = load_rows(keys2, key_stride, block_j, T, KEYS, K, MASKED)
+                k_jK = load_rows(k, b, g, 1, block_j)
             sum1_iE, max1_i, total1_i = added(sum1_iE, max1_i, total1_i, s1_ij, v_jE, visible, exponent, MASKED)
         if SECOND:
             s2_ij = product(q2_iK, tl.trans(k_jK))

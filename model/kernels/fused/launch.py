@@ -17,8 +17,8 @@ from common.errors import InputError
 from model.kernels.fused.backward import deltas_kernel, keys_kernel
 from model.kernels.fused.forward import forward_kernel
 from model.kernels.fused.queries import queries_kernel
-from model.kernels.fused.tiles import Tile, tile_of
-from model.kernels.fused.views import aligned, heads_view, weight_view
+from model.kernels.fused.tiles import Tile, padded, tile_of
+from model.kernels.fused.views import aligned, tiles_of, weight_view
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,18 @@ def forward(
     second = torch.empty_like(out)
     log_sums = q.new_empty((B, H, 2, T), dtype=torch.float32)
     tile = tile_of("forward", *widths(q, v))
-    arguments = inputs(q, k, v, weight_TBH, scale) | {
+    arguments = inputs(q, k, v, weight_TBH, scale, tile) | {
         "starts": contiguous(starts_TB),
-        "out": heads_view(out),
-        "second": heads_view(second),
+        "out": tiles_of(out, tile.queries),
+        "second": tiles_of(second, tile.queries),
         "log_sums": log_sums,
     }
-    launch = Launch(forward_kernel, (-(-T // tile.queries), B * H), arguments, constants(k, v, tile), options(tile))
-    return [launch], (out, second, log_sums)
+    grid, compiled_for = (-(-T // tile.queries), B * H), constants(k, v, tile)
+    launches = [
+        Launch(forward_kernel, grid, arguments, compiled_for | streams, options(tile))
+        for streams in parts(tile, "SECOND", "FIRST")
+    ]
+    return launches, (out, second, log_sums)
 
 
 def backward(
@@ -103,44 +107,51 @@ def backward(
     by_keys, by_queries = (tile_of(name, *widths(q, v)) for name in ("keys", "queries"))
     query_grid, key_grid = (-(-T // by_queries.queries), B * H), (-(-T // by_keys.keys), B * G)
 
-    given = inputs(q, k, v, weight_TBH, scale) | {"scale": scale, "d_out": heads_view(d_out)}
-    given |= {"log_sums": log_sums, "deltas": deltas}
-    of_keys = {
-        "ends": contiguous(ends_TB),
-        "dq": None if repeatable else heads_view(dq),
-        "dk": heads_view(dk),
-        "dv": heads_view(dv),
-    }
+    numbers = {"log_sums": log_sums, "deltas": deltas, "scale": scale}
+    rows = 32
     of_deltas = {
-        "d_out": given["d_out"],
-        "out": heads_view(out_TBHE),
-        "second": heads_view(second_TBHE),
-        "weight": given["weight"],
+        "d_out": tiles_of(d_out, rows),
+        "out": tiles_of(out_TBHE, rows),
+        "second": tiles_of(second_TBHE, rows),
+        "weight": weight_view(weight_TBH),
         "deltas": deltas,
         "d_weight": d_weight,
         "T": T,
         "B": B,
         "H": H,
     }
-    queries = {"E": v.shape[-1], "QUERIES": by_queries.queries}
-    launches = [
-        Launch(deltas_kernel, query_grid, of_deltas, queries, {}),
-        Launch(keys_kernel, key_grid, given | of_keys, constants(k, v, by_keys), options(by_keys)),
+    launches = [Launch(deltas_kernel, (-(-T // rows), B * H), of_deltas, {"QUERIES": rows}, {})]
+    of_keys = inputs(q, k, v, weight_TBH, scale, by_keys) | numbers
+    of_keys |= {
+        "ends": contiguous(ends_TB),
+        "d_out": tiles_of(d_out, by_keys.queries),
+        "dq": None if repeatable else tiles_of(dq, by_keys.queries),
+        "dk": tiles_of(dk, by_keys.keys),
+        "dv": tiles_of(dv, by_keys.keys),
+    }
+    launches += [
+        Launch(keys_kernel, key_grid, of_keys, constants(k, v, by_keys) | gradients, options(by_keys))
+        for gradients in parts(by_keys, "OF_KEYS", "OF_VALUES")
     ]
     if repeatable:
-        of_queries = {"starts": contiguous(starts_TB), "dq": heads_view(dq)}
-        sizes = constants(k, v, by_queries)
-        launches.append(Launch(queries_kernel, query_grid, given | of_queries, sizes, options(by_queries)))
+        of_queries = inputs(q, k, v, weight_TBH, scale, by_queries) | numbers
+        of_queries |= {
+            "starts": contiguous(starts_TB),
+            "d_out": tiles_of(d_out, by_queries.queries),
+            "dq": tiles_of(dq, by_queries.queries),
+        }
+        compiled_for = constants(k, v, by_queries)
+        launches.append(Launch(queries_kernel, query_grid, of_queries, compiled_for, options(by_queries)))
     return launches, (dq, dk, dv, d_weight)
 
 
-def inputs(q: Tensor, k: Tensor, v: Tensor, weight_TBH: Tensor, scale: float) -> dict[str, Any]:
+def inputs(q: Tensor, k: Tensor, v: Tensor, weight_TBH: Tensor, scale: float, tile: Tile) -> dict[str, Any]:
     """What every kernel but the deltas' reads."""
     T, B, H = q.shape[:3]
     return {
-        "q": heads_view(q),
-        "k": heads_view(k),
-        "v": heads_view(v),
+        "q": tiles_of(q, tile.queries),
+        "k": tiles_of(k, tile.keys),
+        "v": tiles_of(v, tile.keys),
         "weight": weight_view(weight_TBH),
         "T": T,
         "B": B,
@@ -158,7 +169,12 @@ def widths(q: Tensor, v: Tensor) -> tuple[int, int, int]:
 def constants(k: Tensor, v: Tensor, tile: Tile) -> dict[str, int]:
     """What a kernel is compiled for."""
     sides = {"QUERIES": tile.queries, "KEYS": tile.keys}
-    return {"K": k.shape[-1], "E": v.shape[-1], "ONE_KEY": k.shape[3] == 1} | sides
+    return {"K": padded(k.shape[-1]), "E": padded(v.shape[-1]), "ONE_KEY": k.shape[3] == 1} | sides
+
+
+def parts(tile: Tile, first: str, second: str) -> list[dict[str, bool]]:
+    """What each launch of a kernel does: both parts of its work, or one after the other."""
+    return [{first: True, second: False}, {first: False, second: True}] if tile.apart else [{first: True, second: True}]
 
 
 def options(tile: Tile) -> dict[str, int]:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from model.kernels.fused.tiles import NARROWEST, WIDEST
-from model.kernels.fused.views import UNIT
+from model.kernels.fused.tiles import NARROWEST, UNIT, WIDEST
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 

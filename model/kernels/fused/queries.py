@@ -10,13 +10,14 @@ import triton.language as tl
 
 from model.kernels.fused.blocks import (
     add_product,
-    key_range,
+    block_at,
+    blocks_in,
+    key_spans,
     load_rows,
     logit_gradients,
     number_at,
     probabilities,
     product,
-    rows_of,
     seen_by,
     store_rows,
     weights_of,
@@ -32,12 +33,10 @@ def queries_kernel(
     first_i = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES
     b, h = tl.program_id(1) // H, tl.program_id(1) % H
     i = first_i + tl.arange(0, QUERIES)
-    q1_iK = load_rows(rows_of(q, b, h, 0), q.token, first_i, T, QUERIES, K, True)
-    q2_iK = load_rows(rows_of(q, b, h, 1), q.token, first_i, T, QUERIES, K, True)
-    d_out_iE = load_rows(rows_of(d_out, b, h, 0), d_out.token, first_i, T, QUERIES, E, True)
-    keys1 = rows_of(k, b, h // heads_per_group, 0)
-    keys2 = rows_of(k, b, h // heads_per_group, 0 if ONE_KEY else 1)
-    values = rows_of(v, b, h // heads_per_group, 0)
+    q1_iK = load_rows(q, b, h, 0, first_i)
+    q2_iK = load_rows(q, b, h, 1, first_i)
+    d_out_iE = load_rows(d_out, b, h, 0, first_i)
+    g = h // heads_per_group
     numbers1, numbers2 = number_at(b, h, 0, H, T), number_at(b, h, 1, H, T)
     numbers = (
         weights_of(weight, b, h, i, T),
@@ -48,49 +47,43 @@ def queries_kernel(
     )
 
     gradients = (
-        tl.zeros((QUERIES, triton.next_power_of_2(K)), tl.float32),
-        tl.zeros((QUERIES, triton.next_power_of_2(K)), tl.float32),
+        tl.zeros((QUERIES, K), tl.float32),
+        tl.zeros((QUERIES, K), tl.float32),
     )
-    first_j, plain_j, plain_end_j, end_j = key_range(starts, first_i, b, T, B, QUERIES, KEYS)
+    spans = key_spans(starts, first_i, b, T, B, QUERIES, KEYS)
     start_i = None
     if starts is not None:
         start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
-        gradients = over_keys(
-            gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
-            first_j, plain_j, K, E, ONE_KEY, KEYS, True,
-        )  # fmt: skip
     gradients = over_keys(
-        gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
-        plain_j, plain_end_j, K, E, ONE_KEY, KEYS, False,
-    )  # fmt: skip
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, True
+    )
     gradients = over_keys(
-        gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, k.token, values, v.token, i, start_i, T, exponent,
-        plain_end_j, end_j, K, E, ONE_KEY, KEYS, True,
-    )  # fmt: skip
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, False
+    )
     dq1_iK, dq2_iK = gradients
-    store_rows(rows_of(dq, b, h, 0), dq.token, first_i, T, dq1_iK * scale, QUERIES, K)
-    store_rows(rows_of(dq, b, h, 1), dq.token, first_i, T, dq2_iK * scale, QUERIES, K)
+    store_rows(dq, b, h, 0, first_i, dq1_iK * scale)
+    store_rows(dq, b, h, 1, first_i, dq2_iK * scale)
 
 
 @triton.jit
 def over_keys(
-    gradients, q1_iK, q2_iK, d_out_iE, numbers, keys1, keys2, key_stride, values, value_stride, i, start_i, T, exponent,
-    first_j, end_j,
-    K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, KEYS: tl.constexpr, MASKED: tl.constexpr,
+    gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans,
+    ONE_KEY: tl.constexpr, KEYS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``gradients`` of both streams' queries with those of key blocks [first_j, end_j) added; without MASKED every
     query sees all of them."""
     dq1_iK, dq2_iK = gradients
     weight_i, log_sum1_i, log_sum2_i, delta1_i, delta2_i = numbers
-    for block_j in tl.range(first_j, end_j, KEYS):
+    for n in tl.range(0, blocks_in(spans, MASKED)):
+        block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:
             visible = seen_by(i, block_j + tl.arange(0, KEYS), start_i)
-        k1_jK = load_rows(keys1, key_stride, block_j, T, KEYS, K, MASKED)
+        k1_jK = load_rows(k, b, g, 0, block_j)
         k2_jK = k1_jK
         if not ONE_KEY:
-            k2_jK = load_rows(keys2, key_stride, block_j, T, KEYS, K, MASKED)
-        v_jE = load_rows(values, value_stride, block_j, T, KEYS, E, MASKED)
+            k2_jK = load_rows(k, b, g, 1, block_j)
+        v_jE = load_rows(v, b, g, 0, block_j)
         p1_ij = probabilities(product(q1_iK, tl.trans(k1_jK)), exponent, log_sum1_i[:, None], visible, MASKED)
         p2_ij = probabilities(product(q2_iK, tl.trans(k2_jK)), exponent, log_sum2_i[:, None], visible, MASKED)
         dp_ij = product(d_out_iE, tl.trans(v_jE))

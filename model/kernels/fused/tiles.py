@@ -6,8 +6,8 @@ by timings: no registers spilled, Hopper's matrix instructions, at most 227 KB o
 
 from dataclasses import dataclass
 
-NARROWEST, WIDEST = 16, 128
-"""query or key"""
+NARROWEST, WIDEST, UNIT = 16, 128, 8
+"""a query or key is a multiple of the unit wide, 16 bytes of a half type"""
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Tile:
     warps: int
     stages: int
     """blocks of the walked side that are in flight or in use"""
+    apart: bool = False
+    """a launch for each stream (forward) or for the values' gradient and the others (keys): registers hold no more"""
 
 
 HALF_TYPES = {

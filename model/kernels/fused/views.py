@@ -1,27 +1,20 @@
-"""Tensors as kernels read them: a pointer and strides.
+"""Tensors as kernels read them.
 
-In: sequence-first tensors, any view of which the last dimension is contiguous. Out: named tuples of plain values.
-Always: strides count units of 16 bytes of a half type, so that the compiler knows every row to be aligned and loads it
-in the widest pieces; what is not so aligned is copied once.
+In: sequence-first tensors, any view of which the last dimension is contiguous. Out: descriptors of their tiles, which the
+hardware copies by itself (TMA), and a pointer with strides for lambda. Always: a row begins at a multiple of 16 bytes, as
+TMA wants it; what is not so aligned is copied once.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-UNIT = 8
-"""elements"""
+from model.kernels.fused.tiles import padded
 
-
-class HeadsView(NamedTuple):
-    """[T, B, heads, streams, width]; strides of dimensions of size 1 are 0."""
-
-    pointer: Tensor
-    token: int
-    sequence: int
-    head: int
-    stream: int
+ALIGNMENT = 16
+"""bytes"""
 
 
 class WeightView(NamedTuple):
@@ -34,25 +27,25 @@ class WeightView(NamedTuple):
 
 
 def aligned(x: Tensor) -> Tensor:
-    """``x``, or a copy where its rows are not contiguous or not aligned to the unit."""
+    """``x``, or a copy where its rows are not contiguous or not aligned."""
     strides = [stride for size, stride in zip(x.shape[:-1], x.stride(), strict=False) if size > 1]
-    address = x.data_ptr() // x.element_size()
-    if x.stride(-1) == 1 and not any(number % UNIT for number in (*strides, address)):
+    starts = [x.data_ptr(), *(stride * x.element_size() for stride in strides)]
+    if x.stride(-1) == 1 and not any(number % ALIGNMENT for number in starts):
         return x
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def heads_view(x: Tensor) -> HeadsView:
-    """Of an ``aligned`` tensor, [T, B, heads, streams, width] or [T, B, heads, width]."""
+def tiles_of(x: Tensor, rows: int) -> TensorDescriptor:
+    """Of an ``aligned`` tensor, [T, B, heads, streams, width] or [T, B, heads, width]: tiles [1, 1, 1, rows, width] of
+    it as [B, heads, streams, T, width], the width padded."""
     if x.dim() == 4:
         x = x.unsqueeze(3)
-    return HeadsView(x, *(stride // UNIT for stride in _strides(x)[:4]))
+    x = x.permute(1, 2, 3, 0, 4)
+    width = x.shape[-1]
+    strides = [stride if size > 1 else width for size, stride in zip(x.shape, x.stride(), strict=True)]
+    return TensorDescriptor(x, list(x.shape), [*strides[:-1], 1], [1, 1, 1, rows, padded(width)])
 
 
 def weight_view(weight_TBH: Tensor) -> WeightView:
     """Of a weight, which may be one number, expanded."""
-    return WeightView(weight_TBH, *_strides(weight_TBH))
-
-
-def _strides(x: Tensor) -> list[int]:
-    return [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
+    return WeightView(weight_TBH, *weight_TBH.stride())
