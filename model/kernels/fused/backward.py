@@ -2,8 +2,8 @@
 
 In: the inputs and the output's gradient, what the forward pass kept. Out: the gradients. Always: one program owns the
 keys of a tile and one key/value head, for all query heads that read it; it visits no query block behind the end of its
-last key's document. Both maps and dO V^T are computed once; where the queries' gradients are made here as well,
-programs add to them in the order in which they come, which no two runs have in common.
+last key's document. Both maps and dO V^T are computed once for all that a launch makes; where the queries' gradients
+are made here as well, programs add to them in the order in which they come, which no two runs have in common.
 """
 
 import triton
@@ -15,7 +15,6 @@ from model.kernels.fused.blocks import (
     block_at,
     blocks_in,
     load_rows,
-    logit_gradients,
     number_at,
     probabilities,
     product,
@@ -25,7 +24,7 @@ from model.kernels.fused.blocks import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "B", "H"])
 def deltas_kernel(
     d_out, out, second, weight, deltas, d_weight, T, B, H, QUERIES: tl.constexpr
 ):  # fmt: skip
@@ -43,7 +42,7 @@ def deltas_kernel(
     tl.store(d_weight + (i.to(tl.int64) * B + b) * H + h, -delta2_i, mask=i < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "B", "H", "heads_per_group"])
 def keys_kernel(
     q, k, v, weight, ends, d_out, log_sums, deltas, dq, dk, dv, T, B, H, heads_per_group, scale, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
@@ -69,26 +68,26 @@ def keys_kernel(
         end_j = tl.load(ends + j.to(tl.int64) * B + b, mask=j < T, other=0)
 
     gradients = (
-        tl.zeros((K, KEYS), tl.float32),
-        tl.zeros((K, KEYS), tl.float32),
-        tl.zeros((E, KEYS), tl.float32),
+        tl.zeros((KEYS, K), tl.float32),
+        tl.zeros((KEYS, K), tl.float32),
+        tl.zeros((KEYS, E), tl.float32),
     )
     first_h = g * heads_per_group
     gradients = over_queries(
-        gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, first_h, heads_per_group, T, H,
-        scale, exponent, spans, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, True,
+        gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, first_h, heads_per_group,
+        T, H, scale, exponent, spans, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, MASKED=True,
     )  # fmt: skip
     gradients = over_queries(
-        gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, first_h, heads_per_group, T, H,
-        scale, exponent, spans, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, False,
+        gradients, q, weight, d_out, log_sums, deltas, dq, k1_jK, k2_jK, v_jE, j, end_j, b, first_h, heads_per_group,
+        T, H, scale, exponent, spans, ONE_KEY, QUERIES, OF_KEYS, OF_VALUES, MASKED=False,
     )  # fmt: skip
-    dk1_Kj, dk2_Kj, dv_Ej = gradients
+    dk1_jK, dk2_jK, dv_jE = gradients
     if OF_KEYS:
-        store_rows(dk, b, g, 0, first_j, tl.trans(dk1_Kj * scale))
+        store_rows(dk, b, g, 0, first_j, dk1_jK * scale)
         if not ONE_KEY:
-            store_rows(dk, b, g, 1, first_j, tl.trans(dk2_Kj * scale))
+            store_rows(dk, b, g, 1, first_j, dk2_jK * scale)
     if OF_VALUES:
-        store_rows(dv, b, g, 0, first_j, tl.trans(dv_Ej))
+        store_rows(dv, b, g, 0, first_j, dv_jE)
 
 
 @triton.jit
@@ -97,50 +96,51 @@ def over_queries(
     scale, exponent, spans,
     ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, OF_KEYS: tl.constexpr, OF_VALUES: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """``gradients`` of the tile's keys and values, each transposed, with those of the blocks of ``heads`` heads' queries
+    """``gradients`` of the tile's keys and values with those of the blocks of ``heads`` heads' queries
     added, as far as they are MASKED or not. Rows beyond T weigh nothing: their log-sum-exp is infinite."""
-    dk1_Kj, dk2_Kj, dv_Ej = gradients
+    dk1_jK, dk2_jK, dv_jE = gradients
     blocks = blocks_in(spans, MASKED)
-    for n in tl.range(0, heads * blocks):  # one loop: what is constant in an inner one would be kept throughout the outer
-        h = first_h + n // blocks
-        block_i = block_at(spans, n % blocks, MASKED) * QUERIES
-        numbers1, numbers2 = number_at(b, h, 0, H, T), number_at(b, h, 1, H, T)
+    for n in tl.range(0, heads * blocks, disable_licm=True):  # one loop, so that none lies in another
+        h = first_h + n // tl.maximum(blocks, 1)  # also computed, for the loads ahead, where there are none
+        block_i = block_at(spans, n % tl.maximum(blocks, 1), MASKED) * QUERIES
         i = block_i + tl.arange(0, QUERIES)
-        within_i = i < T
         visible = None
         if MASKED:
-            visible = j[None, :] <= i[:, None]
+            visible = j[:, None] <= i[None, :]
             if end_j is not None:
-                visible &= i[:, None] < end_j[None, :]
-        q1_iK = load_rows(q, b, h, 0, block_i)
-        log_sum1_i = tl.load(log_sums + numbers1 + i, mask=within_i, other=float("inf"))
-        p1_ij = probabilities(product(q1_iK, tl.trans(k1_jK)), exponent, log_sum1_i[:, None], visible, MASKED)
-        q2_iK = load_rows(q, b, h, 1, block_i)
-        log_sum2_i = tl.load(log_sums + numbers2 + i, mask=within_i, other=float("inf"))
-        p2_ij = probabilities(product(q2_iK, tl.trans(k2_jK)), exponent, log_sum2_i[:, None], visible, MASKED)
-
+                visible &= i[None, :] < end_j[:, None]
         weight_i = weights_of(weight, b, h, i, T)
         d_out_iE = load_rows(d_out, b, h, 0, block_i)
+        q1_iK, p1_ji = seen_from(q, k1_jK, log_sums, b, h, 0, block_i, visible, H, T, exponent, QUERIES, MASKED)
         if OF_VALUES:
-            map_ij = (p1_ij - weight_i[:, None] * p2_ij).to(d_out_iE.dtype)
-            dv_Ej = add_product(dv_Ej, tl.trans(d_out_iE), map_ij)
+            q2_iK, p2_ji = seen_from(q, k2_jK, log_sums, b, h, 1, block_i, visible, H, T, exponent, QUERIES, MASKED)
+            dv_jE = add_product(dv_jE, p1_ji - weight_i[None, :] * p2_ji, d_out_iE)
         if OF_KEYS:
-            dp_ij = product(d_out_iE, tl.trans(v_jE))
-            delta1_i = tl.load(deltas + numbers1 + i, mask=within_i, other=0.0)
-            delta2_i = tl.load(deltas + numbers2 + i, mask=within_i, other=0.0)
-            ds1_ij, ds2_ij = logit_gradients(
-                p1_ij, p2_ij, weight_i[:, None], dp_ij, delta1_i[:, None], delta2_i[:, None]
-            )
-            ds1_ij = ds1_ij.to(q1_iK.dtype)
-            ds2_ij = ds2_ij.to(q2_iK.dtype)
-            dk1_Kj = add_product(dk1_Kj, tl.trans(q1_iK), ds1_ij)
-            if ONE_KEY:
-                dk1_Kj = add_product(dk1_Kj, tl.trans(q2_iK), ds2_ij)
-            else:
-                dk2_Kj = add_product(dk2_Kj, tl.trans(q2_iK), ds2_ij)
+            dp_ji = product(v_jE, tl.trans(d_out_iE))
+            delta1_i = tl.load(deltas + number_at(b, h, 0, H, T) + i, mask=i < T, other=0.0)
+            ds1_ji = (p1_ji * (dp_ji - delta1_i[None, :])).to(q1_iK.dtype)
+            dk1_jK = add_product(dk1_jK, ds1_ji, q1_iK)
             if dq is not None:
-                dq1_iK = product(ds1_ij, k1_jK) * scale
-                add_rows(dq, b, h, 0, block_i, dq1_iK)
-                dq2_iK = product(ds2_ij, k2_jK) * scale
-                add_rows(dq, b, h, 1, block_i, dq2_iK)
-    return dk1_Kj, dk2_Kj, dv_Ej
+                add_rows(dq, b, h, 0, block_i, tl.trans(product(tl.trans(k1_jK), ds1_ji)) * scale)
+            if not OF_VALUES:
+                q2_iK, p2_ji = seen_from(q, k2_jK, log_sums, b, h, 1, block_i, visible, H, T, exponent, QUERIES, MASKED)
+            delta2_i = tl.load(deltas + number_at(b, h, 1, H, T) + i, mask=i < T, other=0.0)
+            ds2_ji = (p2_ji * (weight_i[None, :] * (delta2_i[None, :] - dp_ji))).to(q2_iK.dtype)
+            if ONE_KEY:
+                dk1_jK = add_product(dk1_jK, ds2_ji, q2_iK)
+            else:
+                dk2_jK = add_product(dk2_jK, ds2_ji, q2_iK)
+            if dq is not None:
+                add_rows(dq, b, h, 1, block_i, tl.trans(product(tl.trans(k2_jK), ds2_ji)) * scale)
+    return dk1_jK, dk2_jK, dv_jE
+
+
+@triton.jit
+def seen_from(
+    q, k_jK, log_sums, b, h, stream, block_i, visible, H, T, exponent, QUERIES: tl.constexpr, MASKED: tl.constexpr
+):
+    """A block of a stream's queries, and what they make of the keys, [j, i]; nothing beyond T."""
+    i = block_i + tl.arange(0, QUERIES)
+    q_iK = load_rows(q, b, h, stream, block_i)
+    log_sum_i = tl.load(log_sums + number_at(b, h, stream, H, T) + i, mask=i < T, other=float("inf"))
+    return q_iK, probabilities(product(k_jK, tl.trans(q_iK)), exponent, log_sum_i[None, :], visible, MASKED)

@@ -1,8 +1,11 @@
 """What the kernels do with a tile, whichever of its sides they walk along.
 
-In: pointers and tiles. Out: tiles. Always: products and exponentials in fp32 or better, logarithms and exponents of
-base 2. Suffixes beside model/config.py's: i the queries of a tile, j its keys; K and E are padded to powers of two, as
-Triton wants its tiles, with zeros. A letter alone names the queries' or keys' own indices.
+In: tensors and tiles of them. Out: tiles. Always: products and exponentials in fp32 or better, logarithms and exponents
+of base 2. Suffixes beside model/config.py's: i the queries of a tile, j its keys; K and E are padded with zeros to
+powers of two, as Triton wants its tiles. A letter alone names the queries' or keys' own indices.
+
+Loops keep what is constant in them to themselves (disable_licm): hoisted out, the addresses that the matrix units read
+from cost 60 registers and more, and spilled (LOG.md).
 """
 
 import triton
@@ -70,22 +73,14 @@ def query_spans(ends, first_j, b, T, B, QUERIES: tl.constexpr, KEYS: tl.constexp
 def blocks_in(spans, MASKED: tl.constexpr):
     """How many blocks have, or have not, something to hide."""
     first, plain, plain_end, end = spans
-    if MASKED:
-        count = (plain - first) + (end - plain_end)
-    else:
-        count = plain_end - plain
-    return count
+    return (plain - first) + (end - plain_end) if MASKED else plain_end - plain
 
 
 @triton.jit
 def block_at(spans, n, MASKED: tl.constexpr):
     """The n-th of these blocks."""
     first, plain, plain_end, _ = spans
-    if MASKED:
-        block = tl.where(n < plain - first, first + n, plain_end + n - (plain - first))
-    else:
-        block = plain + n
-    return block
+    return tl.where(n < plain - first, first + n, plain_end + n - (plain - first)) if MASKED else plain + n
 
 
 @triton.jit
@@ -134,9 +129,3 @@ def probabilities(logits, exponent, log_sum, visible, MASKED: tl.constexpr):
     if MASKED:
         p = tl.where(visible, p, 0.0)
     return p
-
-
-@triton.jit
-def logit_gradients(p1, p2, weight, dp, delta1, delta2):
-    """Of both streams' logits. dp is dO V^T, the delta of a stream the sum over keys of its p times dp."""
-    return p1 * (dp - delta1), p2 * (weight * (delta2 - dp))

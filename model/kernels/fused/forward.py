@@ -23,7 +23,7 @@ from model.kernels.fused.blocks import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "B", "H", "heads_per_group"])
 def forward_kernel(
     q, k, v, weight, starts, out, second, log_sums, T, B, H, heads_per_group, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
@@ -49,12 +49,8 @@ def forward_kernel(
     start_i = None
     if starts is not None:
         start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
-    sums = over_keys(
-        sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, True
-    )
-    sums = over_keys(
-        sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, False
-    )
+    sums = over_keys(sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, True)
+    sums = over_keys(sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, False)
     sum1_iE, max1_i, total1_i, sum2_iE, max2_i, total2_i = sums
     if SECOND:
         out2_iE = sum2_iE / total2_i[:, None]
@@ -76,7 +72,7 @@ def over_keys(
     """``sums``, each stream's weighted values, highest exponent and sum of weights, with key blocks [first_j, end_j)
     added; without MASKED every query sees all of them."""
     sum1_iE, max1_i, total1_i, sum2_iE, max2_i, total2_i = sums
-    for n in tl.range(0, blocks_in(spans, MASKED)):
+    for n in tl.range(0, blocks_in(spans, MASKED), disable_licm=True):
         block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:

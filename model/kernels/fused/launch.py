@@ -17,7 +17,7 @@ from common.errors import InputError
 from model.kernels.fused.backward import deltas_kernel, keys_kernel
 from model.kernels.fused.forward import forward_kernel
 from model.kernels.fused.queries import queries_kernel
-from model.kernels.fused.tiles import Tile, padded, tile_of
+from model.kernels.fused.tiles import ROWS, Tile, padded, tile_of
 from model.kernels.fused.views import aligned, tiles_of, weight_view
 
 
@@ -108,11 +108,10 @@ def backward(
     query_grid, key_grid = (-(-T // by_queries.queries), B * H), (-(-T // by_keys.keys), B * G)
 
     numbers = {"log_sums": log_sums, "deltas": deltas, "scale": scale}
-    rows = 32
     of_deltas = {
-        "d_out": tiles_of(d_out, rows),
-        "out": tiles_of(out_TBHE, rows),
-        "second": tiles_of(second_TBHE, rows),
+        "d_out": tiles_of(d_out, ROWS),
+        "out": tiles_of(out_TBHE, ROWS),
+        "second": tiles_of(second_TBHE, ROWS),
         "weight": weight_view(weight_TBH),
         "deltas": deltas,
         "d_weight": d_weight,
@@ -120,7 +119,7 @@ def backward(
         "B": B,
         "H": H,
     }
-    launches = [Launch(deltas_kernel, (-(-T // rows), B * H), of_deltas, {"QUERIES": rows}, {})]
+    launches = [Launch(deltas_kernel, (-(-T // ROWS), B * H), of_deltas, {"QUERIES": ROWS}, {})]
     of_keys = inputs(q, k, v, weight_TBH, scale, by_keys) | numbers
     of_keys |= {
         "ends": contiguous(ends_TB),

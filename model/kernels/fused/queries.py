@@ -14,7 +14,6 @@ from model.kernels.fused.blocks import (
     blocks_in,
     key_spans,
     load_rows,
-    logit_gradients,
     number_at,
     probabilities,
     product,
@@ -24,7 +23,7 @@ from model.kernels.fused.blocks import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "B", "H", "heads_per_group"])
 def queries_kernel(
     q, k, v, weight, starts, d_out, log_sums, deltas, dq, T, B, H, heads_per_group, scale, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
@@ -74,7 +73,7 @@ def over_keys(
     query sees all of them."""
     dq1_iK, dq2_iK = gradients
     weight_i, log_sum1_i, log_sum2_i, delta1_i, delta2_i = numbers
-    for n in tl.range(0, blocks_in(spans, MASKED)):
+    for n in tl.range(0, blocks_in(spans, MASKED), disable_licm=True):
         block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:
@@ -87,7 +86,8 @@ def over_keys(
         p1_ij = probabilities(product(q1_iK, tl.trans(k1_jK)), exponent, log_sum1_i[:, None], visible, MASKED)
         p2_ij = probabilities(product(q2_iK, tl.trans(k2_jK)), exponent, log_sum2_i[:, None], visible, MASKED)
         dp_ij = product(d_out_iE, tl.trans(v_jE))
-        ds1_ij, ds2_ij = logit_gradients(p1_ij, p2_ij, weight_i[:, None], dp_ij, delta1_i[:, None], delta2_i[:, None])
+        ds1_ij = p1_ij * (dp_ij - delta1_i[:, None])
         dq1_iK = add_product(dq1_iK, ds1_ij, k1_jK)
+        ds2_ij = p2_ij * (weight_i[:, None] * (delta2_i[:, None] - dp_ij))
         dq2_iK = add_product(dq2_iK, ds2_ij, k2_jK)
     return dq1_iK, dq2_iK

@@ -1,7 +1,8 @@
 """Which tiles each kernel works on, for every width.
 
 In: a kernel's name, widths, bytes of an element. Out: a Tile. Always: chosen by reports of the compiler for sm_90, not
-by timings: no registers spilled, Hopper's matrix instructions, at most 227 KB of shared memory; among these the widest.
+by timings: no registers spilled, Hopper's matrix instructions, at most 227 KB of shared memory; among these the one
+that fetches the fewest bytes for each product.
 """
 
 from dataclasses import dataclass
@@ -24,34 +25,32 @@ class Tile:
 
 
 HALF_TYPES = {
-    ("forward", 32, 64): Tile(queries=128, keys=64, warps=8, stages=3),
-    ("forward", 64, 128): Tile(queries=128, keys=64, warps=8, stages=3),
-    ("forward", 128, 256): Tile(queries=64, keys=64, warps=8, stages=2),
-    ("forward", 32, 32): Tile(queries=128, keys=64, warps=8, stages=3),
     ("forward", 64, 64): Tile(queries=128, keys=64, warps=8, stages=3),
-    ("forward", 128, 128): Tile(queries=128, keys=64, warps=8, stages=2),
-    ("keys", 32, 64): Tile(queries=64, keys=128, warps=8, stages=2),
-    ("keys", 64, 128): Tile(queries=64, keys=128, warps=8, stages=2),
-    ("keys", 128, 256): Tile(queries=32, keys=64, warps=8, stages=1),
-    ("keys", 32, 32): Tile(queries=64, keys=128, warps=8, stages=2),
-    ("keys", 64, 64): Tile(queries=64, keys=128, warps=8, stages=2),
-    ("keys", 128, 128): Tile(queries=64, keys=64, warps=8, stages=2),
-    ("queries", 32, 64): Tile(queries=128, keys=64, warps=8, stages=2),
-    ("queries", 64, 128): Tile(queries=128, keys=64, warps=8, stages=2),
-    ("queries", 128, 256): Tile(queries=128, keys=32, warps=8, stages=1),
-    ("queries", 32, 32): Tile(queries=128, keys=64, warps=8, stages=2),
+    ("forward", 64, 128): Tile(queries=128, keys=64, warps=8, stages=2),
+    ("forward", 128, 128): Tile(queries=128, keys=32, warps=8, stages=2),
+    ("forward", 128, 256): Tile(queries=128, keys=64, warps=8, stages=2, apart=True),
+    ("keys", 64, 64): Tile(queries=32, keys=128, warps=8, stages=2),
+    ("keys", 64, 128): Tile(queries=32, keys=128, warps=8, stages=2),
+    ("keys", 128, 128): Tile(queries=32, keys=128, warps=8, stages=2),
+    ("keys", 128, 256): Tile(queries=32, keys=128, warps=8, stages=2, apart=True),
     ("queries", 64, 64): Tile(queries=128, keys=64, warps=8, stages=2),
+    ("queries", 64, 128): Tile(queries=128, keys=64, warps=8, stages=2),
     ("queries", 128, 128): Tile(queries=128, keys=64, warps=8, stages=2),
+    ("queries", 128, 256): Tile(queries=128, keys=32, warps=8, stages=2),
 }
-"""by kernel, K and E padded to powers of two"""
+"""by kernel, K and E as ``padded``"""
 
 SINGLE = Tile(queries=32, keys=32, warps=4, stages=1)
 """fp32, which no matrix unit multiplies: for comparisons"""
 
+ROWS = 32
+"""of the kernel that only reads and adds up"""
+
 
 def padded(width: int) -> int:
-    """The power of two, 32 at least, that ``width`` is filled up to."""
-    return max(32, 1 << (width - 1).bit_length())
+    """The width of the tiles for ``width``: a power of two, as Triton wants it, and 64 at least: Hopper's products
+    have 64 rows, and K is the number of rows where the queries' gradients are made."""
+    return max(64, 1 << (width - 1).bit_length())
 
 
 def tile_of(kernel: str, K: int, E: int, element_bytes: int) -> Tile:

@@ -1,8 +1,8 @@
 """Tensors as kernels read them.
 
-In: sequence-first tensors, any view of which the last dimension is contiguous. Out: descriptors of their tiles, which the
-hardware copies by itself (TMA), and a pointer with strides for lambda. Always: a row begins at a multiple of 16 bytes, as
-TMA wants it; what is not so aligned is copied once.
+In: sequence-first tensors, any view of which the last dimension is contiguous. Out: descriptors of their tiles, which
+the hardware copies by itself (TMA), and a pointer with strides for lambda. Always: a row begins at a multiple of 16
+bytes, as TMA wants it; what is not so aligned is copied once.
 """
 
 from typing import NamedTuple
