@@ -11,8 +11,7 @@ from model.documents import Documents
 from model.kernels.forms.base import Case, Form, Heads, Kept
 from model.kernels.forms.kernel import needs_half_on_cuda
 from model.kernels.fused.operator import fused_attention
-from model.kernels.fused.tiles import NARROWEST, WIDEST
-from model.kernels.fused.views import UNIT
+from model.kernels.fused.tiles import NARROWEST, UNIT, WIDEST
 
 
 class Fused(Form):
