@@ -49,6 +49,20 @@ def test_another_scale() -> None:
     assert_equals_explicit(inputs(PACKED), 2e-5, scale=0.3)
 
 
+def test_views_whose_rows_lie_askew() -> None:
+    """At odd elements, with a stride between elements, and a gradient that is one number for all."""
+    given = inputs(SHARED_KEY)
+    q, k, v = (tensor.detach() for tensor in given.tensors[:3])
+    shifted = torch.cat([q[..., :1], q], dim=-1)[..., 1:]
+    spread = k.repeat_interleave(2, dim=-1)[..., ::2]
+    askew = Inputs(*(x.requires_grad_() for x in (shifted, spread, v)), given.weight_TBH, given.documents)
+    assert_equals_explicit(askew, 2e-5)
+    found = torch.autograd.grad(fused_attention(*askew.tensors, *askew.ranges).sum(), askew.tensors)
+    expected, leaves = explicit_attention(askew)
+    for name, gradient, wanted in zip(NAMES, found, torch.autograd.grad(expected.sum(), leaves), strict=True):
+        assert_near(gradient, wanted, 2e-5, name)
+
+
 def test_documents_of_one_token() -> None:
     case = Case(T=19, B=1, H=1, G=1, S=2, K=32, borders=tuple(range(1, 19)))
     given = inputs(case)
