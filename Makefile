@@ -85,8 +85,8 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 	$(BIN)/python scripts/bench_data.py --mosaic-python $(PEERS)/bin/python
 	$(BIN)/python scripts/bench_peers.py
 
-bench-gpu: $(STAMP) ## the kinds of attention side by side on a CUDA device
-	$(BIN)/python scripts/bench_kinds.py --device cuda
+bench-gpu: $(STAMP) ## on a CUDA device: kernels checked, then timed; training steps, MFU, memory; a profile
+	$(BIN)/python scripts/bench_gpu.py
 
 bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 40 minutes on 2 idle cores
 	$(BIN)/python scripts/bench_scale.py

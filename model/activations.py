@@ -8,7 +8,7 @@ activation checkpointing `none`:
 
     residual stream     2 D'         inputs of the two norms
     norms' outputs      2 D'         read by the column-parallel layers, which gather them again
-    feed-forward        4 F/t        gate, swish(gate), up, their product
+    feed-forward        3 F/t        gate, up, their product
     attention           what the kind declares (``Kind.kept_bytes``)
 
 `selective` keeps nothing of the attention product, and gate and up alone of the feed-forward network. `full` keeps a
@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 
 from model.config import ModelConfig
 from model.kernels.kept import Kernels, norm_bytes
+from model.kernels.rowwise.cross_entropy import piece_rows
 from model.kinds.heads import product_bytes, rank_heads
 from model.kinds.registry import kind_of
-from model.loss import chunk_rows, piece_rows
+from model.loss import chunk_rows
 from model.split import Split
 
 
@@ -112,17 +113,17 @@ def _residual(model: ModelConfig, split: Split) -> int:
 
 def _block(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     attention = kind_of(model).kept_bytes(model, split, kernels)
-    return 2 * _norm(model, split, kernels) + _feed_forward(model, split) + attention
+    return 2 * _norm(model, split) + _feed_forward(model, split) + attention
 
 
-def _norm(model: ModelConfig, split: Split, kernels: Kernels) -> int:
+def _norm(model: ModelConfig, split: Split) -> int:
     """A norm of the residual stream, and its output."""
     rows = split.tokens // split.tensor_size if split.sequence_parallel else split.tokens
-    return norm_bytes(rows, model.hidden_size, split.element_bytes, kernels) + _residual(model, split)
+    return norm_bytes(rows, model.hidden_size, split.element_bytes) + _residual(model, split)
 
 
 def _feed_forward(model: ModelConfig, split: Split) -> int:
-    widths = 2 if split.activation_checkpointing == "selective" else 4
+    widths = 2 if split.activation_checkpointing == "selective" else 3
     return split.bytes_of(widths * model.ffn_hidden_size // split.tensor_size)
 
 
@@ -131,6 +132,6 @@ def _product(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     kind = kind_of(model)
     heads = rank_heads(kind.maps, model, kind.key_value_heads(model), split)
     behind = kind.kept_bytes(model, split, kernels) - product_bytes(heads, split, kernels)
-    free = behind + _norm(model, split, kernels) + _feed_forward(model, split)
+    free = behind + _norm(model, split) + _feed_forward(model, split)
     needed = kernels.attention.workspace(heads, split.micro_size, split.sequence_length, split.element_bytes)
     return needed + _residual(model, split) - free

@@ -11,7 +11,7 @@ from model.ffn import FeedForward
 from model.kernels.kept import Kernels
 from model.kinds.registry import kind_of
 from model.layout import Layout
-from model.norm import Norm
+from model.norm import AddNorm, Norm
 from model.payload import Payload
 from model.recompute import recomputed
 from model.surroundings import Surroundings
@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.kernels = around.kernels
         self.attention_norm = Norm(config.hidden_size, config.norm_eps, around)
         self.attention = kind_of(config).build(config, layer, around.within("attention."))
-        self.ffn_norm = Norm(config.hidden_size, config.norm_eps, around)
+        self.ffn_norm = AddNorm(config.hidden_size, config.norm_eps, around)
         self.ffn = FeedForward(config, around)
         self.recompute_all = around.recompute == "full"
 
@@ -40,8 +40,8 @@ class Block(nn.Module):
 
     def transform(self, x_TBD: Tensor, layout: Layout) -> Tensor:
         """The block's equations, [T, B, D] to [T, B, D]."""
-        x_TBD = x_TBD + self.attention(self.attention_norm(x_TBD), layout)
-        return x_TBD + self.ffn(self.ffn_norm(x_TBD))
+        normed_TBD, x_TBD = self.ffn_norm(self.attention(self.attention_norm(x_TBD), layout), x_TBD)
+        return x_TBD + self.ffn(normed_TBD)
 
 
 def kernels_of(model: nn.Module) -> Kernels:

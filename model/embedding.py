@@ -24,6 +24,7 @@ class Embedding(nn.Module):
         self.sharding = around.sharding
         self.recorder = around.recorder
         self.kernels = around.kernels
+        self.cross_entropy = around.kernels.rowwise.cross_entropy
         self.embedding = around.sharding.vocab_embedding(config.vocab_size, config.hidden_size)
 
     @property
@@ -40,7 +41,7 @@ class Embedding(nn.Module):
 
     def predict(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
         """``finish`` of the tied head's prediction."""
-        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder))
+        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder, self.cross_entropy))
 
 
 class FinalNorm(nn.Module):
@@ -61,8 +62,9 @@ class Head(nn.Module):
         super().__init__()
         self.sharding = around.sharding
         self.recorder = around.recorder
+        self.cross_entropy = around.kernels.rowwise.cross_entropy
         # Its own parameter, not a layer's: what reads it must be what ZeRO 3 gathers it for.
         self.weight = around.sharding.vocab_linear(config.hidden_size, config.vocab_size).get_parameter("weight")
 
     def forward(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
-        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder))
+        return finish(Prediction(payload.x_TBD, self.weight, self.sharding, self.recorder, self.cross_entropy))

@@ -4,6 +4,8 @@ In: x_TBD, normalised. Out: (swish(x W_gate) * x W_up) W_down, [T, B, D]. Always
 down by rows, so one exchange enters and one leaves.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from model.config import ModelConfig
@@ -17,7 +19,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, around: Surroundings) -> None:
         super().__init__()
         self.sharding = sharding = around.sharding
-        product = recomputed_gated_linear if around.recompute == "selective" else gated_linear
+        gated = recomputed_gated_linear if around.recompute == "selective" else gated_linear
+        product = partial(gated, around.kernels.rowwise.swiglu)
         self.gate = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
         self.up = sharding.column_linear(config.hidden_size, config.ffn_hidden_size)
         self.down = sharding.row_linear(config.ffn_hidden_size, config.hidden_size, product=product)

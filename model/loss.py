@@ -22,23 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.exchange import InputExchange
-from model.parallel import Sharding
+from model.kernels.rowwise.cross_entropy import piece_rows, slices
 from model.prediction import Finish, Prediction
 
 CHUNK_BYTES = 2**28
 """most bytes of the logits of one chunk: large enough for fast products and few passes over the weight's gradient"""
-PIECE_ELEMENTS = 2**22
-"""elements of what is worked on in fp32 at once: a GPU is busy with them, and its cache holds them"""
 
 
 def chunk_rows(columns: int, element_bytes: int) -> int:
     """Tokens whose logits, ``columns`` on this rank, are there at the same time."""
     return max(1, CHUNK_BYTES // (columns * element_bytes))
-
-
-def piece_rows(columns: int) -> int:
-    """Rows of ``columns`` elements that are worked on in fp32 at the same time."""
-    return max(1, PIECE_ELEMENTS // columns)
 
 
 def mean_loss(labels_BT: Tensor) -> Finish:
@@ -99,7 +92,7 @@ class _Gradients:
         precise = torch.promote_types(x_nD.dtype, torch.float32)
         if self.dweight_VD is None:
             self.dweight_VD = torch.zeros_like(self.weight_VD, dtype=precise)
-        for part in _slices(len(self.weight_VD), piece_rows(self.weight_VD.shape[1])):
+        for part in slices(len(self.weight_VD), piece_rows(self.weight_VD.shape[1])):
             if precise == x_nD.dtype:
                 self.dweight_VD[part].addmm_(gradient_nV[:, part].t(), x_nD)
             else:
@@ -134,11 +127,11 @@ def _losses(prediction: Prediction, labels_BT: Tensor, gradients: _Gradients | N
     for rows, x_nD in _chunks(x_ND, len(labels_PN), columns, prediction.sharding.exchange):
         logits_nV = F.linear(x_nD, prediction.weight_VD)
         prediction.record_largest(logits_nV)
-        label_n1, here_n = _own_columns(labels_PN[:, rows].flatten(), columns, prediction.sharding)
-        loss_n, logsumexp_n = _row_sums(logits_nV, label_n1, here_n, prediction.sharding)
+        factor = None if gradients is None else 1 / labels_PN.numel()
+        labels_n = labels_PN[:, rows].flatten()
+        loss_n = prediction.cross_entropy.losses(logits_nV, labels_n, prediction.sharding, factor)
         loss_PN[:, rows] = loss_n.view(len(labels_PN), -1)
         if gradients is not None:
-            _differentiate(logits_nV, label_n1, here_n, logsumexp_n, 1 / labels_PN.numel())
             gradients.add(rows, x_nD, logits_nV)
         del logits_nV  # before the next chunk's are there
     return loss_PN.flatten()
@@ -146,46 +139,10 @@ def _losses(prediction: Prediction, labels_BT: Tensor, gradients: _Gradients | N
 
 def _chunks(x_ND: Tensor, parts: int, columns: int, exchange: InputExchange) -> Iterator[tuple[slice, Tensor]]:
     """(rows of each part, these rows of all parts, one part after the other); the next ones are on their way."""
-    chunks = list(_slices(len(x_ND), max(1, chunk_rows(columns, x_ND.element_size()) // parts)))
+    chunks = list(slices(len(x_ND), max(1, chunk_rows(columns, x_ND.element_size()) // parts)))
     arriving = exchange.gather(x_ND[chunks[0]])
     for rows, following in zip(chunks, [*chunks[1:], None], strict=True):
         x_nD = arriving()
         if following is not None:
             arriving = exchange.gather(x_ND[following])
         yield rows, x_nD
-
-
-def _own_columns(labels_n: Tensor, columns: int, sharding: Sharding) -> tuple[Tensor, Tensor]:
-    """(the label's column [n, 1] in this rank's part of the vocabulary, whether it lies there [n] as 0 or 1)."""
-    own_n = labels_n - sharding.rank * columns
-    here_n = (own_n >= 0) & (own_n < columns)
-    return own_n.clamp(0, columns - 1)[:, None], here_n.float()
-
-
-def _row_sums(logits_nV: Tensor, label_n1: Tensor, here_n: Tensor, sharding: Sharding) -> tuple[Tensor, Tensor]:
-    """Of each row, over the whole vocabulary: (-log p(label), log sum exp), fp32 [n] each.
-
-    Over the ranks travel the largest logit, and together the sum of exponentials and the label's logit.
-    """
-    largest_n = sharding.largest_of_ranks(logits_nV.amax(-1).float())
-    sums_2n = torch.empty(2, len(logits_nV), dtype=torch.float32, device=logits_nV.device)
-    for rows in _slices(len(logits_nV), piece_rows(logits_nV.shape[1])):
-        shifted_pV = logits_nV[rows] - largest_n[rows, None]  # fp32 or better
-        sums_2n[1, rows] = shifted_pV.gather(1, label_n1[rows])[:, 0] * here_n[rows]
-        sums_2n[0, rows] = shifted_pV.exp_().sum(-1)
-    exponentials_n, label_n = sharding.sum_of_ranks(sums_2n)
-    log_n = exponentials_n.log()
-    return log_n - label_n, log_n + largest_n
-
-
-def _differentiate(logits_nV: Tensor, label_n1: Tensor, here_n: Tensor, logsumexp_n: Tensor, factor: float) -> None:
-    """Overwrites logits with ``factor`` times the gradient of their rows' losses."""
-    for rows in _slices(len(logits_nV), piece_rows(logits_nV.shape[1])):
-        gradient_pV = (logits_nV[rows] - logsumexp_n[rows, None]).exp_()
-        gradient_pV.scatter_add_(1, label_n1[rows], -here_n[rows, None].to(gradient_pV.dtype))
-        logits_nV[rows] = gradient_pV.mul_(factor)
-
-
-def _slices(length: int, step: int) -> Iterator[slice]:
-    """Cuts ``length`` into slices of ``step``; the last one may be shorter."""
-    return (slice(first, min(first + step, length)) for first in range(0, length, step))

@@ -1,12 +1,11 @@
 """RMSNorm as a layer.
 
-In: x [..., n]. Out: x / rms(x) * weight. Always: statistics in fp32 or better; which kernel computes them is chosen in
-model/kernels/norm.py.
+In: x [..., n]. Out: x / rms(x) * weight. Always: statistics in fp32 or better; what computes them is the model's choice
+of kernels (model/kernels/rowwise/norm.py).
 """
 
 from torch import Tensor, nn
 
-from model.kernels.norm import rms_norm
 from model.parallel import TouchedBy
 from model.surroundings import Surroundings
 
@@ -22,6 +21,15 @@ class Norm(nn.Module):
         super().__init__()
         self.weight = around.sharding.replicated(width, touched_by=touched_by)
         self.eps = eps
+        self.kernel = around.kernels.rowwise.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return self.kernel.norm(x, self.weight, self.eps)
+
+
+class AddNorm(Norm):
+    """RMSNorm of a sum, which it hands out, too."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(norm of the sum, sum)."""
+        return self.kernel.add_norm(x, residual, self.weight, self.eps)

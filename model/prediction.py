@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from model.kernels.rowwise.cross_entropy import CrossEntropyKernel
 from model.packed import packed_linear
 from model.parallel import Sharding
 from model.recorder import Recorder
@@ -25,6 +26,8 @@ class Prediction:
     """this rank's part of the vocabulary"""
     sharding: Sharding
     recorder: Recorder
+    cross_entropy: CrossEntropyKernel
+    """what computes a loss of them"""
 
     def logits(self) -> Tensor:
         """logits_TBV of this rank's part of the vocabulary; their largest value goes to the recorder."""

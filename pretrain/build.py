@@ -4,7 +4,6 @@ In: a RunConfig and a connected Topology. Out: the kernels, layer definitions.
 Always: plain layers for one tensor-parallel rank, megatron-core's for more; nothing is allocated yet.
 """
 
-from common.errors import named
 from model.kernels.choice import choose_kernels
 from model.kernels.kept import Kernels
 from model.kernels.machine import Machine
@@ -20,12 +19,11 @@ def run_kernels(config: RunConfig, topology: Topology) -> Kernels:
     """What the layers of ``config`` call on this rank's device.
 
     Raises:
-        InputError: the form of attention that the user asks for cannot be used here.
+        InputError: what the user asks for cannot be used here.
     """
     machine = Machine.here(device_of(topology))
     case = case_of(config.model, machine, config.train.dtype, config.data.sequence_length)
-    with named("train.attention_form"):
-        return choose_kernels(case, config.train.attention_form)
+    return choose_kernels(case, config.train.attention_form, config.train.rowwise_kernels)
 
 
 def build_model(

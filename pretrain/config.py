@@ -29,6 +29,7 @@ from model.checks import check_model
 from model.config import ModelConfig
 from model.kernels.choice import AUTO
 from model.kernels.forms.registry import form_named
+from model.kernels.rowwise.choice import IMPLEMENTATIONS, implementation_named
 from pretrain.optimizers.config import OptimizerConfig
 from pretrain.optimizers.registry import check_optimizer
 
@@ -101,6 +102,15 @@ class TrainConfig:
     attention_form: str = AUTO
     """how the attention product is computed: auto (what was measured to be the fastest on the device), or the name of a
     form in model/kernels/forms/registry.py, as in sdpa or flash2; one that cannot be used here is refused"""
+    norm_kernel: str = AUTO
+    """what computes RMSNorm: auto (what was measured to be the fastest on the device), torch, written, compiled, apex,
+    flash_attn or liger (model/kernels/rowwise/norm.py); one that cannot be used here is refused"""
+    swiglu_kernel: str = AUTO
+    """the same for the gate of the feed-forward network: auto, written, compiled or flash_attn"""
+    rotary_kernel: str = AUTO
+    """the same for the rotation of queries and keys: auto, written, compiled or flash_attn"""
+    cross_entropy_kernel: str = AUTO
+    """the same for the loss of a chunk of logits: auto, written, compiled or flash_attn"""
     prefetch: int = 2
     """global batches that are read ahead in a background thread; 0: none"""
 
@@ -110,6 +120,14 @@ class TrainConfig:
         if self.attention_form != AUTO:
             with named("train.attention_form"):
                 form_named(self.attention_form)
+        for operation, name in self.rowwise_kernels.items():
+            if name != AUTO:
+                implementation_named(operation, name)
+
+    @property
+    def rowwise_kernels(self) -> dict[str, str]:
+        """What is asked for, by operation."""
+        return {operation: getattr(self, f"{operation}_kernel") for operation in IMPLEMENTATIONS}
 
     @property
     def dtype(self) -> torch.dtype:

@@ -4,10 +4,13 @@ In: a Case, and what the user asks for. Out: Kernels. Always: what was measured 
 conservative form is taken, and it says so; what the user asks for is taken or refused, never replaced.
 """
 
-from common.errors import InputError
+from collections.abc import Mapping
+
+from common.errors import InputError, named
 from model.kernels.forms.base import Case, Form
 from model.kernels.forms.registry import FORMS, form_named
 from model.kernels.kept import Kernels
+from model.kernels.rowwise.choice import choose_rowwise
 from model.kernels.table import measured
 
 CONSERVATIVE = ("flash2", "sdpa")
@@ -15,21 +18,24 @@ CONSERVATIVE = ("flash2", "sdpa")
 AUTO = "auto"
 
 
-def choose_kernels(case: Case, attention: str = AUTO) -> Kernels:
+def choose_kernels(case: Case, attention: str = AUTO, rowwise: Mapping[str, str] | None = None) -> Kernels:
     """The kernels for a model like ``case``.
 
     Args:
         attention: name of a form, or "auto".
+        rowwise: of operations, the name of an implementation, or "auto".
 
     Raises:
         InputError: the form is unknown, or cannot serve the case.
     """
     note = None
     if attention != AUTO:
-        form = _wanted(case, attention)
+        with named("train.attention_form"):
+            form = _wanted(case, attention)
     else:
         form, note = _best(case)
-    return Kernels(form, fused_norm=case.machine.kind == "cuda", notes=() if note is None else (note,))
+    chosen = choose_rowwise(case.machine, case.dtype, rowwise or {})
+    return Kernels(form, chosen, notes=() if note is None else (note,))
 
 
 def _wanted(case: Case, name: str) -> Form:

@@ -7,6 +7,7 @@ makes the choice, once for a model; layers read their kernels from it, and so do
 from dataclasses import dataclass, field
 
 from model.kernels.forms.base import Form
+from model.kernels.rowwise.choice import Rowwise
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,12 @@ class Kernels:
 
     attention: Form
     """how the attention product is computed"""
-    fused_norm: bool
-    """RMSNorm keeps its input and one number per row; torch on a CPU keeps fp32 copies"""
+    rowwise: Rowwise
+    """norms, gate, rotation and cross-entropy"""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """what to say about the choice, once, at the start of training"""
 
 
-def norm_bytes(rows: int, width: int, element_bytes: int, kernels: Kernels) -> int:
-    """What an RMSNorm of ``rows`` rows keeps: one fp32 number per row, and its input or copies of it."""
-    if kernels.fused_norm:
-        return rows * (width * element_bytes + 4)
-    return rows * (width * 8 + 4)  # fp32: input and scaled input; bf16: both as fp32 copies
+def norm_bytes(rows: int, width: int, element_bytes: int) -> int:
+    """What an RMSNorm of ``rows`` rows keeps, whichever computes it: its input and one fp32 number per row."""
+    return rows * (width * element_bytes + 4)

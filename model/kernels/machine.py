@@ -6,6 +6,7 @@ paper, for plans.
 
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,12 @@ MODULES = {
     "flash-attn 3": "flash_attn_interface",
     "triton": "triton",
     "apex": "fused_layer_norm_cuda",
+    "liger-kernel": "liger_kernel",
 }
 """optional packages and a module that only they have; PyPI's package called apex is another project"""
-DISTRIBUTIONS = {"flash-attn 4": "flash-attn-4"}
-"""the same where the module does not tell: flash-attn 2 brings flash_attn.cute, too, without what it needs"""
+DISTRIBUTIONS = {"flash-attn 4": ("flash-attn-4", (0, 0)), "flash-attn 2.8": ("flash-attn", (2, 8))}
+"""the same where the module does not tell, and the least version: flash-attn 2 brings flash_attn.cute, too, without
+what it needs; its rotation rounded angles to the type of what it rotates before 2.8"""
 PACKAGES = frozenset({*MODULES, *DISTRIBUTIONS})
 
 
@@ -48,13 +51,13 @@ class Machine:
 
 def _installed() -> frozenset[str]:
     modules = {name for name, module in MODULES.items() if importlib.util.find_spec(module) is not None}
-    distributions = {name for name, distribution in DISTRIBUTIONS.items() if _has(distribution)}
+    distributions = {name for name, distribution in DISTRIBUTIONS.items() if _has(*distribution)}
     return frozenset(modules | distributions)
 
 
-def _has(distribution: str) -> bool:
+def _has(distribution: str, least: tuple[int, int]) -> bool:
     try:
-        importlib.metadata.version(distribution)
+        version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return True
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= least

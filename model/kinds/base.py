@@ -18,7 +18,6 @@ from model.kernels.forms.base import Maps
 from model.kernels.kept import Kernels
 from model.layout import Layout
 from model.recompute import recomputed
-from model.rope import rotate
 from model.split import LayerCommunication, Split
 from model.surroundings import Surroundings
 
@@ -37,6 +36,7 @@ class Attention(nn.Module):
         self.recorder = around.recorder
         self.heads_per_rank = config.num_heads // around.sharding.size
         self.form = around.kernels.attention
+        self.rotary = around.kernels.rowwise.rotary
         self.recompute_product = around.recompute == "selective" and not self.form.keeps_inputs_only
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
     def rotated(self, q: Tensor, k: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Queries and keys [T, B, ..., K] with rotary positions that restart at document starts."""
-        return rotate(q, layout.angles), rotate(k, layout.angles)
+        return self.rotary(q, layout.angles), self.rotary(k, layout.angles)
 
     def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """The form's ``softmax``, recomputed in the backward pass where asked for."""

@@ -134,9 +134,7 @@ class Differential(Kind):
         heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
         precise = split.element_bytes < 4
         head_norm = (
-            norm_bytes(split.tokens * heads.heads, 2 * config.head_dim, split.element_bytes, kernels)
-            if config.head_norm
-            else 0
+            norm_bytes(split.tokens * heads.heads, 2 * config.head_dim, split.element_bytes) if config.head_norm else 0
         )
         vectors = 16 * config.head_dim * precise + 12  # lambda's vectors and sums in fp32
         width = 2 * heads.heads * config.head_dim

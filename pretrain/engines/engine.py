@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch import nn
 
 from model.block import kernels_of
-from model.kernels.norm import norm_backend
 from model.parallel import info_of
 from pretrain.config import RunConfig
 from pretrain.engines import compat
@@ -168,7 +167,7 @@ class Engine(ABC):
             f"ZeRO {self.zero_stage}",
             f"{str(dtype).removeprefix('torch.')} on {self.device}",
             f"attention: {kernels.attention.title}",
-            f"norm: {norm_backend(self.device)}",
+            f"kernels: {kernels.rowwise.describe()}",
             f"optimizer: {self.optimizer_kind.title}{within}",
             f"collectives: {dist.get_backend()}",
         ]

@@ -20,7 +20,7 @@ GROUPS = (
     ("optimizer", re.compile(r"optimizer\.|adam|muon", re.IGNORECASE)),
     ("communication", re.compile(r"c10d|nccl|gloo|all_?reduce|all_?gather|reduce_?scatter", re.IGNORECASE)),
     ("attention", re.compile(r"attention|scaled_?dot_?product|flash|fmha|difference", re.IGNORECASE)),
-    ("norms", re.compile(r"(rms|layer)_?norm", re.IGNORECASE)),
+    ("norms", re.compile(r"(?i:rms_?norm|layer_?norm)|_(Add)?Norm")),
     ("products", re.compile(r"(?:::|_)(add|badd)?b?mm_?\b|gemm")),
     ("loss", re.compile(r"loss|cross_?entropy", re.IGNORECASE)),
 )

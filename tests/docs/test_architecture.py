@@ -12,7 +12,12 @@ from tests.conftest import ROOT
 TEXT = (ROOT / "docs/architecture.md").read_text()
 ROOMS = ("common", "data", "model", "pretrain", "launch", "scripts")
 PEERS = ROOT / "scripts/data_peers"
-MODULES = {"megatron-core": "megatron", "flash-attn": "flash_attn", "lm-eval": "lm_eval"}
+MODULES = {
+    "megatron-core": "megatron",
+    "flash-attn": "flash_attn",
+    "lm-eval": "lm_eval",
+    "liger-kernel": "liger_kernel",
+}
 LIBRARIES = re.findall(r"^\| ([a-z-]+(?:, [a-z-]+)*) \| (`.*) \|$", TEXT, flags=re.MULTILINE)
 
 

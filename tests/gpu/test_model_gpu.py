@@ -8,7 +8,6 @@ from model.documents import Documents
 from model.kernels.forms.base import PLAIN, SHARED_KEYS, TWO_STREAMS, Case, Form
 from model.kernels.forms.registry import FORMS, form_named
 from model.kernels.machine import Machine
-from model.kernels.norm import norm_backend, rms_norm
 from model.layers import LanguageModel
 from model.recorder import Recorder
 from tests.model.helpers import KINDS, assert_close, build, spread, tokens
@@ -99,11 +98,6 @@ def test_one_map(form, dtype, starts_TB):
 
 
 @both_dtypes
-def test_rms_norm(dtype):
-    compare_with_cpu(lambda x, weight: rms_norm(x, weight, 1e-5), [(T, B, 256), (256,)], dtype)
-
-
-@both_dtypes
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_models_compute_what_they_compute_on_the_cpu(config, dtype):
     exact = build(config, dtype=torch.float64)
@@ -149,4 +143,3 @@ def test_what_is_in_use_can_be_told():
     kernels = kernels_of(build(KINDS["diff"], dtype=torch.bfloat16, device="cuda"))
     assert kernels.attention.title
     assert not kernels.notes or torch.cuda.get_device_name() in kernels.notes[0]
-    assert "RMSNorm" in norm_backend("cuda")

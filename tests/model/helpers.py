@@ -8,13 +8,16 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.kernels.forms.registry import form_named
 from model.kernels.kept import Kernels
+from model.kernels.rowwise import cross_entropy, norm, rotary, swiglu
+from model.kernels.rowwise.choice import Rowwise
 from model.kinds import registry
 from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 
 READINGS = [(base, down) for base in ("layer", "head") for down in ("layer", "head")]
-CPU = Kernels(form_named("explicit"), fused_norm=False)
-GPU = Kernels(form_named("flash2"), fused_norm=True)
+WRITTEN = Rowwise(norm.WRITTEN, swiglu.WRITTEN, rotary.WRITTEN, cross_entropy.WRITTEN)
+CPU = Kernels(form_named("explicit"), WRITTEN)
+GPU = Kernels(form_named("flash2"), replace(WRITTEN, norm=norm.TORCH))
 TINY = {
     "num_layers": 2,
     "hidden_size": 24,

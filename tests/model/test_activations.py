@@ -3,7 +3,6 @@
 import itertools
 import time
 from dataclasses import replace
-from typing import Any
 from unittest import mock
 
 import torch
@@ -16,6 +15,7 @@ from model.kernels.forms.arrangements import Halves
 from model.kernels.forms.registry import form_named
 from model.kernels.forms.sdpa import Sdpa
 from model.kernels.kept import Kernels
+from model.kernels.rowwise import cross_entropy
 from model.kinds.registry import kind_names
 from model.layers import build_layers
 from model.layout import Layout
@@ -55,20 +55,8 @@ def block_input(sharding: Sharding, dtype: torch.dtype, length: int = T) -> torc
     return torch.randn(rows, B, MODEL.hidden_size).to(dtype).requires_grad_()
 
 
-class FusedNorm(torch.autograd.Function):
-    """Keeps what a GPU's kernels keep: the input and one number for each row. Its gradient is asked for by nobody."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        inverse = (x.float().square().mean(-1, keepdim=True) + eps).rsqrt()
-        ctx.save_for_backward(x, weight, inverse)
-        return (x.float() * inverse).to(x.dtype) * weight
-
-
-def bytes_kept(
-    model: ModelConfig, sharding: Sharding, split: Split, kernels: Kernels, expected: int, fused_norm: bool = False
-) -> int:
-    """What a real block holds after its forward pass, its input included where it needs it.
+def bytes_kept(model: ModelConfig, sharding: Sharding, split: Split, kernels: Kernels, expected: int) -> int:
+    """What a real block holds after its forward pass, its input included.
 
     Waits for ``expected`` for a moment: gloo's threads let go of what they sent a little later.
     """
@@ -79,9 +67,7 @@ def bytes_kept(
     payload = Payload(x_TBD, Layout.of(model, split.sequence_length, None, x_TBD, kernels))
     with LiveBytes([*block.parameters(), x_TBD, *payload.layout.angles]) as live:
         out_TBD = block(payload).x_TBD
-    copies_input = dtype == torch.bfloat16 and not fused_norm  # the norm keeps it in fp32
-    needs_input = not copies_input or split.activation_checkpointing == "full"
-    outside = out_TBD.nbytes - needs_input * x_TBD.nbytes
+    outside = out_TBD.nbytes - x_TBD.nbytes
     deadline = time.monotonic() + 2.0
     while live.now - outside != expected and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -107,7 +93,7 @@ def compare_blocks(sharding: Sharding) -> list[str]:
 def compare_loss(sharding: Sharding) -> list[str]:
     """The cases in which the peak of head and loss, with their backward pass, is not within 5 % above the formula."""
     columns = MODEL.vocab_size // sharding.size
-    whole, small = (loss.CHUNK_BYTES, loss.PIECE_ELEMENTS), (CHUNK_BYTES, CHUNK_BYTES // 16)
+    whole, small = (loss.CHUNK_BYTES, cross_entropy.PIECE_ELEMENTS), (CHUNK_BYTES, CHUNK_BYTES // 16)
     wrong = []
     for (size, dtype), (chunk, piece) in itertools.product(DTYPES.items(), (whole, small)):
         head = build_layers(MODEL, sharding, seed=1, dtype=dtype)[-1]
@@ -116,7 +102,8 @@ def compare_loss(sharding: Sharding) -> list[str]:
         labels_BT = torch.zeros(B, MANY, dtype=torch.int64)
         with (
             mock.patch.object(loss, "CHUNK_BYTES", chunk),
-            mock.patch.object(loss, "PIECE_ELEMENTS", piece),
+            mock.patch.object(cross_entropy, "PIECE_ELEMENTS", piece),
+            mock.patch.object(cross_entropy, "CPU_PIECE_ELEMENTS", piece),  # as large as a GPU's, which are planned
             LiveBytes([*module.parameters(), x_TBD, labels_BT, *payload.layout.angles]) as live,
         ):
             head.forward(module, payload, finish=mean_loss(labels_BT)).backward()
@@ -146,12 +133,7 @@ def count_the_sum() -> tuple[int, int, int]:
     sharding, model = tensor_parallel(True), replace(MODEL, attention="shared_diff")
     split = split_of(sharding, 2, "selective")
     planned = block_activations(model, split, GPU).kept
-    with mock.patch("model.norm.rms_norm", FusedNorm.apply):
-        return (
-            bytes_kept(model, sharding, split, CPU, planned, fused_norm=True),
-            most_kept(model, sharding.size),
-            planned,
-        )
+    return bytes_kept(model, sharding, split, CPU, planned), most_kept(model, sharding.size), planned
 
 
 def compare_on_two_ranks() -> list[str]:
@@ -172,7 +154,7 @@ def test_so_they_do_on_two_tensor_parallel_ranks() -> None:
     assert run_world(2, compare_on_two_ranks) == [[], []]
 
 
-def test_with_a_gpus_norms_a_block_keeps_no_more_than_the_sum_in_the_docs() -> None:
+def test_a_block_keeps_no_more_than_the_sum_in_the_docs() -> None:
     for counted, summed, planned in run_world(2, count_the_sum):
         assert counted == planned
         assert counted <= summed
@@ -209,13 +191,12 @@ def test_the_logits_of_the_3b_model_are_no_burden_on_any_rank() -> None:
         assert logits_bytes(replace(model, vocab_size=100_288), split) <= 0.3 * 2**30
 
 
-def test_a_gpus_norms_keep_their_input_once_and_its_attention_both_outputs() -> None:
+def test_a_gpus_attention_keeps_both_outputs() -> None:
     split = split_of(Unsharded(), 2)
     diff = replace(MODEL, attention="diff")
     rows, heads, K = B * T, MODEL.num_heads, MODEL.head_dim
-    copies = rows * 2 * MODEL.hidden_size * 6 + rows * heads * 2 * K * 6  # two fp32 copies, or the input
     product = rows * heads * (6 * K * 2 + 2 * 4)  # zeros beside queries, both outputs; log-sum-exps
-    assert block_activations(diff, split, CPU).kept - block_activations(diff, split, GPU).kept == copies - product
+    assert block_activations(diff, split, GPU).kept - block_activations(diff, split, CPU).kept == product
     grouped = replace(MODEL, attention="diff_v2", num_kv_heads=1)
     repeated = block_activations(replace(grouped, num_kv_heads=4), split, GPU).kept
     assert repeated - block_activations(grouped, split, GPU).kept == rows * 2 * 3 * K * 2

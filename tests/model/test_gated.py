@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from model.gated import gated_linear, recomputed_gated_linear
+from model.kernels.rowwise.swiglu import WRITTEN
 from tests.live_bytes import LiveBytes
 
 ROWS, WIDTH, D = 11, 7, 5
@@ -19,7 +20,7 @@ def test_it_is_the_three_operations_one_by_one_bit_for_bit(dtype: torch.dtype) -
     )
     gate, up = both.split(WIDTH, dim=-1)  # strided, as the packed product leaves them
     direction = torch.randn(ROWS, 3, D, generator=generator).to(dtype)
-    found, expected = recomputed_gated_linear(gate, up, weight), gated_linear(gate, up, weight)
+    found, expected = recomputed_gated_linear(WRITTEN, gate, up, weight), gated_linear(WRITTEN, gate, up, weight)
     assert torch.equal(found, expected)
     assert torch.equal(expected, F.linear(F.silu(gate) * up, weight))
     mine, wanted = (torch.autograd.grad(y, (both, weight), direction, retain_graph=True) for y in (found, expected))
@@ -30,5 +31,5 @@ def test_it_is_the_three_operations_one_by_one_bit_for_bit(dtype: torch.dtype) -
 def test_nothing_is_kept_but_its_inputs() -> None:
     gate, up, weight = (torch.randn(*shape).requires_grad_() for shape in ((ROWS, WIDTH), (ROWS, WIDTH), (D, WIDTH)))
     with LiveBytes([gate, up, weight]) as live:
-        result = recomputed_gated_linear(gate, up, weight)
+        result = recomputed_gated_linear(WRITTEN, gate, up, weight)
     assert live.now == result.nbytes

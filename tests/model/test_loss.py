@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import loss
+from model.kernels.rowwise import cross_entropy
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Unsharded
 from model.prediction import Prediction
@@ -22,14 +23,14 @@ def prediction(dtype: torch.dtype = torch.float32, scale: float = 1.0, length: i
     x_TBD, weight_VD = (
         (scale * torch.randn(*shape, generator=generator)).to(dtype).requires_grad_() for shape in shapes
     )
-    return Prediction(x_TBD, weight_VD, Unsharded(), Recorder())
+    return Prediction(x_TBD, weight_VD, Unsharded(), Recorder(), cross_entropy.WRITTEN)
 
 
 @pytest.fixture(params=[1, 4, 1000], ids=lambda rows: f"{rows} rows at once")
 def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Tokens whose logits are there at once; half of them and one are worked on in fp32 together."""
     monkeypatch.setattr(loss, "CHUNK_BYTES", request.param * V * 4)
-    monkeypatch.setattr(loss, "PIECE_ELEMENTS", (request.param // 2 + 1) * V)
+    monkeypatch.setattr(cross_entropy, "CPU_PIECE_ELEMENTS", (request.param // 2 + 1) * V)
     return request.param
 
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from model.rope import positions_TB, rotary_angles, rotate
+from model.kernels.rowwise.rotary import WRITTEN as rotate
+from model.rope import positions_TB, rotary_angles
 
 
 def test_scores_depend_on_the_distance_only():

@@ -19,6 +19,7 @@ from torch import Tensor
 from model import loss as loss_module
 from model.config import ModelConfig
 from model.documents import Documents
+from model.kernels.rowwise import cross_entropy
 from model.layers import LanguageModel, build_layers
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import Sharding, Unsharded, info_of, logical_parameters
@@ -128,7 +129,7 @@ def chunks_of(rows: int, columns: int, element_bytes: int) -> Iterator[None]:
     """Within it the loss works on so many tokens at once, a part of them in fp32."""
     with (
         mock.patch.object(loss_module, "CHUNK_BYTES", rows * columns * element_bytes),
-        mock.patch.object(loss_module, "PIECE_ELEMENTS", 3 * columns),
+        mock.patch.object(cross_entropy, "CPU_PIECE_ELEMENTS", 3 * columns),
     ):
         yield
 

@@ -23,7 +23,6 @@ from model.kernels.forms.flash3 import Flash3
 from model.kernels.forms.flash4 import Flash4
 from model.kernels.forms.kernel import Kernel
 from model.kernels.forms.sdpa import Sdpa
-from model.kernels.norm import norm_backend, rms_norm
 from tests.model.kernels.maps import (
     assert_same,
     differential_attention,
@@ -201,10 +200,3 @@ def test_the_packages_of_flash_attention_are_called_as_they_want(stand_in: Kerne
 def test_the_explicit_maps_of_these_tests_are_masked() -> None:
     q, k = randoms((T, B, H, K), (T, B, H, K))
     assert (explicit_map(q, k, STARTS_TB) > 0).sum() < (explicit_map(q, k, None) > 0).sum() == B * H * T * (T + 1) / 2
-
-
-def test_rms_norm_divides_by_the_root_mean_square() -> None:
-    x, weight = arguments = randoms((5, 7), (7,))
-    expected = x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight
-    assert_same(rms_norm(x, weight, 0.1), expected, arguments, arguments)
-    assert norm_backend("cpu") == "torch RMSNorm"

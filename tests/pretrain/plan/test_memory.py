@@ -17,7 +17,7 @@ SCALARS = 1000
 """bytes of losses, norms and step counters, one for each parameter, which the formula leaves out"""
 PEAK = 0.05
 """tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
-DEFERRED = 0.09
+DEFERRED = 0.12
 """the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
 UNDER_WAY = 0.1
 """the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once"""
