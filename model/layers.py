@@ -101,9 +101,11 @@ def build_layers(
     ]
 
 
-def case_of(config: ModelConfig, machine: Machine, dtype: torch.dtype, sequence_length: int) -> Case:
-    """What the kernels of this model have to serve."""
-    return Case(machine, dtype, kind_of(config).maps, config.head_dim, sequence_length)
+def case_of(
+    config: ModelConfig, machine: Machine, dtype: torch.dtype, sequence_length: int, documents: bool = False
+) -> Case:
+    """What the kernels of this model have to serve; ``documents``: attention stays inside them."""
+    return Case(machine, dtype, kind_of(config).maps, config.head_dim, sequence_length, documents)
 
 
 def tied_head(embedding: nn.Module, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:

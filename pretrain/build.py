@@ -22,7 +22,8 @@ def run_kernels(config: RunConfig, topology: Topology) -> Kernels:
         InputError: what the user asks for cannot be used here.
     """
     machine = Machine.here(device_of(topology))
-    case = case_of(config.model, machine, config.train.dtype, config.data.sequence_length)
+    data = config.data
+    case = case_of(config.model, machine, config.train.dtype, data.sequence_length, data.document_attention)
     return choose_kernels(case, config.train.attention_form, config.train.rowwise_kernels)
 
 

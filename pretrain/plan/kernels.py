@@ -19,7 +19,9 @@ PLANNED = Machine("cuda", DEFAULT_DEVICE, (9, 0), PACKAGES)
 
 def planned_kernels(config: RunConfig) -> Kernels:
     """What ``config`` runs on a GPU of the kind that is planned for."""
-    kernels = choose_kernels(case_of(config.model, PLANNED, config.train.dtype, config.data.sequence_length))
+    data = config.data
+    case = case_of(config.model, PLANNED, config.train.dtype, data.sequence_length, data.document_attention)
+    kernels = choose_kernels(case)
     if config.train.attention_form == AUTO:
         return kernels
     return replace(kernels, attention=form_named(config.train.attention_form))

@@ -44,6 +44,8 @@ class Case:
     """of one stream of queries or keys, K"""
     length: int
     """tokens of a sequence; a form serves others, too, but may be slower than another one there"""
+    documents: bool = False
+    """whether attention stays inside documents"""
 
     @property
     def value_width(self) -> int:

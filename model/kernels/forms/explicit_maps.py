@@ -22,7 +22,7 @@ from torch import Tensor
 
 from model.kernels.forms.base import Maps
 
-ROWS = 128
+ROWS = 64
 """rows of a block"""
 
 

@@ -16,7 +16,7 @@ from model.documents import Documents
 from model.kernels.forms import explicit_maps
 from model.kernels.forms.explicit_maps import ExplicitMaps
 
-ELEMENTS = 2**20
+ELEMENTS = 2**18
 """of one map of a block"""
 
 

@@ -32,18 +32,26 @@ def test_the_form_of_a_row_is_chosen_where_the_row_says(row: Row) -> None:
         for maps in row.maps:
             for head_dim in row.head_dims:
                 for length in row.lengths:
-                    case = Case(machine, dtype, maps, head_dim, length)
+                    case = Case(machine, dtype, maps, head_dim, length, bool(row.documents))
                     if table.measured(case) is row:
                         kernels = choose_kernels(case)
                         assert (kernels.attention.name, kernels.notes) == (row.form, ())
     assert any(char.isdigit() for char in row.measured)
 
 
+def test_documents_and_maps_decide_on_a_cpu() -> None:
+    plain = replace(CASE, maps=PLAIN)
+    assert choose_kernels(CASE).attention.name == "explicit"
+    assert choose_kernels(plain).attention.name == "sdpa"
+    assert choose_kernels(replace(plain, documents=True)).attention.name == "explicit"
+    assert "not measured" in choose_kernels(replace(CASE, length=127)).notes[0]
+
+
 def test_no_row_lies_wholly_behind_another_one() -> None:
     for row in ROWS:
         machine = Machine("cpu" if row.device.startswith("CPU") else "cuda", row.device)
         first = [
-            table.measured(Case(machine, dtype, maps, head_dim, length))
+            table.measured(Case(machine, dtype, maps, head_dim, length, bool(row.documents)))
             for dtype in row.dtypes
             for maps in row.maps
             for head_dim in row.head_dims
