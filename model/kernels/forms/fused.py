@@ -51,4 +51,9 @@ class Fused(Form):
         return Kept((inputs + second) * heads.head_dim, numbers=2 * heads.heads)
 
     def workspace(self, heads: Heads, sequences: int, length: int, element_bytes: int) -> int:
-        return 0
+        """The gradients of result and inputs, and for each token and head dQ in fp32 and three numbers: two
+        deltas, lambda's gradient."""
+        outputs = heads.maps.keys * heads.heads
+        inputs = 2 * heads.heads + 2 * heads.maps.keys * heads.groups
+        elements = (inputs + outputs) * heads.head_dim * element_bytes
+        return sequences * length * (elements + 4 * heads.heads * (2 * heads.head_dim + 3))

@@ -5,6 +5,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import InputError
+from model.kernels.forms.base import Heads, Maps
+from model.kernels.forms.fused import Fused
+from model.kernels.fused import launch
 from model.kernels.fused.operator import fused_attention
 from tests.model.kernels.fused.maps import Case, assert_near, explicit_attention, inputs
 
@@ -38,6 +41,19 @@ def test_recomputed() -> None:
     again = checkpoint(fused_attention, *arguments, use_reentrant=False).square().sum()
     for found, wanted in zip(torch.autograd.grad(again, given.tensors), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("S", [1, 2])
+def test_the_form_accounts_for_what_the_backward_pass_makes(S: int) -> None:
+    given = inputs(Case(T=19, B=2, H=6, G=3, S=S, K=32), torch.bfloat16)
+    scale = 0.2
+    _, kept = launch.forward(*given.tensors, None, scale)
+    out, _, log_sums = kept
+    _, (dq, *gradients) = launch.backward(out, *given.tensors, None, None, *kept, scale, repeatable=False)
+    deltas, rounded, d_out = torch.empty_like(log_sums), dq.bfloat16(), out
+    made = sum(x.numel() * x.element_size() for x in (dq, rounded, *gradients, deltas, d_out))
+    heads = Heads(Maps(queries=2, keys=S), heads=6, groups=3, head_dim=32)
+    assert Fused().workspace(heads, sequences=2, length=19, element_bytes=2) == made
 
 
 def test_autocast_rounds_all_but_lambda() -> None:
