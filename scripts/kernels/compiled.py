@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from scripts.kernels.configurations import Configuration, cost_of, launch
+from scripts.kernels.configurations import Configuration, costs_of, launch
+from scripts.kernels.cost import Cost
 from scripts.kernels.machine_code import inspect
 from scripts.kernels.products import repetition
 from scripts.kernels.rows import Row
@@ -22,7 +23,7 @@ def rows_of(configurations: Sequence[Configuration]) -> list[Row]:
     rows = []
     for configuration in configurations:
         launch(configuration)
-        rows += [_row(configuration, launched) for launched in stand_in.take()]
+        rows += _rows(configuration, stand_in.take())
     return rows
 
 
@@ -50,11 +51,19 @@ def _by_widths(configurations: Sequence[Configuration]) -> Iterator[list[Configu
     yield from groups.values()
 
 
-def _row(configuration: Configuration, launched: Launch) -> Row:
+def _rows(configuration: Configuration, launches: Sequence[Launch]) -> Iterator[Row]:
+    for kernel in dict.fromkeys(launched.name for launched in launches):
+        parts = [launched for launched in launches if launched.name == kernel]
+        costs = costs_of(configuration, kernel)
+        for number, (launched, cost) in enumerate(zip(parts, costs, strict=True), start=1):
+            name = kernel if len(parts) == 1 else f"{kernel} {number}/{len(parts)}"
+            yield _row(name, configuration, launched, cost)
+
+
+def _row(name: str, configuration: Configuration, launched: Launch, cost: Cost) -> Row:
     code = inspect(launched.machine_code)
-    cost = cost_of(configuration, launched.name)
     return Row(
-        name=launched.name,
+        name=name,
         direction=configuration.direction,
         widths=(configuration.K, configuration.E),
         key_streams=configuration.key_streams,

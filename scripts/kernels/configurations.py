@@ -12,7 +12,7 @@ import torch
 
 from scripts.kernels.cost import Cost
 from scripts.kernels.counted import COUNTED_TOKENS, fused_blocks
-from scripts.kernels.forms import Shape, deltas, forward_pass, keys_pass, queries_pass
+from scripts.kernels.forms import Shape, deltas, forward_parts, keys_parts, queries_pass
 
 WIDTHS = (32, 64, 96, 104, 128)
 """of a key: what the papers' models and the shipped configs have"""
@@ -69,8 +69,8 @@ def launch(configuration: Configuration) -> None:
     _start(operator.backward(d_out, q, k, v, weight, starts, ends, *kept, scale, repeatable)[0])
 
 
-def cost_of(configuration: Configuration, kernel: str) -> Cost:
-    """Of one kernel that the configuration launches, for one head and sequence.
+def costs_of(configuration: Configuration, kernel: str) -> list[Cost]:
+    """Of each launch of one kernel, for one head and sequence.
 
     Raises:
         KeyError: nobody has said how to count a kernel of this name.
@@ -78,10 +78,10 @@ def cost_of(configuration: Configuration, kernel: str) -> Cost:
     shape = Shape(COUNTED_TOKENS, 1, 1, configuration.K, configuration.E, configuration.key_streams)
     blocks = fused_blocks(shape)
     costs = {
-        "forward_kernel": forward_pass(shape, blocks.forward),
-        "deltas_kernel": deltas(shape),
-        "keys_kernel": keys_pass(shape, blocks.keys, adds_dq=configuration.direction == BACKWARD),
-        "queries_kernel": queries_pass(shape, blocks.queries),
+        "forward_kernel": forward_parts(shape, blocks.forward),
+        "deltas_kernel": [deltas(shape)],
+        "keys_kernel": keys_parts(shape, blocks.keys, adds_dq=configuration.direction == BACKWARD),
+        "queries_kernel": [queries_pass(shape, blocks.queries)],
     }
     return costs[kernel]
 

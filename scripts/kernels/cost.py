@@ -26,6 +26,8 @@ class Blocks:
 
     queries: int
     keys: int
+    apart: bool = False
+    """a fused kernel walks them twice, for a part of its results each time"""
 
 
 @dataclass(frozen=True)

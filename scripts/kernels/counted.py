@@ -58,7 +58,7 @@ class FusedBlocks:
 def fused_blocks(shape: Shape) -> FusedBlocks:
     """The tiles that the operator takes."""
     tiles = (tile_of(kernel, shape.K, shape.E, shape.half) for kernel in ("forward", "keys", "queries"))
-    return FusedBlocks(*(Blocks(tile.queries, tile.keys) for tile in tiles))
+    return FusedBlocks(*(Blocks(tile.queries, tile.keys, tile.apart) for tile in tiles))
 
 
 def report() -> list[str]:

@@ -70,18 +70,24 @@ def flash_width(width: int) -> int:
     return min(built for built in FLASH_WIDTHS if built >= width)
 
 
-def forward_pass(shape: Shape, blocks: Blocks) -> Cost:
-    """Both maps over one pass of keys and values; kept for backward: O2 and the log-sum-exps."""
+def forward_parts(shape: Shape, blocks: Blocks) -> list[Cost]:
+    """Of each launch. Both maps over one pass of keys and values; kept for backward: O2 and the log-sum-exps.
+
+    Apart: the second stream, then the first one, which reads O2.
+    """
     K, E = shape.computed
-    return Pass(
-        outer="queries",
-        programs=shape.H,
-        walks=shape.H,
-        held={**_queries(shape), "out": shape.E * shape.half, "out2": shape.E * shape.half, "lse": 2 * FP32},
-        streamed=_keys_and_values(shape),
-        multiply_adds=2 * K + 2 * E,
-        exponentials=2,
-    ).cost(shape.T, blocks)
+    width = shape.E * shape.half
+    if blocks.apart:
+        held = {"q": shape.K * shape.half, "out2": width, "lse": FP32}
+        streams, streamed = 1, {"k": shape.K * shape.half, "v": width}
+        launches = [held, held | {"lambda": FP32, "out": width}]
+    else:
+        streams, streamed = 2, _keys_and_values(shape)
+        launches = [{**_queries(shape), "out": width, "out2": width, "lse": 2 * FP32}]
+    return [
+        Pass("queries", shape.H, shape.H, held, streamed, streams * (K + E), streams).cost(shape.T, blocks)
+        for held in launches
+    ]
 
 
 def deltas(shape: Shape) -> Cost:
@@ -90,23 +96,31 @@ def deltas(shape: Shape) -> Cost:
     return elementwise(shape.T * shape.H, {**rows, "lambda": 2 * FP32, "delta": 2 * FP32})
 
 
-def keys_pass(shape: Shape, blocks: Blocks, adds_dq: bool) -> Cost:
-    """dK and dV: a program owns a block of keys, and walks the query blocks of all heads that read it.
+def keys_parts(shape: Shape, blocks: Blocks, adds_dq: bool) -> list[Cost]:
+    """Of each launch. dK and dV: a program owns a block of keys, and walks the query blocks of all heads that read it.
+
+    Apart: dK, then dV, for which the scores are computed once more.
 
     Args:
-        adds_dq: dQ is made here as well, and added to atomically in fp32.
+        adds_dq: dQ is made beside dK, and added to atomically in fp32.
     """
     K, E = shape.computed
-    both = _keys_and_values(shape)
-    return Pass(
-        outer="keys",
-        programs=shape.G,
-        walks=shape.H,
-        held=both | {f"d{name}": width for name, width in both.items()},
-        streamed=_queries(shape) | _of_gradient(shape) | ({"dq": 2 * shape.K * ATOMIC} if adds_dq else {}),
-        multiply_adds=2 * K + E + E + 2 * K + (2 * K if adds_dq else 0),
-        exponentials=2,
-    ).cost(shape.T, blocks)
+    k, v = _keys_and_values(shape).items()
+    scores, seen = 2 * K, _queries(shape) | {"dout": shape.E * shape.half, "lse": 2 * FP32}
+    of_keys = E + 2 * K + (2 * K if adds_dq else 0)
+    deltas_and_dq = {"delta": 2 * FP32} | ({"dq": 2 * shape.K * ATOMIC} if adds_dq else {})
+    gradient_k, gradient_v = ("dk", k[1]), ("dv", v[1])
+    if blocks.apart:
+        launches = [
+            (dict([k, v, gradient_k]), seen | deltas_and_dq, scores + of_keys),
+            (dict([k, gradient_v]), seen, scores + E),
+        ]
+    else:
+        launches = [(dict([k, v, gradient_k, gradient_v]), seen | deltas_and_dq, scores + of_keys + E)]
+    return [
+        Pass("keys", shape.G, shape.H, held, streamed, multiply_adds, 2).cost(shape.T, blocks)
+        for held, streamed, multiply_adds in launches
+    ]
 
 
 def queries_pass(shape: Shape, blocks: Blocks) -> Cost:
@@ -126,14 +140,14 @@ def queries_pass(shape: Shape, blocks: Blocks) -> Cost:
 def fused(shape: Shape, forward: Blocks, keys: Blocks) -> Counted:
     """The fused operator, backward in one pass."""
     cleared_and_rounded = elementwise(shape.T * shape.H, {"dq": 2 * shape.K * (FP32 + FP32 + shape.half)})
-    backward = deltas(shape) + cleared_and_rounded + keys_pass(shape, keys, adds_dq=True)
-    return Counted(forward_pass(shape, forward), backward)
+    backward = sum(keys_parts(shape, keys, adds_dq=True), deltas(shape) + cleared_and_rounded)
+    return Counted(sum(forward_parts(shape, forward), NOTHING), backward)
 
 
 def repeatable(shape: Shape, forward: Blocks, keys: Blocks, queries: Blocks) -> Counted:
     """The fused operator where nothing may be added in an order that changes: dQ has a kernel of its own."""
-    backward = deltas(shape) + queries_pass(shape, queries) + keys_pass(shape, keys, adds_dq=False)
-    return Counted(forward_pass(shape, forward), backward)
+    backward = sum(keys_parts(shape, keys, adds_dq=False), deltas(shape) + queries_pass(shape, queries))
+    return Counted(sum(forward_parts(shape, forward), NOTHING), backward)
 
 
 def flash(T: int, N: int, G: int, K: int, E: int, half: int, forward: Blocks, backward: Blocks) -> Counted:

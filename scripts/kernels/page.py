@@ -47,10 +47,10 @@ def page(rows: Iterable[Row], counts: Sequence[str], tokens: int, fingerprint: s
     return "\n".join([*lines, "", f"Code: {fingerprint}", ""])
 
 
-def fingerprint_of(folder: Path) -> str:
-    """Of the Python code in ``folder``, comments and docstrings left out."""
+def fingerprint_of(files: Iterable[Path]) -> str:
+    """Of Python code, comments and docstrings left out."""
     found = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(files):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):

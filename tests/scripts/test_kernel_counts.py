@@ -1,5 +1,6 @@
 """The counts of operations and bytes against loops that walk every tile and add up what they touch."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from scripts.kernels.forms import (
     Shape,
     deltas,
     flash,
-    forward_pass,
+    forward_parts,
     fused,
     grouped,
-    keys_pass,
+    keys_parts,
     one_call,
     queries_pass,
     repeatable,
@@ -27,7 +28,7 @@ from scripts.kernels.forms import (
 
 TALL, WIDE = Blocks(16, 8), Blocks(8, 24)
 SHAPES = [
-    Shape(T=53, H=6, G=3, K=24, E=48),  # no multiple of a block; widths that are filled up to 32 and 64
+    Shape(T=53, H=6, G=3, K=24, E=48),  # no multiple of a block; widths that are filled up
     Shape(T=7, H=2, G=2, K=32, E=64),  # less than a block
     Shape(T=61, H=6, G=2, K=32, E=32, key_streams=1),
 ]
@@ -47,7 +48,8 @@ class Walk:
     def dot(self, rows: int, columns: int, inner: int) -> None:
         self.products += rows * columns * inner
 
-    def agrees(self, cost: Cost) -> bool:
+    def __eq__(self, cost: object) -> bool:
+        assert isinstance(cost, Cost)
         return (self.products, self.exponentials, self.moved) == (cost.multiply_adds, cost.exponentials, cost.bytes)
 
 
@@ -60,7 +62,12 @@ def sees(queries: range, keys: range) -> bool:
 
 
 def filled(width: int) -> int:
-    return {24: 32, 48: 64}.get(width, width)
+    """As the fused kernels multiply it."""
+    return max(64, width)
+
+
+def flash_filled(width: int) -> int:
+    return {24: 32, 48: 64}[width]
 
 
 def walk_forward(shape: Shape, blocks: Blocks) -> Walk:
@@ -95,56 +102,82 @@ def walk_deltas(shape: Shape) -> Walk:
     return walk
 
 
-def load_gradient_rows(walk: Walk, shape: Shape, queries: range) -> None:
+def walk_stream(shape: Shape, blocks: Blocks, is_first: bool) -> Walk:
+    """One stream's launch; the first stream's comes second, and subtracts what the other one wrote."""
+    walk, M, N = Walk(), blocks.queries, blocks.keys
+    for _head in range(shape.H):
+        for queries in cut(shape.T, M):
+            walk.move("q", queries, shape.K)
+            for keys in cut(shape.T, N):
+                if sees(queries, keys):
+                    walk.move("k", keys, shape.K)
+                    walk.move("v", keys, shape.E)
+                    walk.dot(M, N, filled(shape.K))
+                    walk.exponentials += M * N
+                    walk.dot(M, filled(shape.E), N)
+            walk.move("out2", queries, shape.E)
+            walk.move("lse", queries, 1, 4)
+            if is_first:
+                walk.move("out", queries, shape.E)
+                walk.move("lambda", queries, 1, 4)
+    return walk
+
+
+def walk_keys(shape: Shape, blocks: Blocks, adds_dq: bool, makes: str = "kv") -> Walk:
+    """``makes``: whose gradients; dQ is made beside dK."""
+    walk, M, N = Walk(), blocks.queries, blocks.keys
+    for _group in range(shape.G):
+        for keys in cut(shape.T, N):
+            walk.move("k", keys, shape.key_streams * shape.K)
+            if "k" in makes:
+                walk.move("v", keys, shape.E)
+                walk.move("dk", keys, shape.key_streams * shape.K)
+            if "v" in makes:
+                walk.move("dv", keys, shape.E)
+            for _head in range(shape.H // shape.G):
+                for queries in cut(shape.T, M):
+                    if sees(queries, keys):
+                        walk_tile(walk, shape, queries, M, N, adds_dq, makes)
+    return walk
+
+
+def walk_tile(walk: Walk, shape: Shape, queries: range, M: int, N: int, adds_dq: bool, makes: str) -> None:
     walk.move("q", queries, 2 * shape.K)
     walk.move("lambda", queries, 1, 4)
     walk.move("dout", queries, shape.E)
     walk.move("lse", queries, 2, 4)
-    walk.move("delta", queries, 2, 4)
-
-
-def scores_and_gradient(walk: Walk, shape: Shape, M: int, N: int) -> None:
     for _stream in range(2):
         walk.dot(M, N, filled(shape.K))
         walk.exponentials += M * N
-    walk.dot(M, N, filled(shape.E))
-
-
-def walk_keys(shape: Shape, blocks: Blocks, adds_dq: bool) -> Walk:
-    walk, M, N = Walk(), blocks.queries, blocks.keys
-    for _group in range(shape.G):
-        for keys in cut(shape.T, N):
-            for name in ("k", "dk"):
-                walk.move(name, keys, shape.key_streams * shape.K)
-            for name in ("v", "dv"):
-                walk.move(name, keys, shape.E)
-            for _head in range(shape.H // shape.G):
-                for queries in cut(shape.T, M):
-                    if sees(queries, keys):
-                        load_gradient_rows(walk, shape, queries)
-                        scores_and_gradient(walk, shape, M, N)
-                        walk.dot(N, filled(shape.E), M)
-                        for _stream in range(2):
-                            walk.dot(N, filled(shape.K), M)
-                            if adds_dq:
-                                walk.dot(M, filled(shape.K), N)
-                                walk.move("dq", queries, shape.K, 4)  # read
-                                walk.move("dq", queries, shape.K, 4)  # written
-
-    return walk
+    if "v" in makes:
+        walk.dot(N, filled(shape.E), M)
+    if "k" in makes:
+        walk.move("delta", queries, 2, 4)
+        walk.dot(M, N, filled(shape.E))  # dO V^T
+        for _stream in range(2):
+            walk.dot(N, filled(shape.K), M)
+            if adds_dq:
+                walk.dot(M, filled(shape.K), N)
+                walk.move("dq", queries, shape.K, 4)  # read
+                walk.move("dq", queries, shape.K, 4)  # written
 
 
 def walk_queries(shape: Shape, blocks: Blocks) -> Walk:
     walk, M, N = Walk(), blocks.queries, blocks.keys
     for _head in range(shape.H):
         for queries in cut(shape.T, M):
-            load_gradient_rows(walk, shape, queries)
+            walk.move("q", queries, 2 * shape.K)
+            walk.move("dout", queries, shape.E)
+            for name, numbers in {"lambda": 1, "lse": 2, "delta": 2}.items():
+                walk.move(name, queries, numbers, 4)
             for keys in cut(shape.T, N):
                 if sees(queries, keys):
                     walk.move("k", keys, shape.key_streams * shape.K)
                     walk.move("v", keys, shape.E)
-                    scores_and_gradient(walk, shape, M, N)
+                    walk.dot(M, N, filled(shape.E))
                     for _stream in range(2):
+                        walk.dot(M, N, filled(shape.K))
+                        walk.exponentials += M * N
                         walk.dot(M, filled(shape.K), N)
             walk.move("dq", queries, 2 * shape.K)
     return walk
@@ -153,11 +186,21 @@ def walk_queries(shape: Shape, blocks: Blocks) -> Walk:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("blocks", [TALL, WIDE], ids=str)
 def test_the_fused_kernels_cost_what_their_loops_touch(shape: Shape, blocks: Blocks) -> None:
-    assert walk_forward(shape, blocks).agrees(forward_pass(shape, blocks))
-    assert walk_deltas(shape).agrees(deltas(shape))
-    assert walk_keys(shape, blocks, adds_dq=True).agrees(keys_pass(shape, blocks, adds_dq=True))
-    assert walk_keys(shape, blocks, adds_dq=False).agrees(keys_pass(shape, blocks, adds_dq=False))
-    assert walk_queries(shape, blocks).agrees(queries_pass(shape, blocks))
+    assert [walk_forward(shape, blocks)] == forward_parts(shape, blocks)
+    assert walk_deltas(shape) == deltas(shape)
+    for adds_dq in (True, False):
+        assert [walk_keys(shape, blocks, adds_dq)] == keys_parts(shape, blocks, adds_dq)
+    assert walk_queries(shape, blocks) == queries_pass(shape, blocks)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("blocks", [TALL, WIDE], ids=str)
+def test_parts_walk_apart_and_leave_out_what_they_do_not_make(shape: Shape, blocks: Blocks) -> None:
+    apart = dataclasses.replace(blocks, apart=True)
+    assert [walk_stream(shape, blocks, is_first) for is_first in (False, True)] == forward_parts(shape, apart)
+    for adds_dq in (True, False):
+        parts = [walk_keys(shape, blocks, adds_dq, makes) for makes in ("k", "v")]
+        assert parts == keys_parts(shape, apart, adds_dq)
 
 
 def test_in_one_pass_dq_is_cleared_and_rounded_besides() -> None:
@@ -166,7 +209,8 @@ def test_in_one_pass_dq_is_cleared_and_rounded_besides() -> None:
     for size in (4, 4, 2):  # written, read, written
         around.move("dq", range(shape.T * shape.H), 2 * shape.K, size)
     rest = fused(shape, TALL, WIDE).backward.all_bytes - sum(around.moved.values())
-    assert rest == deltas(shape).all_bytes + keys_pass(shape, WIDE, adds_dq=True).all_bytes
+    (keys,) = keys_parts(shape, WIDE, adds_dq=True)
+    assert rest == deltas(shape).all_bytes + keys.all_bytes
 
 
 def walk_flash(T: int, N: int, G: int, K: int, E: int, blocks: Blocks) -> tuple[Walk, Walk]:
@@ -185,9 +229,9 @@ def walk_flash(T: int, N: int, G: int, K: int, E: int, blocks: Blocks) -> tuple[
                 if sees(queries, keys):
                     ahead.move("k", keys, K)
                     ahead.move("v", keys, E)
-                    ahead.dot(rows, columns, filled(K))
+                    ahead.dot(rows, columns, flash_filled(K))
                     ahead.exponentials += rows * columns
-                    ahead.dot(rows, filled(E), columns)
+                    ahead.dot(rows, flash_filled(E), columns)
         for keys in cut(T, columns):
             for name, width in {"k": K, "dk": K, "v": E, "dv": E}.items():
                 back.move(name, keys, width)
@@ -200,10 +244,10 @@ def walk_flash(T: int, N: int, G: int, K: int, E: int, blocks: Blocks) -> tuple[
                     back.move("dq", queries, 2 * K, 4)
                     back.exponentials += rows * columns
                     for inner in (K, E):  # scores, dO V^T
-                        back.dot(rows, columns, filled(inner))
+                        back.dot(rows, columns, flash_filled(inner))
                     for width in (E, K):  # dV, dK
-                        back.dot(columns, filled(width), rows)
-                    back.dot(rows, filled(K), columns)
+                        back.dot(columns, flash_filled(width), rows)
+                    back.dot(rows, flash_filled(K), columns)
     if N > G:
         for heads in (N, G):
             back.move("dk", range(T * heads), K)
@@ -216,8 +260,8 @@ def walk_flash(T: int, N: int, G: int, K: int, E: int, blocks: Blocks) -> tuple[
 def test_a_call_of_flash_attention_costs_what_its_loops_touch(N: int, G: int, blocks: Blocks) -> None:
     counted = flash(53, N, G, 24, 48, 2, blocks, blocks)
     ahead, back = walk_flash(53, N, G, 24, 48, blocks)
-    assert ahead.agrees(counted.forward)
-    assert back.agrees(counted.backward)
+    assert ahead == counted.forward
+    assert back == counted.backward
 
 
 SHAPE = Shape(T=1024, H=6, G=3, K=64, E=128)

@@ -119,10 +119,10 @@ def test_rows_are_written_one_on_a_line_and_read_back(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_of_the_code_and_not_of_its_words(tmp_path: Path) -> None:
-    prints = []
+    prints, kernel = [], tmp_path / "kernel.py"
     for text in ('"""Doubles."""\nx = 2  # twice\n', '"""Twice."""\n\nx = 2\n', '"""Twice."""\nx = 3\n'):
-        (tmp_path / "kernel.py").write_text(text)
-        prints.append(fingerprint_of(tmp_path))
+        kernel.write_text(text)
+        prints.append(fingerprint_of([kernel]))
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -133,19 +133,20 @@ LISTING = """
 !ttg.memdesc<96x32xbf16, #shared1, #smem> -> tensor<ROWSx32xf32, #mma>
   %w:2 = ttng.warp_group_dot_wait %p, %k {pendings = 0 : i32} : tensor<ROWSx32xf32, #mma>, !ttg.memdesc<96x32xbf16>
   %d = ttng.warp_group_dot %p1, %x, %d0 : tensor<64x32xbf16, #ttg.dot_op<{opIdx = 0, parent = #mma1, kWidth = 2}>> * \
-!ttg.memdesc<32x128xbf16, #shared, #smem> -> tensor<64x128xf32, #mma1>
+!ttg.memdesc<32xWIDExbf16, #shared, #smem> -> tensor<64xWIDExf32, #mma1>
 """
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
+    ("rows", "wide", "expected"),
     [
-        (128, 1.0),
-        (64, (2 * 64 * 32 * 96 + 64 * 128 * 32) / (64 * 32 * 96 + 64 * 128 * 32)),  # 8 warps are 128 rows
+        (128, 128, 1.0),
+        (64, 128, (2 * 64 * 32 * 96 + 64 * 128 * 32) / (64 * 32 * 96 + 64 * 128 * 32)),  # 8 warps are 128 rows
+        (128, 64, (128 * 32 * 96 + 64 * 128 * 32) / (128 * 32 * 96 + 64 * 64 * 32)),  # 2 times 64 columns
     ],
 )
-def test_products_that_two_groups_of_warps_compute_are_found(rows: int, expected: float) -> None:
-    assert repetition(LISTING.replace("ROWS", str(rows))) == expected
+def test_products_that_two_groups_of_warps_compute_are_found(rows: int, wide: int, expected: float) -> None:
+    assert repetition(LISTING.replace("ROWS", str(rows)).replace("WIDE", str(wide))) == expected
 
 
 def test_a_kernel_without_products_repeats_none() -> None:
