@@ -20,7 +20,7 @@ from scripts.kernels.stand_in import Launch, StandIn
 def rows_of(configurations: Sequence[Configuration]) -> list[Row]:
     """Compiles them here. The process uses Triton for nothing else."""
     stand_in = StandIn()
-    rows = []
+    rows: list[Row] = []
     for configuration in configurations:
         launch(configuration)
         rows += _rows(configuration, stand_in.take())
