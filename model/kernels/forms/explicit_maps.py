@@ -89,6 +89,7 @@ class ExplicitMaps:
         self.starts_T, self.borders = starts_T, borders
         self.shares = None if weight is None else -(self._by_matrix(weight) if weight.ndim else weight.to(self.dtype))
 
+    @torch.autocast("cpu", enabled=False)
     def product(self) -> Tensor:
         """[T, B, H, E]."""
         out_MnE = self.values.new_empty(*self.queries[0].shape[:2], self.values.shape[-1])
@@ -97,6 +98,7 @@ class ExplicitMaps:
             out_MnE[:, block.rows] = torch.bmm(self._combined(block, maps), self.values[:, block.keys])
         return self._by_token(out_MnE)
 
+    @torch.autocast("cpu", enabled=False)
     def gradients(self, of_out_TBHE: Tensor) -> Gradients:
         """Of the inputs, from that of the product."""
         of_out = self._by_matrix(of_out_TBHE)

@@ -126,6 +126,19 @@ def test_the_streams_are_subtracted_in_fp32(form: Form) -> None:
     assert out.abs().max() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_autocast_rounds_nothing_within_explicit_maps(dtype: torch.dtype) -> None:
+    q, k, v, weight = (x.detach().to(dtype) for x in randoms((T, B, H, 2, K), (T, B, H, 2, K), (T, B, H, 2 * K), ()))
+    results = []
+    for enabled in (False, True):
+        arguments = [x.clone().requires_grad_() for x in (q, k, v, weight.float())]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = Explicit().difference(*arguments, None)
+            results.append((out, *torch.autograd.grad(out.sum(), arguments)))
+    for plain, cast in zip(*results, strict=True):
+        assert torch.equal(plain, cast)
+
+
 def test_explicit_maps_read_no_key_of_documents_that_no_query_of_the_block_is_in() -> None:
     form, starts_TB = Explicit(), torch.tensor([[0]] * 6 + [[6]] * 5, dtype=torch.int32)
     q, k, v, weight = (x.detach() for x in randoms((T, 1, H, 2, K), (T, 1, H, 2, K), (T, 1, H, 2 * K), ()))
