@@ -54,6 +54,7 @@ setup(
         # triton: runs kernels without a GPU, in its interpreter, and compiles them for one.
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "ruff>=0.12",
             "mypy>=1.16",
