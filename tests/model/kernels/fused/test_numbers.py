@@ -50,12 +50,14 @@ def test_another_scale() -> None:
 
 
 def test_views_whose_rows_lie_askew() -> None:
-    """At odd elements, with a stride between elements, and a gradient that is one number for all."""
+    """At odd elements, with a stride between elements, with an odd stride where there is one sequence only, and a
+    gradient that is one number for all."""
     given = inputs(SHARED_KEY)
     q, k, v = (tensor.detach() for tensor in given.tensors[:3])
     shifted = torch.cat([q[..., :1], q], dim=-1)[..., 1:]
     spread = k.repeat_interleave(2, dim=-1)[..., ::2]
-    askew = Inputs(*(x.requires_grad_() for x in (shifted, spread, v)), given.weight_TBH, given.documents)
+    alone = v.as_strided(v.shape, (v.stride(0), 1, v.stride(2), 1))
+    askew = Inputs(*(x.requires_grad_() for x in (shifted, spread, alone)), given.weight_TBH, given.documents)
     assert_equals_explicit(askew, 2e-5)
     found = torch.autograd.grad(fused_attention(*askew.tensors, *askew.ranges).sum(), askew.tensors)
     expected, leaves = explicit_attention(askew)
