@@ -19,8 +19,8 @@ PEAK = 0.05
 """tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
 DEFERRED = 0.12
 """the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
-UNDER_WAY = 0.1
-"""the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once"""
+UNDER_WAY = 0.15
+"""the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once: each is a tenth of all"""
 BUCKET = 20_000
 UPDATES = 20
 """times that an update with tensor-parallel exchanges is measured again: gloo's threads let go of what they have sent a
