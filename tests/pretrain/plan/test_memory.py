@@ -20,7 +20,7 @@ PEAK = 0.05
 DEFERRED = 0.12
 """the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
 UNDER_WAY = 0.15
-"""the same under ZeRO 2, where it is a matter of time how many buckets are on their way at once: each is a tenth of all"""
+"""the same under ZeRO 2, where it is a matter of time how many buckets, each a tenth of all, are on their way"""
 BUCKET = 20_000
 UPDATES = 20
 """times that an update with tensor-parallel exchanges is measured again: gloo's threads let go of what they have sent a
