@@ -1,7 +1,7 @@
 """Compiles every configuration of the fused operator for sm_90, in processes of their own.
 
 In: configurations, and where Triton is installed; no GPU. Out: rows. Always: a process compiles the configurations of
-one pair of widths and ends; what Triton's cache has is not compiled again (it goes by the code's content).
+one pair of filled widths and ends; what Triton's cache has is not compiled again (it goes by the code's content).
 """
 
 import multiprocessing
@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from model.kernels.fused.tiles import padded
 from scripts.kernels.configurations import Configuration, costs_of, launch
 from scripts.kernels.cost import Cost
 from scripts.kernels.machine_code import inspect
@@ -41,13 +42,16 @@ def all_rows(
             done += len(groups[futures.index(future)])
             future.result()
             progress(done, len(configurations))
-    return [row for future in futures for row in future.result()]
+    rows = [row for future in futures for row in future.result()]
+    return sorted(rows, key=lambda row: (row.widths[0], -row.key_streams))
 
 
 def _by_widths(configurations: Sequence[Configuration]) -> Iterator[list[Configuration]]:
-    groups: dict[tuple[int, int, str], list[Configuration]] = {}
-    for configuration in configurations:
-        groups.setdefault((configuration.K, configuration.key_streams, configuration.dtype), []).append(configuration)
+    """Those whose widths are filled up to the same ones share their kernels."""
+    groups: dict[tuple[int, int, int, str], list[Configuration]] = {}
+    for each in configurations:
+        group = padded(each.K), padded(each.E), each.key_streams, each.dtype
+        groups.setdefault(group, []).append(each)
     yield from groups.values()
 
 

@@ -3,6 +3,7 @@
 In: a cubin, and the tools that Triton's wheel brings. Out: ``MachineCode``. Always: facts of the code; no time.
 """
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -34,6 +35,7 @@ class MachineCode:
         return max(self.stack_bytes + self.local_bytes, self.local_accesses)
 
 
+@functools.cache
 def inspect(code: bytes) -> MachineCode:
     """Of a cubin with one kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

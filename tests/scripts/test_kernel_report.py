@@ -11,10 +11,11 @@ import pytest
 
 from common.cli import run_command
 from common.errors import InputError
-from scripts.kernel_report import main
-from scripts.kernels.counted import report
+from scripts.kernel_report import KERNELS, PAGE, ROWS, main
+from scripts.kernels.configurations import configurations
+from scripts.kernels.counted import COUNTED_TOKENS, report
 from scripts.kernels.machine_code import MachineCode, parse
-from scripts.kernels.page import fingerprint_of
+from scripts.kernels.page import fingerprint_of, page
 from scripts.kernels.products import repetition
 from scripts.kernels.rows import Row, complaints, read_rows, write_rows
 from tests.conftest import ROOT
@@ -183,6 +184,19 @@ def test_a_kernel_is_compiled_as_it_is_launched(tmp_path: Path) -> None:
     assert four[6] > 0 == four[7], "a tile of 64 rows and four warps is for Hopper's matrix instructions"
     assert one[6] == 0 < one[7], "one warp has its own matrix instructions only"
     assert (four[5], eight[5]) == (1.0, 1.5), "of eight warps four repeat the product that feeds the other one"
+
+
+def test_the_report_is_of_every_configuration_and_of_this_code() -> None:
+    """Otherwise: `make kernel-report`."""
+    rows = read_rows(ROWS)
+    covered = {(row.direction, row.widths[0], row.key_streams, row.documents, row.dtype) for row in rows}
+    assert covered == {tuple(configuration) for configuration in configurations()}
+    assert PAGE.read_text() == page(rows, report(), COUNTED_TOKENS, fingerprint_of(KERNELS))
+
+
+def test_no_configuration_breaks_a_limit() -> None:
+    rows = read_rows(ROWS)
+    assert complaints(rows) == []
 
 
 def test_counts_are_printed_without_triton(capsys: pytest.CaptureFixture[str]) -> None:
