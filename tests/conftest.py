@@ -12,6 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SEVERAL_PROCESSES = ("launch", "old", "parallel", "pretrain")
+"""folders of tests whose worlds of processes fill a machine of two cores: one after the other beside all others"""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Says which tests one worker of `-n 2 --dist loadgroup` runs one after the other."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        group = "several processes" if path.parts[0] in SEVERAL_PROCESSES else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

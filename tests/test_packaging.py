@@ -35,7 +35,10 @@ USED_BY_OTHERS = {
     "flask": "moto's server is made of it",
     "flask-cors": "moto's server is made of it",
 }
-NOT_ON_PYPI = {"apex": "NVIDIA's, built from source; the package of that name is another project"}
+NOT_ON_PYPI = {
+    "apex": "NVIDIA's, built from source; the package of that name is another project",
+    "flash_attn_interface": "flash-attn 3, built from source",
+}
 BIN = {
     "sinfo": "printf 'main* 3\\n'",
     "sbatch": "case $1 in --parsable) echo 17 ;; esac",
