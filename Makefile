@@ -40,8 +40,10 @@ pretrain: $(STAMP) corpora/stdlib/train/manifest.json ## train, export and evalu
 	$(BIN)/python scripts/evaluate.py --model exports/debug_cpu --tasks held_out,sample
 	$(BIN)/python scripts/summary.py --run runs/debug_cpu --export exports/debug_cpu
 
-test: $(STAMP) ## the whole CPU test suite, on two cores
-	$(BIN)/python -m pytest tests -m "not gpu and not slurm and not crash" -n 2 --dist loadgroup
+OF_SUITE := not gpu and not slurm and not crash
+test: $(STAMP) ## the whole CPU test suite: one process each, two files at a time; then worlds, one after the other
+	$(BIN)/python -m pytest tests -m "not world and $(OF_SUITE)" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests -m "world and $(OF_SUITE)"
 
 test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
 	$(BIN)/python -m pytest tests -m crash

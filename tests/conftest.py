@@ -12,18 +12,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SEVERAL_PROCESSES = ("launch", "old", "parallel", "pretrain")
-"""folders of tests whose worlds of processes fill a machine of two cores: one after the other beside all others"""
+WORLDS = ("launch", "old", "parallel", "pretrain")
+"""folders of tests that start several processes, or whole runs"""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Says which tests one worker of `-n 2 --dist loadgroup` runs one after the other."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of worlds of processes.
+
+    Ranks wait for each other thousands of times. Beside other tests on two cores, each of these waits takes a turn of
+    the scheduler: two worlds at a time took three times as long as one after the other.
+    """
+    reads_world = {path: "run_world" in path.read_text() for path in {item.path for item in items}}
     for item in items:
-        path = item.path.relative_to(ROOT / "tests")
-        group = "several processes" if path.parts[0] in SEVERAL_PROCESSES else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.relative_to(ROOT / "tests").parts[0] in WORLDS or reads_world[item.path]:
+            item.add_marker(pytest.mark.world)
 
 
 @pytest.fixture(scope="session", autouse=True)
