@@ -92,15 +92,13 @@ def resume(config: DataConfig, step: int, state: dict[str, object]) -> None:
     first_batch(config, step).check_state(state)
 
 
-def milliseconds(
-    action: Callable[[], object], bound: float = 0.0, clock: Callable[[], float] = time.perf_counter
-) -> float:
+def milliseconds(action: Callable[[], object], bound: float = 0.0) -> float:
     """The best of up to 20 tries, fewer once it is below ``bound``: other work on the machine only adds to it."""
     best = float("inf")
     for _ in range(20):
-        begin = clock()
+        begin = time.perf_counter()
         action()
-        best = min(best, 1e3 * (clock() - begin))
+        best = min(best, 1e3 * (time.perf_counter() - begin))
         if best < bound:
             break
     return best

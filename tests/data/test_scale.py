@@ -4,7 +4,6 @@ The figures are scripts/bench_data.py's. The bounds here are ten times the bars,
 while anything that reads, lists or permutes all of a trillion tokens does.
 """
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -13,20 +12,17 @@ import pytest
 
 from data.config import DataConfig
 from data.stream import open_stream
-from scripts.data_peers import trillion
 from scripts.data_peers.measure import resident_bytes
 from scripts.data_peers.trillion import (
     LENGTH,
     STEPS,
     first_batch,
     global_batch,
+    milliseconds,
     resume,
     trillion_config,
     write_trillion,
 )
-
-processor_milliseconds = partial(trillion.milliseconds, clock=time.process_time)
-"""which the machine's other work does not count in"""
 
 
 @pytest.fixture(scope="module", params=[1, 100], ids=["one source", "a hundred sources"])
@@ -39,20 +35,20 @@ def test_the_first_batch_needs_neither_time_nor_memory(config: DataConfig) -> No
     stream = first_batch(config, 0)
     assert sum(source.manifest.tokens for source in stream.sources) > 1e12
     assert resident_bytes() - memory < 50e6
-    assert processor_milliseconds(partial(first_batch, config, 0), bound=1000) < 1000
+    assert milliseconds(partial(first_batch, config, 0), bound=1000) < 1000
 
 
 def test_resuming_anywhere_takes_as_long_as_starting(config: DataConfig) -> None:
-    start = processor_milliseconds(partial(first_batch, config, 0))
+    start = milliseconds(partial(first_batch, config, 0))
     for step in STEPS:
         state = open_stream(config, 1).state(step * 2048)
-        assert processor_milliseconds(partial(resume, config, step, state), bound=start + 100) < start + 100
+        assert milliseconds(partial(resume, config, step, state), bound=start + 100) < start + 100
 
 
 def test_a_global_batch_of_2048_samples_is_mapped_at_once(config: DataConfig) -> None:
     stream = open_stream(config, 1)
     for step in (0, 50_000):
-        assert processor_milliseconds(partial(stream.order.locate, global_batch(step)), bound=50) < 50
+        assert milliseconds(partial(stream.order.locate, global_batch(step)), bound=50) < 50
 
 
 def test_no_sample_is_lost_far_beyond_32_bits(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def test_a_stopped_run_goes_on_with_the_same_losses(config: Path, corpus: Path, 
     first = start(config, "--nproc=2")
     _wait_for_step(run, 5)
     first.send_signal(signal.SIGINT)
-    out, _ = first.communicate(timeout=300)
+    out, _ = first.communicate(timeout=60)
     assert first.returncode == STOPPED_STATUS
     assert "interrupted by the user; the same command goes on from there" in out
     second = start(config, "--nproc=2")
-    out, _ = second.communicate(timeout=300)
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 0
     assert f"resuming at step {read_attempts(run)[0].step}" in out
     assert [record.outcome for record in read_attempts(run)] == ["stopped", "finished"]
@@ -82,7 +82,7 @@ def test_a_second_start_leaves_the_first_alone(config: Path, tmp_path: Path) -> 
     plain = subprocess.run(
         [sys.executable, "-m", "pretrain", f"--config={config}"], capture_output=True, text=True, timeout=120
     )
-    out, err = second.communicate(timeout=300)
+    out, err = second.communicate(timeout=60)
     for status, said in ((second.returncode, err), (plain.returncode, plain.stderr)):
         assert status == 2, out + said
         assert f"run_dir: {run} is in use by process {ranks[0]} on {os.uname().nodename}, since " in said
@@ -91,9 +91,9 @@ def test_a_second_start_leaves_the_first_alone(config: Path, tmp_path: Path) -> 
     assert [record.outcome for record in read_attempts(run)] == [None]
     for process in (first.pid, *ranks):
         os.kill(process, signal.SIGKILL)
-    first.communicate(timeout=300)
+    first.communicate(timeout=60)
     third = start(config, "--nproc=2")
-    out, _ = third.communicate(timeout=300)
+    out, _ = third.communicate(timeout=120)
     assert third.returncode == 0
     assert "resuming at step" in out
     assert len(losses(run)) == STEPS
@@ -104,7 +104,7 @@ def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: P
     launcher = start(config, "--nproc=2", "--tries=2")
     _wait_for_step(run, 5)
     os.kill(_rank(launcher.pid, 1), signal.SIGKILL)
-    out, _ = launcher.communicate(timeout=300)
+    out, _ = launcher.communicate(timeout=120)
     assert launcher.returncode == 0
     assert "rank 1 on " in out
     assert "was killed by SIGKILL; starting again" in out
@@ -123,7 +123,7 @@ def test_a_killed_rank_ends_the_run_or_starts_it_again(config: Path, tmp_path: P
 )
 def test_bad_input_is_one_line_and_status_2(config: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
     launcher = start(config, *arguments)
-    out, error = launcher.communicate(timeout=300)
+    out, error = launcher.communicate(timeout=60)
     assert launcher.returncode == 2
     assert not out
     assert said in error

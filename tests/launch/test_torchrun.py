@@ -40,7 +40,7 @@ def test_a_signal_lets_every_rank_save_first(number: signal.Signals, tmp_path: P
     node = start("train", tmp_path)
     ranks_of(tmp_path)
     node.send_signal(number)
-    out, _ = node.communicate(timeout=300)
+    out, _ = node.communicate(timeout=60)
     assert node.returncode == 0
     assert sorted(line for line in out.splitlines() if "saved" in line) == ["rank 0 saved", "rank 1 saved"]
     [log] = (tmp_path / "logs").glob("node_*.log")
@@ -52,7 +52,7 @@ def test_a_signal_that_comes_before_the_ranks_can_take_it_waits_for_them(tmp_pat
     while not (tmp_path / "logs").exists():
         time.sleep(0.02)
     node.send_signal(signal.SIGUSR1)  # torchrun is still being imported
-    out, _ = node.communicate(timeout=300)
+    out, _ = node.communicate(timeout=60)
     assert node.returncode == 0
     assert out.count("saved") == 2
 
@@ -63,7 +63,7 @@ def test_a_signal_that_comes_before_the_ranks_can_take_it_waits_for_them(tmp_pat
 def test_a_rank_that_dies_is_named_and_its_status_returned(what: str, status: int, how: str, tmp_path: Path) -> None:
     (tmp_path / "attempts/0000").mkdir(parents=True)
     node = start(what, tmp_path)
-    out, _ = node.communicate(timeout=300)
+    out, _ = node.communicate(timeout=60)
     assert node.returncode == status
     host = os.uname().nodename
     assert out.splitlines() == [f"rank 1 on {host} {how}"], "and none of torchrun's own report"

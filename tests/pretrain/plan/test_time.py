@@ -12,7 +12,9 @@ from pretrain.plan.buckets import bucket_exchanges
 from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
 from pretrain.plan.layer_times import exposed
+from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.time import step_time
+from pretrain.plan.zero import zero3_calls, zero3_limits
 from pretrain.topology import Topology, plan_topology
 
 DEVICE = Device(bf16_flops=1e12, fp32_flops=1e11, memory=1e9, memory_bandwidth=1e12, link=1e11, network=1e10)
@@ -205,3 +207,10 @@ def test_a_piece_travels_while_the_next_is_computed(exchange: float, product: fl
 
 def test_an_exchange_in_one_piece_begins_with_the_product_beside_it() -> None:
     assert [exposed(3.0, product, pieces=1) for product in (0.0, 2.0, 5.0)] == [3.0, 1.0, 0.0]
+
+
+def test_a_small_model_is_gathered_ahead_in_parts_under_zero_3() -> None:
+    config, topology = plan(2, data=2, zero_stage=3)
+    sizes = [elements_per_rank(info, 1) for info in stage_parameters(config, topology)]
+    assert 27 <= zero3_calls(config, topology).forward <= 33
+    assert zero3_limits(config, topology).prefetch == sum(sizes) // 32
