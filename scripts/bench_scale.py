@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/bench_scale"), help="folder for table and picture")
     parser.add_argument("--only", default="", help="rows whose names contain one of these, as in 'zero1 fp32,ddp'")
     parser.add_argument("--quick", action="store_true", help="one program, one rate, few steps: two minutes")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps for each rate")
+    parser.add_argument("--steps", type=int, default=6, help="measured steps for each rate")
     parser.add_argument("--racing-steps", type=int, default=200, help="steps under random delays")
     flags = parser.parse_args(arguments)
     check_range(flags, "--", "steps", "racing_steps", low=1)
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
                 save(result, lines)
 
         tell(header())
-        rows = _measure_all(chosen, flags.output / "processes.log", 2 if flags.quick else flags.steps, flags, tell)
+        rows = _measure_all(chosen, flags.output / "processes.log", 3 if flags.quick else flags.steps, flags, tell)
     if draw(rows, flags.output / "scale.png"):
         print(f"picture: {flags.output / 'scale.png'}")
     return 0

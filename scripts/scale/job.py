@@ -4,7 +4,7 @@ In: a Program as JSON; torchrun's variables; on standard input one order a line.
 JSON for each order. Always: it ends when nobody speaks to it any more.
 
     steps 5     takes 5 steps -> {"seconds": {contender: seconds of each}, "loss": of the last one}
-    ledger      takes one step and counts what it sends -> {"sent": bytes}
+    ledger      takes one step and counts what it sends -> {"sent": bytes, "sent_by_gloo": bytes}
     rate        sends, and nothing else -> {"rate": bytes per second that leave each node}
     races 200   takes as many steps twice, once under random delays -> {"equal": bool, "delayed": calls, "loss": ...}
 """
@@ -81,7 +81,8 @@ def _count(contenders: dict[str, Step]) -> dict[str, Any]:
     with Ledger() as ledger:
         for step in contenders.values():
             step()
-    return {"sent": sent_bytes(ledger.totals())}
+    counted = ledger.totals()
+    return {"sent": sent_bytes(counted), "sent_by_gloo": sent_bytes(counted, by_gloo=True)}
 
 
 def _rate() -> float:
@@ -102,10 +103,15 @@ def _rate() -> float:
     return PROBES * 4 * sent[0].numel() * (ranks - 1) / ranks / min(seconds)
 
 
-def sent_bytes(counted: Totals) -> float:
-    """Bytes that this rank sends with ring algorithms, of what a ledger counted; pieces of all-to-alls are alike."""
+def sent_bytes(counted: Totals, by_gloo: bool = False) -> float:
+    """Bytes that this rank sends with ring algorithms, of what a ledger counted; pieces of all-to-alls are alike.
+
+    ``by_gloo``: it makes a reduce-scatter of an all-reduce.
+    """
     sent = 0.0
     for (ranks, operation), size in counted.items():
+        if by_gloo and operation == "reduce_scatter":
+            operation = "all_reduce"
         if operation == "all_to_all":
             sent += size * (len(ranks) - 1) / len(ranks)
         elif operation != "receive":

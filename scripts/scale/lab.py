@@ -6,13 +6,12 @@ for none; the first step on new links is not counted.
 """
 
 import json
-import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from scripts.scale.programs import Program, rated_as
 RACING_STEPS = 200
 WARM_UP = 3
 """steps after which nothing is compiled, allocated or recorded any more"""
+ROUNDS = 3
+"""in which the rates take turns"""
 PORT = 29400
 """of the first node; nobody else is on its network"""
 CALIBRATIONS = 25
@@ -52,6 +53,8 @@ class Row:
     """bytes of a step that the kernel counted, of the node that sent most"""
     ledger_sent: float
     """by the ledger, on ring algorithms"""
+    gloo_sent: float
+    """by the ledger, as gloo sends it: it makes a reduce-scatter of an all-reduce, which is twice the bytes"""
     planned_sent: float
     """by the planner, on ring algorithms"""
     loss: float
@@ -130,37 +133,63 @@ def running(program: Program, links: Links, log: Path) -> Iterator[Job]:
 def measure(
     program: Program, links: Links, log: Path, arithmetic: float | None, shares: Sequence[float], steps: int
 ) -> Iterator[Row]:
-    """Steps on unlimited links, then where the exchange would take ``shares`` of ``arithmetic``, seconds."""
+    """Steps on unlimited links and where the exchange would take ``shares`` of ``arithmetic``, seconds.
+
+    All rates take turns, ``ROUNDS`` times, since a machine is slower at one time than at another.
+    """
     planned, rated = planned_bytes(program), planned_bytes(rated_as(program))
     exchanges = program.kind in ("engine", "ddp")
+    per_round = -(-steps // ROUNDS)
+    contender = program.kind if program.kind in ("plain", "ddp") else "engine"
+    found = {share: _Measured() for share in (0.0, *(shares if exchanges and arithmetic else ()))}
+    rates = {share: rated / (share * arithmetic) if share and arithmetic else None for share in found}
     with running(program, links, log) as job:
         job.ask(f"steps {WARM_UP}")
-        ledger = max(answer["sent"] for answer in job.ask("ledger")) if exchanges else 0.0
+        ledger = job.ask("ledger") if exchanges else [{"sent": 0.0, "sent_by_gloo": 0.0}]
         fastest = min(answer["rate"] for answer in job.ask("rate")) if exchanges else UNLIMITED
-        free = math.nan
-        for share in (0.0, *(shares if exchanges and arithmetic else ())):
-            rate = rated / (share * arithmetic) if share and arithmetic else None
-            links.limit(rate)
-            before = links.sent()
-            answers = job.ask(f"steps {1 + steps}")
-            after = links.sent()
-            sent = max(b - a for a, b in zip(before, after, strict=True)) / (1 + steps)
-            contender = program.kind if program.kind in ("plain", "ddp") else "engine"
-            seconds = _slowest(answers, contender)
-            free = seconds if share == 0 else free
-            yield Row(
-                program=program.name,
-                share=share,
-                rate=rate,
-                seconds=seconds,
-                ratio=seconds / free,
-                planned_seconds=planned_seconds(program, free, rate, fastest) if program.kind == "engine" else None,
-                sent=sent if exchanges else 0.0,
-                ledger_sent=ledger,
-                planned_sent=planned,
-                loss=answers[0]["loss"],
-                over_plain=seconds / _slowest(answers, "plain") if program.kind == "alone" else None,
-            )
+        for _ in range(ROUNDS):
+            for share, measured in found.items():
+                links.limit(rates[share])
+                before = links.sent()
+                measured.answers.append(job.ask(f"steps {1 + per_round}"))
+                sent = max(after - first for first, after in zip(before, links.sent(), strict=True))
+                measured.sent.append(sent / (1 + per_round))
+    free = found[0.0].seconds(contender)
+    for share, measured in found.items():
+        seconds = measured.seconds(contender)
+        engine = program.kind == "engine"
+        yield Row(
+            program=program.name,
+            share=share,
+            rate=rates[share],
+            seconds=seconds,
+            ratio=seconds / free,
+            planned_seconds=planned_seconds(program, free, rates[share], fastest) if engine else None,
+            sent=statistics.median(measured.sent) if exchanges else 0.0,
+            ledger_sent=max(answer["sent"] for answer in ledger),
+            gloo_sent=max(answer["sent_by_gloo"] for answer in ledger),
+            planned_sent=planned,
+            loss=measured.answers[-1][0]["loss"],
+            over_plain=seconds / measured.seconds("plain") if program.kind == "alone" else None,
+        )
+
+
+@dataclass
+class _Measured:
+    """At one rate, round by round."""
+
+    answers: list[list[dict[str, Any]]] = field(default_factory=list)
+    """of each rank"""
+    sent: list[float] = field(default_factory=list)
+    """bytes in a step, of the node that sends most"""
+
+    def seconds(self, contender: str) -> float:
+        """The median step of the slowest rank, without the first of each round."""
+        ranks = zip(*self.answers, strict=True)
+        return max(
+            statistics.median(time for answer in rounds for time in answer["seconds"][contender][1:])
+            for rounds in ranks
+        )
 
 
 def race(program: Program, links: Links, log: Path, steps: int = RACING_STEPS) -> Race:
@@ -220,8 +249,3 @@ def _planned_step(program: Program, speed: float, rate: float) -> float:
     device = Device(speed, speed, UNLIMITED, UNLIMITED, link=rate, network=rate)
     cluster = Cluster(device, "this machine", 1, efficiency=1.0, attention_efficiency=1.0, backend="gloo")
     return step_time(program.config, plan_topology(program.config.parallel, program.nodes), cluster).total
-
-
-def _slowest(answers: Sequence[dict[str, Any]], contender: str) -> float:
-    """The median step of the slowest rank, without the first."""
-    return max(statistics.median(answer["seconds"][contender][1:]) for answer in answers)

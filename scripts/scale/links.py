@@ -21,9 +21,9 @@ from common.errors import InputError
 PREFIX = "pretrain-links"
 SUBNET = "10.78.0"
 SWITCH = "switch"
-LEAST_BURST = 256 * 1024
+LEAST_BURST = 128 * 1024
 """bytes that may leave at once; the kernel's packets within a machine have up to 64 KiB"""
-BURST_SECONDS = 0.004
+BURST_SECONDS = 0.0005
 """of the rate: the timers of some kernels are no finer"""
 QUIET_SECONDS = 0.3
 """a link on which nothing passes for so long is taken to be idle"""

@@ -25,7 +25,7 @@ BAR_BYTES = 0.03
 """between the kernel's count and the ledger's"""
 BAR_PLAN = 0.10
 """between planned and measured step"""
-HEADS = ("share", "Mbit/s", "step (s)", "ratio", "planned", "error", "sent MB", "ledger", "plan", "loss")
+HEADS = ("share", "Mbit/s", "step (s)", "ratio", "planned", "error", "sent MB", "by gloo", "ledger", "plan", "loss")
 
 
 def header() -> str:
@@ -36,7 +36,8 @@ def header() -> str:
 def line(row: Row) -> str:
     """A row of the table."""
     error = None if row.planned_seconds is None else row.planned_seconds / row.seconds - 1
-    megabytes = [f"{size / 1e6:.2f}" if size else "" for size in (row.sent, row.ledger_sent, row.planned_sent)]
+    sizes = (row.sent, row.gloo_sent, row.ledger_sent, row.planned_sent)
+    megabytes = [f"{size / 1e6:.2f}" if size else "" for size in sizes]
     cells = (
         f"{row.share:.2f}" if row.share else "free",
         "" if row.rate is None else f"{8 * row.rate / 1e6:.0f}",
@@ -58,16 +59,16 @@ def bars(row: Row) -> list[str]:
     if row.share == BAR_SHARE and row.program.endswith(" overlap") and not row.program.endswith("no overlap"):
         limit = BAR_STAGES if "stages" in row.program else BAR_RATIO
         found.append(_bar(f"ratio at most {limit}", row.ratio <= limit))
-    if row.sent and row.ledger_sent and row.share:
-        found.append(_bar(f"bytes {row.sent / row.ledger_sent - 1:+.1%}", agrees(row)))
+    if row.sent and row.gloo_sent and row.share:
+        found.append(_bar(f"bytes {row.sent / row.gloo_sent - 1:+.1%}", agrees(row)))
     if row.planned_seconds is not None and row.share:
         found.append(_bar("plan", abs(row.planned_seconds / row.seconds - 1) <= BAR_PLAN))
     return found
 
 
 def agrees(row: Row) -> bool:
-    """Whether the kernel counted what the ledger did."""
-    return abs(row.sent / row.ledger_sent - 1) <= BAR_BYTES
+    """Whether the kernel counted what the ledger did, as gloo sends it."""
+    return abs(row.sent / row.gloo_sent - 1) <= BAR_BYTES
 
 
 def race_line(race: Race) -> str:
