@@ -133,5 +133,6 @@ def _product(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     heads = rank_heads(kind.maps, model, kind.key_value_heads(model), split)
     behind = kind.kept_bytes(model, split, kernels) - product_bytes(heads, split, kernels)
     free = behind + _norm(model, split) + _feed_forward(model, split)
-    needed = kernels.attention.workspace(heads, split.micro_size, split.sequence_length, split.element_bytes)
+    length = split.sequence_length
+    needed = kernels.attention.workspace(heads, split.micro_size, length, length, split.element_bytes)
     return needed + _residual(model, split) - free

@@ -7,6 +7,7 @@ sizes is checked in model/checks.py.
 Shape legend of the project (suffixes of names, letters of comments):
     B batch   T tokens of a sequence   D hidden size   H differential heads   K head dim   R rank of the updates
     F FFN size   V vocabulary   L layers   S the two streams of a differential head   G key/value heads
+    U the last tokens of T, where only they are queries
 """
 
 import math

@@ -1,9 +1,11 @@
 """Every form of attention against explicit T x T maps in fp64.
 
 In: a device, a type, lengths. Out: checks by name, each of which raises WrongResult. Always: heads in groups, sequences
-with and without documents, gradients of everything; sizes are drawn from a fixed seed.
+with and without documents, all tokens as queries and a part of them, gradients of everything; sizes are drawn from a
+fixed seed.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +34,12 @@ def attention_checks(
         if form.refusal(Case(machine, dtype, maps, head_dim, length)) is None:
             groups = rng.choice([1, 2])
             sizes = length, rng.choice([1, 3]), groups * rng.choice([1, 3]), groups, head_dim
-            for cut in (None, sorted({0, *rng.sample(range(length), min(3, length))})):
-                name = f"{form.name}, {words}, T B H G K = {sizes}, {'documents' if cut else 'one document'}"
-                checks[name] = partial(check_form, form, maps, sizes, cut, device, dtype)
+            cut = sorted({0, *rng.sample(range(length), min(3, length))})
+            begin, end = sorted(rng.sample(range(length + 1), 2))
+            for borders, part in itertools.product((None, cut), ((0, length), (begin, end))):
+                inside = f"{'documents' if borders else 'one document'}, queries from {part[0]} to {part[1]}"
+                name = f"{form.name}, {words}, T B H G K = {sizes}, {inside}"
+                checks[name] = partial(check_form, form, maps, sizes, borders, part, device, dtype)
     return checks
 
 
@@ -51,22 +56,25 @@ def check_form(
     maps: Maps,
     sizes: tuple[int, int, int, int, int],
     cut: Sequence[int] | None,
+    part: tuple[int, int],
     device: str,
     dtype: torch.dtype,
 ) -> None:
-    """One form; ``cut`` has the places at which documents of all sequences begin."""
+    """One form; ``cut`` has the places at which documents of all sequences begin, ``part`` which tokens are queries."""
     T, B, H, G, K = sizes
+    begin, end = part
     documents = None
     if cut is not None:
         starts_T = torch.tensor([max(start for start in cut if start <= t) for t in range(T)], dtype=torch.int32)
         documents = Documents.of(starts_T.expand(B, T)).to(torch.device(device))
-    prepared = None if documents is None else form.prepared(documents, dtype)
+    prepared = None if documents is None else form.prepared(documents.part(begin, end), dtype)
     precise = torch.promote_types(dtype, torch.float32)
 
     def found(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> list[Tensor]:
+        q, weight, k, v = q[begin:end], weight[begin:end], k[:end], v[:end]
         if maps == PLAIN:
             return [form.softmax(q[:, :, :, 0], k[:, :, :, 0], v, prepared) + 0 * weight.sum()]
-        weight = weight.to(precise) if maps == SHARED_KEYS else weight.to(precise).mean()
+        weight = weight.to(precise) if maps == SHARED_KEYS else weight.to(precise)[0, 0, 0, 0]
         return [form.difference(q, k, v, weight, prepared)]
 
     def expected(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> list[Tensor]:
@@ -76,9 +84,9 @@ def check_form(
         )
         attended = torch.einsum("bhij,jbhe->ibhe", first, v)
         for other in second:
-            by = weight if maps == SHARED_KEYS else weight.mean()
+            by = weight if maps == SHARED_KEYS else weight[begin, 0, 0, 0]
             attended = attended - by * torch.einsum("bhij,jbhe->ibhe", other, v)
-        return [attended + 0 * weight.sum()]
+        return [(attended + 0 * weight)[begin:end]]
 
     shapes = (T, B, H, maps.queries, K), (T, B, G, maps.keys, K), (T, B, G, maps.keys * K), (T, B, H, 1)
     compare(found, expected, drawn(*shapes), device, dtype, TOLERANCE[dtype])

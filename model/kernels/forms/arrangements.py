@@ -36,22 +36,22 @@ class Arrangement(Form):
         widths = self.widths(case.head_dim) if case.maps == TWO_STREAMS else (case.head_dim, case.head_dim)
         return self.kernel.refusal(case.machine, case.dtype, *widths)
 
-    def softmax(self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
-        return self.kernel.attend(q_TBNK, k_TBGK, v_TBGK, documents, q_TBNK.shape[-1] ** -0.5)
+    def softmax(self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
+        return self.kernel.attend(q_UBNK, k_TBGK, v_TBGK, documents, q_UBNK.shape[-1] ** -0.5)
 
     def difference(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
         if k_TBGSK.shape[3] == 2:
-            return self.of_two_streams(q_TBHSK, k_TBGSK, v_TBGE, weight, documents)
-        both_TBHSK = self.softmax(q_TBHSK.flatten(2, 3), k_TBGSK.squeeze(3), v_TBGE, documents).unflatten(2, (-1, 2))
-        return weighted_difference(both_TBHSK, weight, dim=3)
+            return self.of_two_streams(q_UBHSK, k_TBGSK, v_TBGE, weight, documents)
+        both_UBHSK = self.softmax(q_UBHSK.flatten(2, 3), k_TBGSK.squeeze(3), v_TBGE, documents).unflatten(2, (-1, 2))
+        return weighted_difference(both_UBHSK, weight, dim=3)
 
     def prepared(self, documents: Documents, dtype: torch.dtype) -> Documents:
         return self.kernel.prepared(documents, dtype)
 
-    def layout_elements(self, length: int) -> int:
-        return self.kernel.layout_elements(length)
+    def layout_elements(self, keys: int) -> int:
+        return self.kernel.layout_elements(keys)
 
     def kept(self, heads: Heads) -> Kept:
         if heads.maps == TWO_STREAMS:
@@ -61,7 +61,7 @@ class Arrangement(Form):
         outputs = queries * K if heads.maps.queries == 2 else 0
         return Kept((queries + 2 * G) * K + outputs, numbers=queries)
 
-    def workspace(self, heads: Heads, sequences: int, length: int, element_bytes: int) -> int:
+    def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
         return 0
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Arrangement(Form):
 
     @abstractmethod
     def of_two_streams(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
         """``difference`` for keys of two streams."""
 
@@ -89,10 +89,10 @@ class Grouped(Arrangement):
         return 2 * head_dim, 2 * head_dim
 
     def of_two_streams(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        scale = q_TBHSK.shape[-1] ** -0.5
-        queries = _each_beside_zeros(q_TBHSK).flatten(2, 3)
+        scale = q_UBHSK.shape[-1] ** -0.5
+        queries = _each_beside_zeros(q_UBHSK).flatten(2, 3)
         out = self.kernel.attend(queries, k_TBGSK.flatten(3), v_TBGE, documents, scale)
         return weighted_difference(out.unflatten(2, (-1, 2)), weight, dim=3)
 
@@ -111,9 +111,9 @@ class Halves(Arrangement):
         return head_dim, head_dim
 
     def of_two_streams(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        q, k = _streams_as_heads(q_TBHSK, k_TBGSK)
+        q, k = _streams_as_heads(q_UBHSK, k_TBGSK)
         halves = []
         for half_TBGK in v_TBGE.chunk(2, dim=-1):
             out = self.softmax(q, k, half_TBGK.repeat_interleave(2, dim=2), documents)
@@ -135,9 +135,9 @@ class Wide(Arrangement):
         return head_dim, 2 * head_dim
 
     def of_two_streams(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        q, k = _streams_as_heads(q_TBHSK, k_TBGSK)
+        q, k = _streams_as_heads(q_UBHSK, k_TBGSK)
         out = self.softmax(q, k, v_TBGE.repeat_interleave(2, dim=2), documents)
         return _subtracted(out, k_TBGSK.shape[2], weight)
 
@@ -146,22 +146,22 @@ class Wide(Arrangement):
         return Kept((queries + keys + values + 4 * heads.heads) * heads.head_dim, numbers=2 * heads.heads)
 
 
-def _each_beside_zeros(q_TBHSK: Tensor) -> Tensor:
-    """[q1, 0] and [0, q2]: [T, B, H, 2, 2K], in one copy."""
-    first, second = q_TBHSK.unbind(3)
+def _each_beside_zeros(q_UBHSK: Tensor) -> Tensor:
+    """[q1, 0] and [0, q2]: [U, B, H, 2, 2K], in one copy."""
+    first, second = q_UBHSK.unbind(3)
     zeros = first.new_zeros(()).expand(*first.shape[:-1], 2 * first.shape[-1])
     return torch.cat([first, zeros, second], dim=-1).unflatten(-1, (2, -1))
 
 
-def _streams_as_heads(q_TBHSK: Tensor, k_TBGSK: Tensor) -> tuple[Tensor, Tensor]:
+def _streams_as_heads(q_UBHSK: Tensor, k_TBGSK: Tensor) -> tuple[Tensor, Tensor]:
     """Query heads in the order (group, stream, head of the group), key heads (group, stream)."""
     G = k_TBGSK.shape[2]
-    return q_TBHSK.unflatten(2, (G, -1)).transpose(3, 4).flatten(2, 4), k_TBGSK.flatten(2, 3)
+    return q_UBHSK.unflatten(2, (G, -1)).transpose(3, 4).flatten(2, 4), k_TBGSK.flatten(2, 3)
 
 
-def _subtracted(out_TBNE: Tensor, groups: int, weight: Tensor) -> Tensor:
-    """The difference of outputs in that order: [T, B, H, E]."""
-    both = out_TBNE.unflatten(2, (groups, 2, -1))
+def _subtracted(out_UBNE: Tensor, groups: int, weight: Tensor) -> Tensor:
+    """The difference of outputs in that order: [U, B, H, E]."""
+    both = out_UBNE.unflatten(2, (groups, 2, -1))
     if weight.ndim:
         weight = weight.unflatten(2, (groups, -1))
     return weighted_difference(both, weight, dim=3).flatten(2, 3)

@@ -3,6 +3,8 @@
 In: rotated queries and keys, values, and the documents, all sequence first. Out: the abstract class Form, and what it
 is asked about. Always: causal; softmax, lambda and the difference of two maps in fp32 or better; nothing has a default.
 
+There may be fewer queries than keys, U <= T: they are the last ones, query i that of token T - U + i.
+
 A head of `diff` and `shared_diff` has two streams of queries and of keys over one value, a pair of heads of `diff_v2`
 two streams of queries over one key and one value, a head of the standard Transformer one of each.
 """
@@ -90,21 +92,21 @@ class Form(ABC):
         """Why it cannot serve ``case``, as in "needs a CUDA device"; None: it can."""
 
     @abstractmethod
-    def softmax(self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
-        """softmax(Q K^T / sqrt K) V: [T, B, N, K]. N is a multiple of G: query head j reads key head j // (N/G)."""
+    def softmax(self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
+        """softmax(Q K^T / sqrt K) V: [U, B, N, K]. N is a multiple of G: query head j reads key head j // (N/G)."""
 
     @abstractmethod
     def difference(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        """(softmax(Q1 K1^T / sqrt K) - weight softmax(Q2 K2^T / sqrt K)) V: [T, B, H, E], in the values' type.
+        """(softmax(Q1 K1^T / sqrt K) - weight softmax(Q2 K2^T / sqrt K)) V: [U, B, H, E], in the values' type.
 
         Args:
-            q_TBHSK: queries of both streams, S = 2. H is a multiple of G: head h reads key/value head h // (H/G).
+            q_UBHSK: queries of both streams, S = 2. H is a multiple of G: head h reads key/value head h // (H/G).
             k_TBGSK: keys, S = 2, or S = 1: one that both queries read.
             v_TBGE: values, E = S K for the keys' S.
-            weight: lambda in fp32 or better: a scalar, or [T, B, H, 1].
-            documents: attention stays inside them; as ``prepared`` gave them.
+            weight: lambda in fp32 or better: a scalar, or [U, B, H, 1].
+            documents: attention stays inside them; as ``prepared`` gave them, of that part of the tokens if U < T.
         """
 
     @abstractmethod
@@ -112,8 +114,8 @@ class Form(ABC):
         """The documents with what this form reads of them, made once per micro-batch on their device."""
 
     @abstractmethod
-    def layout_elements(self, length: int) -> int:
-        """What ``prepared`` adds for each token of sequences of ``length``, in elements of the tensors' type."""
+    def layout_elements(self, keys: int) -> int:
+        """What ``prepared`` adds for each query of so many keys, in elements of the tensors' type."""
 
     @abstractmethod
     def kept(self, heads: Heads) -> Kept:
@@ -123,8 +125,8 @@ class Form(ABC):
         """
 
     @abstractmethod
-    def workspace(self, heads: Heads, sequences: int, length: int, element_bytes: int) -> int:
-        """Most bytes that its backward pass holds for a moment, its gradients included.
+    def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
+        """Most bytes that its backward pass holds for a moment, its gradients included; queries and keys of a sequence.
 
         0 where that is less than the feed-forward network has let go of by then.
         """

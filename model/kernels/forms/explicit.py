@@ -2,12 +2,14 @@
 
 In: rotated queries and keys, values, the documents. Out: the attention product. Always: computed in fp32 or better;
 kept for the backward pass are the inputs alone, from which it makes the maps again; keys before a block's documents and
-after its last query are never read, so there is no T x T mask, and of T x T there is one block's rows at a time.
+after its last query are never read, so there is no U x T mask, and of U x T there is one block's rows at a time.
 
 Where a kernel reads the values once for each map, the difference of the maps reads them once: with heads of K and
 values of 2K a pair of tokens costs 4 K products forward and 10 K backward, the maps' second time included, against 8 K
 and 20 K.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,28 +30,29 @@ class Explicit(Form):
     def refusal(self, case: Case) -> str | None:
         return None if case.machine.kind == "cpu" else "is for CPUs"
 
-    def softmax(self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
-        return attend(q_TBNK.unsqueeze(3), k_TBGK.unsqueeze(3), v_TBGK, None, documents)
+    def softmax(self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
+        return attend(q_UBNK.unsqueeze(3), k_TBGK.unsqueeze(3), v_TBGK, None, documents)
 
     def difference(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        return attend(q_TBHSK, k_TBGSK, v_TBGE, weight, documents)
+        return attend(q_UBHSK, k_TBGSK, v_TBGE, weight, documents)
 
     def prepared(self, documents: Documents, dtype: torch.dtype) -> Documents:
         return documents
 
-    def layout_elements(self, length: int) -> int:
+    def layout_elements(self, keys: int) -> int:
         return 0
 
     def kept(self, heads: Heads) -> Kept:
         queries, keys_and_values = heads.maps.queries * heads.heads, 2 * heads.maps.keys * heads.groups
         return Kept((queries + keys_and_values) * heads.head_dim, numbers=0)
 
-    def workspace(self, heads: Heads, sequences: int, length: int, element_bytes: int) -> int:
+    def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
         """The gradients of result and inputs, and what is made of the heads that are worked on at once."""
-        outputs = heads.maps.keys * heads.heads * heads.head_dim
-        inputs = (heads.maps.queries * heads.heads + 2 * heads.maps.keys * heads.groups) * heads.head_dim
-        some, groups = at_once(sequences, heads.groups, length, separate=False)
-        own = most_elements(heads.maps, heads.heads // heads.groups * groups, groups, heads.head_dim, some, length)
-        return sequences * length * (inputs + outputs) * element_bytes + own * max(4, element_bytes)
+        of_query = (heads.maps.queries + heads.maps.keys) * heads.heads * heads.head_dim
+        of_key = 2 * heads.maps.keys * heads.groups * heads.head_dim
+        some, groups = at_once(sequences, heads.groups, keys, separate=False)
+        part = replace(heads, heads=heads.heads // heads.groups * groups, groups=groups)
+        own = most_elements(part, some, queries, keys)
+        return sequences * (queries * of_query + keys * of_key) * element_bytes + own * max(4, element_bytes)

@@ -1,15 +1,15 @@
 """flash-attn 3's kernels, for Hopper.
 
-In: queries, keys and values, sequence first. Out: causal attention, the same layout. Always: nothing of T x T is
-stored; documents are packed sequences; lazily imported. No GPU has run this file yet: what it takes follows the
-package's source (hopper/flash_api.cpp, hopper/flash_attn_interface.py).
+In: a device, a type, widths. Out: what the package refuses, and the package. Always: lazily imported. No GPU has
+run this file yet: what it takes follows the package's source (hopper/flash_api.cpp, hopper/flash_attn_interface.py).
 """
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from model.documents import Documents
-from model.kernels.forms.kernel import Kernel, needs_half_on_cuda, packed, unpacked
+import torch
+
+from model.kernels.forms.flash import Flash
+from model.kernels.forms.kernel import needs_half_on_cuda
 from model.kernels.machine import Machine
 
 HOPPER = (9, 0)
@@ -18,7 +18,7 @@ WIDEST_UNEQUAL = 64
 """of keys, where values are wider"""
 
 
-class Flash3(Kernel):
+class Flash3(Flash):
     """`flash_attn_interface`."""
 
     name = "flash3"
@@ -33,14 +33,7 @@ class Flash3(Kernel):
             return f"takes heads of at most {WIDEST_HEAD}, here {max(key_width, value_width)}"
         return needs_half_on_cuda(machine, dtype, self.title)
 
-    def attend(
-        self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGE: Tensor, documents: Documents | None, scale: float
-    ) -> Tensor:
-        from flash_attn_interface import flash_attn_func, flash_attn_varlen_func
+    def package(self) -> Any:
+        import flash_attn_interface
 
-        if documents is None:
-            q, k, v = (x.transpose(0, 1) for x in (q_TBNK, k_TBGK, v_TBGE))
-            return flash_attn_func(q, k, v, softmax_scale=scale, causal=True).transpose(0, 1)
-        ends = documents.bounds, documents.bounds, documents.longest, documents.longest
-        out = flash_attn_varlen_func(*packed(q_TBNK, k_TBGK, v_TBGE), *ends, softmax_scale=scale, causal=True)
-        return unpacked(out, documents)
+        return flash_attn_interface

@@ -1,7 +1,7 @@
 """torch's FlexAttention: a kernel compiled for the documents, on GPUs.
 
 In: queries, keys and values, sequence first. Out: causal attention, the same layout. Always: blocks outside a document
-are never visited, and nothing of T x T is stored; values may be of another width than keys. On a CPU it has no backward
+are never visited, and nothing of U x T is stored; values may be of another width than keys. On a CPU it has no backward
 pass (torch 2.13).
 """
 
@@ -31,16 +31,16 @@ class Flex(Kernel):
         return needs_half_on_cuda(machine, dtype, "triton")
 
     def attend(
-        self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGE: Tensor, documents: Documents | None, scale: float
+        self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGE: Tensor, documents: Documents | None, scale: float
     ) -> Tensor:
-        q, k, v = (x.permute(1, 2, 0, 3) for x in (q_TBNK, k_TBGK, v_TBGE))
-        visible = _causal(q.shape[2], q.device) if documents is None else documents.blocks
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (q_UBNK, k_TBGK, v_TBGE))
+        visible = _causal(q.shape[2], k.shape[2], q.device) if documents is None else documents.blocks
         grouped = q.shape[1] != k.shape[1]
-        out_BNTE = _compiled()(q, k, v, block_mask=visible, scale=scale, enable_gqa=grouped)
-        return out_BNTE.permute(2, 0, 1, 3)
+        out_BNUE = _compiled()(q, k, v, block_mask=visible, scale=scale, enable_gqa=grouped)
+        return out_BNUE.permute(2, 0, 1, 3)
 
     def prepared(self, documents: Documents, dtype: torch.dtype) -> Documents:
-        return documents.with_blocks(_inside(documents.starts_TB.t()))
+        return documents.with_blocks(_inside(documents.starts_TB.t(), len(documents.ends_TB)))
 
 
 @functools.cache
@@ -51,19 +51,22 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 @functools.lru_cache(maxsize=4)
-def _causal(length: int, device: torch.device) -> Any:
+def _causal(queries: int, keys: int, device: torch.device) -> Any:
     """The block mask of sequences that are one document each."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    return create_block_mask(lambda b, h, i, j: j <= i, None, None, length, length, device=device)
+    offset = keys - queries
+    return create_block_mask(lambda b, h, i, j: j <= i + offset, None, None, queries, keys, device=device)
 
 
-def _inside(starts_BT: Tensor) -> Any:
+def _inside(starts_BU: Tensor, keys: int) -> Any:
     """The block mask of documents."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (j <= i) & (j >= starts_BT[b, i])
+    B, U = starts_BU.shape
+    offset = keys - U
 
-    B, T = starts_BT.shape
-    return create_block_mask(visible, B, None, T, T, device=starts_BT.device, _compile=True)
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return (j <= i + offset) & (j >= starts_BU[b, i])
+
+    return create_block_mask(visible, B, None, U, keys, device=starts_BU.device, _compile=True)

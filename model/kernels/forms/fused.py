@@ -28,20 +28,20 @@ class Fused(Form):
             return f"takes heads of a multiple of {UNIT} from {NARROWEST} to {WIDEST}, here {case.head_dim}"
         return needs_half_on_cuda(case.machine, case.dtype, "triton")
 
-    def softmax(self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
+    def softmax(self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGK: Tensor, documents: Documents | None) -> Tensor:
         raise NotImplementedError(f"{self.name} {self.title}: there is no difference in one map")
 
     def difference(
-        self, q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
+        self, q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight: Tensor, documents: Documents | None
     ) -> Tensor:
-        weight_TBH = weight.squeeze(-1) if weight.ndim else weight.expand(q_TBHSK.shape[:3])
+        weight_UBH = weight.squeeze(-1) if weight.ndim else weight.expand(q_UBHSK.shape[:3])
         starts, ends = (None, None) if documents is None else (documents.starts_TB, documents.ends_TB)
-        return fused_attention(q_TBHSK, k_TBGSK, v_TBGE, weight_TBH, starts, ends)
+        return fused_attention(q_UBHSK, k_TBGSK, v_TBGE, weight_UBH, starts, ends)
 
     def prepared(self, documents: Documents, dtype: torch.dtype) -> Documents:
         return documents
 
-    def layout_elements(self, length: int) -> int:
+    def layout_elements(self, keys: int) -> int:
         return 0
 
     def kept(self, heads: Heads) -> Kept:
@@ -50,10 +50,10 @@ class Fused(Form):
         second = heads.maps.keys * heads.heads
         return Kept((inputs + second) * heads.head_dim, numbers=2 * heads.heads)
 
-    def workspace(self, heads: Heads, sequences: int, length: int, element_bytes: int) -> int:
-        """The gradients of result and inputs, and for each token and head dQ in fp32 and three numbers: two
+    def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
+        """The gradients of result and inputs, and for each query and head dQ in fp32 and three numbers: two
         deltas, lambda's gradient."""
-        outputs = heads.maps.keys * heads.heads
-        inputs = 2 * heads.heads + 2 * heads.maps.keys * heads.groups
-        elements = (inputs + outputs) * heads.head_dim * element_bytes
-        return sequences * length * (elements + 4 * heads.heads * (2 * heads.head_dim + 3))
+        of_query = (2 + heads.maps.keys) * heads.heads * heads.head_dim * element_bytes
+        in_fp32 = 4 * heads.heads * (2 * heads.head_dim + 3)
+        of_key = 2 * heads.maps.keys * heads.groups * heads.head_dim * element_bytes
+        return sequences * (queries * (of_query + in_fp32) + keys * of_key)

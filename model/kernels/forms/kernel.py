@@ -1,7 +1,8 @@
 """What a kernel for ordinary attention is: softmax(Q K^T) V with grouped key/value heads.
 
 In: queries, keys, values, sequence first. Out: the abstract class Kernel, and refusals that several kernels share.
-Always: causal; packages are imported when the kernel is first called.
+Always: causal, of U <= T queries the last one being the last key's; packages are imported when the kernel is first
+called.
 """
 
 from abc import ABC, abstractmethod
@@ -30,16 +31,16 @@ class Kernel(ABC):
 
     @abstractmethod
     def attend(
-        self, q_TBNK: Tensor, k_TBGK: Tensor, v_TBGE: Tensor, documents: Documents | None, scale: float
+        self, q_UBNK: Tensor, k_TBGK: Tensor, v_TBGE: Tensor, documents: Documents | None, scale: float
     ) -> Tensor:
-        """softmax(scale Q K^T) V: [T, B, N, E]. N is a multiple of G: query head j reads key head j // (N/G)."""
+        """softmax(scale Q K^T) V: [U, B, N, E]. N is a multiple of G: query head j reads key head j // (N/G)."""
 
     def prepared(self, documents: Documents, dtype: torch.dtype) -> Documents:
         """The documents with what this kernel reads of them; most read their bounds."""
         return documents
 
-    def layout_elements(self, length: int) -> int:
-        """What ``prepared`` adds for each token, in elements of the tensors' type."""
+    def layout_elements(self, keys: int) -> int:
+        """What ``prepared`` adds for each query of so many keys, in elements of the tensors' type."""
         return 0
 
 
@@ -50,14 +51,3 @@ def needs_half_on_cuda(machine: Machine, dtype: torch.dtype, package: str) -> st
     if dtype not in HALF_TYPES:
         return "takes bf16 and fp16 alone"
     return None if package in machine.packages else f"needs {package}, which is not installed"
-
-
-def packed(*tensors: Tensor) -> list[Tensor]:
-    """[T, B, ...] as [B T, ...]: sequences laid end to end, as the bounds of documents count."""
-    return [x.transpose(0, 1).flatten(0, 1) for x in tensors]
-
-
-def unpacked(out: Tensor, documents: Documents) -> Tensor:
-    """The way back."""
-    T, B = documents.starts_TB.shape
-    return out.unflatten(0, (B, T)).transpose(0, 1)

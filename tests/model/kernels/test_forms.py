@@ -36,6 +36,8 @@ T, B, H, K = 11, 2, 6, 4
 STARTS_TB = torch.tensor([[0, 0]] * 4 + [[4, 0]] * 5 + [[4, 9]] + [[10, 9]], dtype=torch.int32)
 documents = pytest.mark.parametrize("starts_TB", [None, STARTS_TB], ids=["one document", "documents"])
 groups = pytest.mark.parametrize("G", [6, 2])
+parts = pytest.mark.parametrize(("begin", "end"), [(5, 10), (9, 11), (10, 11), (0, 7)])
+"""of STARTS_TB's documents: across borders, beside others that end before and begin behind, of one token"""
 FORMS: list[Form] = [Explicit(), Grouped(Sdpa()), Halves(Sdpa()), Wide(Sdpa())]
 forms = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
@@ -47,9 +49,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explicit_operator, "ELEMENTS", 3 * 4 * T)
 
 
-def prepared(form: Form, starts_TB: Tensor | None, dtype: torch.dtype = torch.float64) -> Documents | None:
+def prepared(
+    form: Form, starts_TB: Tensor | None, dtype: torch.dtype = torch.float64, part: tuple[int, int] | None = None
+) -> Documents | None:
     found = documents_of(starts_TB)
-    return None if found is None else form.prepared(found, dtype)
+    if found is None:
+        return None
+    return form.prepared(found if part is None else found.part(*part), dtype)
 
 
 @documents
@@ -87,6 +93,39 @@ def test_one_map(form: Form, G: int, starts_TB: Tensor | None) -> None:
     q, k, v = arguments = randoms((T, B, 6, K), (T, B, G, K), (T, B, G, K))
     found = form.softmax(q, k, v, prepared(form, starts_TB))
     assert_same(found, softmax_attention(q, k, v, starts_TB), arguments, arguments)
+
+
+@documents
+@parts
+@forms
+def test_queries_of_a_part_with_two_streams_of_keys(form: Form, begin: int, end: int, starts_TB: Tensor | None) -> None:
+    q, k, v, weight = arguments = randoms((T, B, H, 2, K), (T, B, 3, 2, K), (T, B, 3, 2 * K), ())
+    inside = prepared(form, starts_TB, part=(begin, end))
+    found = form.difference(q[begin:end], k[:end], v[:end], weight, inside)
+    expected = differential_attention(q, k, v, weight, starts_TB)[begin:end]
+    assert_same(found, expected, arguments, arguments)
+
+
+@documents
+@parts
+@forms
+def test_queries_of_a_part_that_share_a_key_and_have_weights_of_their_own(
+    form: Form, begin: int, end: int, starts_TB: Tensor | None
+) -> None:
+    q, k, v, weight = arguments = randoms((T, B, H, 2, K), (T, B, 2, 1, K), (T, B, 2, K), (T, B, H, 1))
+    inside = prepared(form, starts_TB, part=(begin, end))
+    found = form.difference(q[begin:end], k[:end], v[:end], weight[begin:end], inside)
+    expected = differential_attention(q, k, v, weight, starts_TB)[begin:end]
+    assert_same(found, expected, arguments, arguments)
+
+
+@documents
+@parts
+@forms
+def test_queries_of_a_part_of_one_map(form: Form, begin: int, end: int, starts_TB: Tensor | None) -> None:
+    q, k, v = arguments = randoms((T, B, 6, K), (T, B, 3, K), (T, B, 3, K))
+    found = form.softmax(q[begin:end], k[:end], v[:end], prepared(form, starts_TB, part=(begin, end)))
+    assert_same(found, softmax_attention(q, k, v, starts_TB)[begin:end], arguments, arguments)
 
 
 @forms
@@ -151,17 +190,12 @@ def test_explicit_maps_read_no_key_of_documents_that_no_query_of_the_block_is_in
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """[batch, length, heads, width], causal."""
+    """[batch, length, heads, width], causal, the last query being the last key's."""
     q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-    wider = q * (scale * q.shape[-1] ** 0.5)
-    return softmax_attention(wider, k, v, None).transpose(0, 1)
-
-
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, scale: float) -> Tensor:
-    """[tokens, heads, width]; sequences begin at ``bounds``."""
-    assert bounds.dtype == torch.int32 and longest == bounds.diff().max()
-    pieces = [plain_attention(q[None, a:b], k[None, a:b], v[None, a:b], scale)[0] for a, b in pairwise(bounds)]
-    return torch.cat(pieces)
+    before = k.shape[0] - q.shape[0]
+    others = q.new_zeros(before, *q.shape[1:])
+    wider = torch.cat([others, q * (scale * q.shape[-1] ** 0.5)])
+    return softmax_attention(wider, k, v, None)[before:].transpose(0, 1)
 
 
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool) -> Tensor:
@@ -181,8 +215,15 @@ def flash_attn_varlen_func(
     softmax_scale: float,
     causal: bool,
 ) -> Tensor:
-    assert causal and torch.equal(cu_seqlens_q, cu_seqlens_k) and max_seqlen_q == max_seqlen_k
-    return packed_attention(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale)
+    """[tokens, heads, width]; sequences begin at ``cu_seqlens_q`` and ``cu_seqlens_k``."""
+    assert causal and cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    queries, keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
+    assert max_seqlen_q >= queries.max() and max_seqlen_k == keys.max()
+    assert max_seqlen_q > 1 or (queries == 1).all(), "flash-attn 2 gives every sequence one query then"
+    pieces = []
+    for (a, b), (c, d) in zip(pairwise(cu_seqlens_q), pairwise(cu_seqlens_k), strict=True):
+        pieces.append(plain_attention(q[None, a:b], k[None, c:d], v[None, c:d], softmax_scale)[0])
+    return torch.cat(pieces)
 
 
 def with_log_sums(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None]]:
@@ -203,11 +244,16 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @documents
-def test_the_packages_of_flash_attention_are_called_as_they_want(stand_in: Kernel, starts_TB: Tensor | None) -> None:
+@pytest.mark.parametrize(("begin", "end"), [(0, T), (5, 10), (10, 11)])
+def test_the_packages_of_flash_attention_are_called_as_they_want(
+    stand_in: Kernel, begin: int, end: int, starts_TB: Tensor | None
+) -> None:
     form = Grouped(stand_in)
     q, k, v, weight = arguments = randoms((T, B, H, 2, K), (T, B, 2, 2, K), (T, B, 2, 2 * K), ())
-    found = form.difference(*arguments, prepared(form, starts_TB))
-    assert_same(found, differential_attention(q, k, v, weight, starts_TB), arguments, arguments)
+    inside = prepared(form, starts_TB, part=(begin, end))
+    found = form.difference(q[begin:end], k[:end], v[:end], weight, inside)
+    expected = differential_attention(q, k, v, weight, starts_TB)[begin:end]
+    assert_same(found, expected, arguments, arguments)
 
 
 def test_the_explicit_maps_of_these_tests_are_masked() -> None:

@@ -53,7 +53,7 @@ def test_the_form_accounts_for_what_the_backward_pass_makes(S: int) -> None:
     deltas, rounded, d_out = torch.empty_like(log_sums), dq.bfloat16(), out
     made = sum(x.numel() * x.element_size() for x in (dq, rounded, *gradients, deltas, d_out))
     heads = Heads(Maps(queries=2, keys=S), heads=6, groups=3, head_dim=32)
-    assert Fused().workspace(heads, sequences=2, length=19, element_bytes=2) == made
+    assert Fused().workspace(heads, sequences=2, queries=19, keys=19, element_bytes=2) == made
 
 
 def test_autocast_rounds_all_but_lambda() -> None:
