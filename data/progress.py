@@ -8,6 +8,9 @@ share of bytes and the rate of tokens, and they fill a log with rewritten lines.
 import sys
 import time
 
+WIDTH = 100
+"""columns of the line that is rewritten"""
+
 
 class Progress:
     """Counts bytes (of ``total_bytes``; 0: not known) and tokens under ``title``."""
@@ -33,16 +36,23 @@ class Progress:
         """Prints the last line."""
         self._print(finished=True)
 
+    def clear(self) -> None:
+        """Takes the line off a terminal, for what is printed next; a log keeps its lines."""
+        if self._terminal:
+            print(" " * WIDTH, end="\r", file=sys.stderr, flush=True)
+
     def _print(self, finished: bool) -> None:
         seconds = max(time.monotonic() - self._begin, 1e-9)
-        text = f"{self.title}: {self._tokens:,} tokens, {self._tokens / seconds / 1e6:.2f}M tokens/s"
+        rate = self._tokens / seconds
+        speed = f"{rate / 1e6:.2f}M" if rate >= 10_000 else f"{rate:,.0f}"
+        text = f"{self.title}: {self._tokens:,} tokens, {speed} tokens/s"
         if finished:
             text += f", took {clock(seconds)}"
         elif self._total:
             share = min(1.0, self._bytes / self._total)
             text += f", {share:.0%}, {clock(seconds / share - seconds) if share else '?'} left"
         end = "\r" if self._terminal and not finished else "\n"
-        print(text.ljust(100) if self._terminal else text, end=end, file=sys.stderr, flush=True)
+        print(text.ljust(WIDTH) if self._terminal else text, end=end, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

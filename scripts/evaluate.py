@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.private import check_trusted
+from data.progress import Progress
 from scripts.evaluation.result import TaskResult, check_same_model, save_results
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.tasks import described, find_task
@@ -29,7 +30,12 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
     names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
     runs = {name: find_task(name, settings) for name in names}
     subject = load_subject(
-        settings.model, settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
+        settings.model,
+        settings.device,
+        settings.dtype,
+        settings.batch_tokens,
+        settings.trust_remote_code,
+        settings.chunk_tokens,
     )
     provenance = read_provenance(Path(settings.model))
     known = provenance or {}
@@ -39,7 +45,9 @@ def evaluate(settings: EvaluateConfig) -> dict[str, TaskResult]:
     results = {}
     for name, run in runs.items():
         started = time.perf_counter()
+        subject.progress = Progress(name, 0)
         results[name] = run(subject, settings, provenance)
+        subject.progress.clear()
         _print(name, results[name], time.perf_counter() - started)
         if settings.output:
             for picture in save_results(Path(settings.output), model, {name: results[name]}, settings.seed):

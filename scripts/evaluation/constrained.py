@@ -37,21 +37,26 @@ def classify(subject: Subject, context: str, queries: Sequence[str], trie: Trie)
     encoded = [subject.encode(query) for query in queries]
     longest = max(map(len, encoded)) + depth_of(trie)
     subject.check_length(len(prefix) + longest, "in_context: demonstrations and a query")
-    device = subject.device
-    cache = None
-    if prefix:
-        ids = torch.tensor([prefix], device=device)
-        cache = subject.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+    cache: Any = subject.read(torch.tensor([prefix], device=subject.device)) if prefix else None
     rows = max(1, subject.batch_tokens // (len(prefix) + longest))
     labels: list[str] = []
     for first in range(0, len(encoded), rows):
-        labels += _classify_batch(subject, len(prefix), deepcopy(cache), encoded[first : first + rows], trie)
+        if rows == 1 and _can_be_cut(cache):  # a copy of a long context's cache would double the memory
+            labels += _classify_batch(subject, len(prefix), cache, encoded[first : first + 1], trie)
+            cache.crop(len(prefix) - cache.get_seq_length())
+        else:
+            labels += _classify_batch(subject, len(prefix), deepcopy(cache), encoded[first : first + rows], trie)
     return labels
 
 
 def depth_of(trie: Trie) -> int:
     """Tokens of the longest label, its line break included."""
     return max((1 + depth_of(child) for token, child in trie.items() if token != END), default=0)
+
+
+def _can_be_cut(cache: Any) -> bool:
+    """Whether what came behind a context can be taken off its cache: not where a layer forgets what left its window."""
+    return bool(getattr(cache, "is_croppable", False)) and not any(cache.is_sliding)
 
 
 def _classify_batch(
@@ -70,6 +75,7 @@ def _classify_batch(
             ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
         cache = out.past_key_values
+        subject.progress.add(0, ids.numel())
         tokens = []
         for row, node in enumerate(nodes):
             token = _best(out.logits[row, -1], node)

@@ -42,6 +42,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             contexts = [_context(data_set, demonstrations) for demonstrations in draws]
             if shots > len(train) or max(len(subject.encode(context)) for context in contexts) > room:
                 break  # the curve ends where the demonstrations no longer fit
+            subject.progress.title = f"in_context: {name}, {shots} demonstrations"
             right = [_right(subject, data_set, context, train, test) for context in contexts]
             curves[name][shots] = crossed(right, settings.seed)
             metrics[f"{name}_{shots}_shots"] = curves[name][shots]
@@ -76,6 +77,7 @@ def run_orders(subject: Subject, settings: EvaluateConfig, provenance: dict[str,
                     f"in_context.order_shots: {chosen.order_shots} demonstrations of {name} take {longest} tokens, "
                     f"only {room} fit"
                 )
+            subject.progress.title = f"in_context_orders: {name}, {kind} orders"
             right = np.array([_right(subject, data_set, context, train, test) for context in contexts])
             metrics |= {f"{name}_{kind}_{key}": estimate for key, estimate in _spread(right, settings.seed).items()}
             details[f"{name}_{kind}"] = {"accuracies": right.mean(axis=1).tolist()}

@@ -32,10 +32,11 @@ def run_long(subject: Subject, settings: EvaluateConfig, provenance: dict[str, A
 def _measure(subject: Subject, settings: NeedleSettings, seed: int) -> TaskResult:
     for length in settings.lengths:
         subject.check_length(length, "needles: a length of the settings")
-    table = [
-        _measure_cell(subject, settings, length, depth, (pair[0], pair[1]), seed)
-        for pair, length, depth in product(settings.pairs, settings.lengths, settings.depths)
-    ]
+    cells = list(product(settings.pairs, settings.lengths, settings.depths))
+    table = []
+    for number, (pair, length, depth) in enumerate(cells, 1):
+        subject.progress.title = f"needles: {length:,} tokens, depth {depth:.0%} (cell {number} of {len(cells)})"
+        table.append(_measure_cell(subject, settings, length, depth, (pair[0], pair[1]), seed))
     metrics = {}
     for pair in settings.pairs:
         rows = [row for row in table if row["pair"] == list(pair)]
@@ -95,7 +96,7 @@ def ask(subject: Subject, prompts: Sequence[NeedlePrompt]) -> list[list[bool]]:
 
 
 def _draw(figure: Any, settings: NeedleSettings, table: list[dict[str, Any]]) -> None:
-    """One heat map of depth over length per pair; with a single length, of depth over pairs."""
+    """One heat map of depth over length per pair, a column for each length; with a single length, over pairs."""
     cells = {(tuple(row["pair"]), row["length"], row["depth"]): row["accuracy"] for row in table}
     rows = [f"{depth:.0%}" for depth in settings.depths]
     pairs = [(pair[0], pair[1]) for pair in settings.pairs]
@@ -109,5 +110,5 @@ def _draw(figure: Any, settings: NeedleSettings, table: list[dict[str, Any]]) ->
     all_axes = figure.subplots(1, len(pairs), squeeze=False)[0]
     for axes, pair in zip(all_axes, pairs, strict=True):
         values = [[cells[pair, length, depth] for length in settings.lengths] for depth in settings.depths]
-        columns = [f"{length:,}" for length in settings.lengths]
+        columns = [f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}" for length in settings.lengths]
         draw_grid(axes, values, rows, columns, f"N={pair[0]}, R={pair[1]}", ("depth", "tokens"))

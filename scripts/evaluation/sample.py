@@ -23,6 +23,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
         sampling = {"do_sample": True, "temperature": chosen.temperature, "top_k": 0, "top_p": 0.95}  # type: ignore[dict-item]
     torch.manual_seed(settings.seed)
     inputs = torch.tensor([prompt], device=subject.device)
-    out = subject.model.generate(inputs, max_new_tokens=new_tokens, pad_token_id=0, **sampling)
+    mask = torch.ones_like(inputs)  # without one, token 0 would be taken for padding
+    out = subject.model.generate(inputs, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=0, **sampling)
     text = subject.decode(out[0].tolist())
     return TaskResult({}, {"prompt": chosen.prompt, "temperature": chosen.temperature, "tokens": new_tokens}, text=text)

@@ -11,6 +11,9 @@ from common.errors import InputError
 from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, MOST_TOKENS, check_filled, check_place, check_range
 from data.ar_hits import FREQUENT_SHARE
 
+CHUNK_TOKENS = 1024
+"""the default of ``chunk_tokens``: at 64K tokens its mask takes 64 MB, 256 MB more where a kernel wants it in fp32"""
+
 
 @dataclass(frozen=True)
 class HeldOutSettings:
@@ -191,7 +194,10 @@ class EvaluateConfig:
     trust_remote_code: bool = False
     """run the Python code that the model's folder brings along (exports of this project need no such trust)"""
     batch_tokens: int = 8192
-    """tokens of one forward pass, at most"""
+    """tokens of the samples or prompts that are taken together, at most; a longer one is taken alone"""
+    chunk_tokens: int = CHUNK_TOKENS
+    """tokens of a sample or prompt in one forward pass, at most: a longer one goes through in chunks over a cache, in
+    memory that grows with its length, not with its square"""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
     ar_hit: ArHitSettings = field(default_factory=ArHitSettings)
@@ -203,7 +209,7 @@ class EvaluateConfig:
     needles_long: NeedleSettings = field(default_factory=_long_needles)
 
     def __post_init__(self) -> None:
-        check_range(self, "--", "batch_tokens", low=1, high=MOST_TOKENS)
+        check_range(self, "--", "batch_tokens", "chunk_tokens", low=1, high=MOST_TOKENS)
         check_range(self, "--", "seed", low=0, high=2**32 - 1)
         check_filled(self, "--", "data", "text_field", "output")
         check_place(self, "--", "output")

@@ -1,12 +1,12 @@
 """The model under evaluation: loaded once, asked by every task through the same few questions.
 
 In: a folder (or hub name) of any causal model that transformers loads. Out: losses, continuations, attention maps.
-Always: a damaged folder or a prompt longer than the model allows is one clear error, before any number comes out.
+Always: a damaged folder or a prompt longer than the model allows is one clear error, before any number comes out; the
+memory of a long sample or prompt grows with its length, not with its square.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import InputError
-from scripts.hub.loading import (
-    ATTENTION,
-    check_files,
-    check_no_adapter,
-    code_files,
-    first_line,
-    load_folder_tokenizer,
-    load_model,
-    must_run_code,
-)
+from data.progress import Progress
+from scripts.evaluation.chunks import behind_padding, in_chunks, within_documents
+from scripts.evaluation.folder import check_folder
+from scripts.evaluation.settings import CHUNK_TOKENS
+from scripts.hub.loading import ATTENTION, first_line, load_folder_tokenizer, load_model, must_run_code
 
 
 @dataclass
@@ -37,7 +32,11 @@ class Subject:
     max_length: int
     """positions that the model was made for"""
     batch_tokens: int
-    """tokens of one forward pass, at most"""
+    """tokens of the samples or prompts of a batch, at most; a longer one is alone"""
+    chunk_tokens: int = CHUNK_TOKENS
+    """tokens of a sample or prompt in one forward pass, at most"""
+    progress: Progress = field(default_factory=lambda: Progress("evaluation", 0))
+    """hears of every token that goes through the model"""
 
     def describe(self) -> dict[str, Any]:
         """What a results file says about the model."""
@@ -94,22 +93,27 @@ class Subject:
             InputError: a loss is not finite: the weights are, but no longer those of a trained model.
         """
         self.check_length(tokens_BT.shape[1] - 1, "sample")
-        losses = []
         rows = max(1, self.batch_tokens // tokens_BT.shape[1])
-        for first in range(0, len(tokens_BT), rows):
-            part = tokens_BT[first : first + rows].to(self.device)
-            inputs, labels = part[:, :-1], part[:, 1:]
-            positions = None
-            if document_starts_BT is not None:
-                index = torch.arange(inputs.shape[1])
-                positions = (index - document_starts_BT[first : first + rows]).to(self.device)
-            logits = self.model(inputs, position_ids=positions, use_cache=False).logits
-            loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
-            losses.append(loss.view(labels.shape).cpu())
-        found = torch.cat(losses)
+        batches = tokens_BT.split(rows)
+        starts = [None] * len(batches) if document_starts_BT is None else document_starts_BT.split(rows)
+        found = torch.cat([self._losses(*batch) for batch in zip(batches, starts, strict=True)])
         if not found.isfinite().all():
             raise InputError(f"--model {self.name}: computes losses that are not finite; its weights are damaged")
         return found
+
+    def _losses(self, tokens_BT: Tensor, starts_BT: Tensor | None) -> Tensor:
+        inputs, labels = tokens_BT[:, :-1].to(self.device), tokens_BT[:, 1:].to(self.device)
+        mask = positions = None
+        if starts_BT is not None:
+            starts = starts_BT.to(self.device)
+            mask, positions = within_documents(starts), torch.arange(inputs.shape[1], device=self.device) - starts
+        losses = []
+        for begin, end, logits, _ in in_chunks(self.model, inputs, self.chunk_tokens, mask, positions):
+            loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, begin:end].flatten(), reduction="none")
+            del logits
+            losses.append(loss.view(len(labels), -1).cpu())
+            self.progress.add(0, loss.numel())
+        return torch.cat(losses, dim=1)
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
@@ -120,19 +124,34 @@ class Subject:
         answers: list[list[int]] = [[] for _ in prompts]
         for batch in self._batches([len(prompts[index]) + max_new_tokens for index in order]):
             chosen = [order[position] for position in batch]
-            inputs, mask = self.left_padded([prompts[index] for index in chosen])
+            inputs, padding = self.left_padded([prompts[index] for index in chosen])
+            mask = torch.ones_like(inputs) if padding is None else padding  # else pad_token_id's would be masked
+            long = inputs.shape[1] > self.chunk_tokens
             out = self.model.generate(
                 inputs,
                 attention_mask=mask,
+                past_key_values=self.read(inputs[:, :-1], None if padding is None else mask[:, :-1]) if long else None,
                 max_new_tokens=max_new_tokens,
                 min_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=0,
             )
+            self.progress.add(0, out.numel() - (inputs[:, :-1].numel() if long else 0))
             for index, row in zip(chosen, out[:, inputs.shape[1] :].tolist(), strict=True):
                 answers[index] = row
         return answers
+
+    @torch.no_grad()
+    def read(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Any:
+        """The cache behind ``ids_BT``, of which ``mask_BT`` marks the tokens that are no padding with 1."""
+        cache = None
+        mask, positions = behind_padding(mask_BT)
+        passes = in_chunks(self.model, ids_BT, self.chunk_tokens, mask, positions, keep_cache=True, logits_to_keep=1)
+        for begin, end, _, cache_so_far in passes:
+            cache = cache_so_far
+            self.progress.add(0, len(ids_BT) * (end - begin))
+        return cache
 
     @torch.no_grad()
     def attention_maps(self, ids: Sequence[int], queries: int) -> list[Tensor]:
@@ -143,7 +162,7 @@ class Subject:
         self.check_length(len(ids), "prompt")
         tokens = torch.tensor([ids], device=self.device)
         before = len(ids) - queries
-        cache = self.model(tokens[:, :before], use_cache=True, logits_to_keep=1).past_key_values if before else None
+        cache = self.read(tokens[:, :before]) if before else None
         self.model.set_attn_implementation("eager")
         try:
             maps = self.model(tokens[:, before:], past_key_values=cache, output_attentions=True).attentions
@@ -174,6 +193,7 @@ def load_subject(
     dtype: Literal["auto", "float32", "bfloat16", "float16"],
     batch_tokens: int,
     trust_remote_code: bool = False,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Subject:
     """Loads a model and its tokenizer; code that they bring along runs only with ``trust_remote_code``.
 
@@ -187,7 +207,7 @@ def load_subject(
     folder = Path(name)
     runs_code = trust_remote_code
     if folder.is_dir():
-        runs_code = must_run_code(folder, _check_folder(folder), trust_remote_code)
+        runs_code = must_run_code(folder, check_folder(folder), trust_remote_code)
     elif folder.is_absolute() or len(folder.parts) > 2:
         raise InputError(f"--model {name}: no such folder")
     try:
@@ -217,36 +237,4 @@ def load_subject(
             f"--model {name}: its tokenizer has ids up to {largest}, its embedding only {vocab_size} entries; "
             "the tokenizer belongs to another model"
         )
-    return Subject(name, model, tokenizer, positions, batch_tokens)
-
-
-def _check_folder(folder: Path) -> Mapping[str, Any]:
-    """Finds what is missing or torn before a library reports it in its own words; returns the configuration."""
-    from scripts.hub.fast_tokenizer import check_tokenizer
-    from scripts.hub.foreign import open_foreign
-    from scripts.hub.provenance import read_provenance
-    from scripts.hub.weights import open_weights
-
-    check_files(folder)
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--model {folder}: no config.json in it; is it a Hugging Face model folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged: {first_line(error)}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: damaged: holds no settings, but {config!r:.60}")
-    check_no_adapter(folder)
-    for name in code_files(folder, config):
-        if "--" not in name and not (folder / name).is_file():
-            raise InputError(f"{folder / name}: is missing, though config.json names it")
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
-        raise InputError(f"--model {folder}: holds no tokenizer; save the model's own beside it")
-    provenance = read_provenance(folder)
-    if provenance is None:
-        open_weights(folder)
-    else:
-        open_foreign(folder)
-        check_tokenizer(folder, provenance["tokenizer"])
-    return config
+    return Subject(name, model, tokenizer, positions, batch_tokens, chunk_tokens)

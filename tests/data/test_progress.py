@@ -27,3 +27,14 @@ def test_a_line_says_share_rate_and_time_left(
 
 def test_durations_read_as_hours_minutes_seconds() -> None:
     assert [clock(seconds) for seconds in (0, 59.6, 3599, 360_000)] == ["0:00:00", "0:01:00", "0:59:59", "100:00:00"]
+
+
+def test_slow_work_is_told_in_whole_tokens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    progress = Progress("needles: 8,192 tokens", 0)
+    now = 120.0
+    progress.add(0, 8192)
+    assert capsys.readouterr().err == "needles: 8,192 tokens: 8,192 tokens, 410 tokens/s\n"
+    progress.clear()  # a log keeps its lines
+    assert capsys.readouterr().err == ""
