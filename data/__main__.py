@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int | None:
     commands: dict[str, Command] = {
         "prepare": _prepare,
         "adopt": _adopt,
+        "lengths": _lengths,
         "show": _show,
         "plan": _plan,
         "verify": _verify,
@@ -54,6 +55,14 @@ def _adopt(arguments: list[str]) -> None:
         f"{manifest.documents:,} documents, {manifest.tokens:,} tokens of {manifest.dtype} in {len(manifest.shards)} "
         f"file(s), adopted by {config.output}"
     )
+
+
+def _lengths(arguments: list[str]) -> None:
+    """Token shards sorted into classes of document lengths."""
+    from data.lengths import LengthsConfig, print_classes, sort_by_length
+
+    config = parse_config(LengthsConfig, arguments, "python -m data lengths")
+    print_classes(config, sort_by_length(config))
 
 
 def _show(arguments: list[str]) -> None:

@@ -29,9 +29,14 @@ class SourceConfig:
     """folder or URL with manifest.json, as `python -m data prepare` writes it"""
     weight: float = 1.0
     """share of the samples, relative to the other sources' weights"""
+    length_power: float | None = None
+    """for a folder that `python -m data lengths` sorted: a class of documents gets a share of this source's samples in
+    proportion to its tokens times the mean length of its documents to this power; 0: the corpus as it is, 1: documents
+    in proportion to their length"""
 
     def __post_init__(self) -> None:
         check_filled(self, "data.train: ", "path")
+        check_range(self, "data.train: ", "length_power", low=0, high=8)
 
 
 @dataclass(frozen=True)

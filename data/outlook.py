@@ -5,11 +5,12 @@ Always: reads manifests and file sizes only.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from common.errors import InputError
 from data.checks import check_held_out, check_vocabulary
+from data.length_classes import with_classes
 from data.mixture import PERIOD
 from data.run_order import RunOrder
 from data.source import TokenSource
@@ -67,6 +68,7 @@ class Outlook:
 
 def outlook_of(run: RunOrder) -> Outlook:
     """Reads the manifests and works everything out. Raises InputError where there is no readable manifest."""
+    run = replace(run, data=with_classes(run.data))
     sources = open_sources(run.data)
     stream = TokenStream(run.data, run.seed, sources)
     samples = run.batch.schedule.first_sample(run.train.steps)

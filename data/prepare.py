@@ -32,6 +32,7 @@ from data.damage import shown
 from data.manifest import MANIFEST_FILE, SPLITS, Manifest, write_manifest
 from data.output_lock import only_writer
 from data.parts import Part, PartSettings, digest_of, find_part, is_held_out, part_id, write_part
+from data.shards import remove_leftovers
 from data.tokenizer import INFO_FILE, Tokenizer, describe, load_tokenizer, named_tokenizer
 from data.workers import Report, Workers
 
@@ -246,14 +247,6 @@ def _cached_tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def _remove_leftovers(folder: Path, shards: set[str]) -> None:
-    """Removes the shards of an attempt that was not finished and had more of them."""
-    for file in folder.iterdir():
-        number, _, kind = file.name.partition(".")
-        if kind in ("tokens", "checksums", "documents") and number.isdecimal() and number not in shards:
-            file.unlink()
-
-
 def _assemble(
     workers: Workers,
     parts: list[Part],
@@ -270,7 +263,7 @@ def _assemble(
     done: list[Assembled] = workers.run(f"writing {split}", size, assemble_shard, tasks)
     token_counts = sum((shard.token_counts for shard in done), np.zeros(tokenizer.vocab_size, np.int64))
     used = np.flatnonzero(token_counts)
-    _remove_leftovers(folder, {shard.shard.file.partition(".")[0] for shard in done})
+    remove_leftovers(folder, {shard.shard.file.partition(".")[0] for shard in done})
     tokenizer.save(folder)
     manifest = Manifest(
         dtype=settings.dtype,

@@ -48,6 +48,14 @@ def write_shard(
     return Shard(file, int(tokens.size), len(documents), xxhash.xxh3_128_hexdigest(checksums))
 
 
+def remove_leftovers(folder: Path, shards: set[str]) -> None:
+    """Removes the shards of an attempt that was not finished and had more of them; ``shards`` are those to keep."""
+    for file in folder.iterdir():
+        number, _, kind = file.name.partition(".")
+        if kind in ("tokens", "checksums", "documents") and number.isdecimal() and number not in shards:
+            file.unlink()
+
+
 @dataclass(frozen=True)
 class Damage:
     """A place where a shard's bytes are not those that were written."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.urls import without_credentials
+from data.class_listing import CLASSES_FILE, parse_listing
 from data.config import CacheConfig
 from data.manifest import MANIFEST_FILE, SPLITS, Manifest, parse_manifest
 from data.shards import TokenReader
@@ -42,14 +43,14 @@ class TokenSource:
 
 
 def folders_of(path: str) -> list[str]:
-    """``path``, or, where it is the folder that a preparation wrote, the folders of token shards in it.
+    """``path``, or, where it holds train/ and validation/ or classes of lengths, the folders of token shards in it.
 
     Raises:
         InputError: a folder without any.
     """
     if "://" in path or (Path(path) / MANIFEST_FILE).exists():
         return [path]
-    found = _splits_in(path)
+    found = _folders_in(path)
     if not found:
         raise InputError(f"{path}: holds no token shards (no {MANIFEST_FILE}, here or in {'/ and '.join(SPLITS)}/)")
     return found
@@ -61,12 +62,22 @@ def open_source(path: str, cache: CacheConfig) -> TokenSource:
     Raises:
         InputError: no manifest there, or one that is not readable.
     """
-    if "://" not in path and not (Path(path) / MANIFEST_FILE).exists() and (found := _splits_in(path)):
-        raise InputError(f"{path}: token shards lie in the folders in it; name one, such as {found[0]}")
+    if "://" not in path and not (Path(path) / MANIFEST_FILE).exists() and (found := _folders_in(path)):
+        classes = ", or weigh all with length_power" if (Path(path) / CLASSES_FILE).exists() else ""
+        raise InputError(f"{path}: token shards lie in the folders in it; name one, such as {found[0]}{classes}")
     storage = _storage(path, cache)
     manifest = parse_manifest(storage.content(MANIFEST_FILE), f"{path}/{MANIFEST_FILE}")
     dataset_id = manifest.dataset_id()
     return TokenSource(path, dataset_id, manifest, TokenReader(manifest, dataset_id, storage), storage)
+
+
+def small_file(path: str, name: str, cache: CacheConfig) -> bytes:
+    """All bytes of the file ``name`` in the folder or at the URL ``path``.
+
+    Raises:
+        InputError: there is none.
+    """
+    return _storage(path, cache).content(name)
 
 
 def tokenizer_of(source: TokenSource) -> Tokenizer:
@@ -88,9 +99,11 @@ def tokenizer_of(source: TokenSource) -> Tokenizer:
     return tokenizer
 
 
-def _splits_in(path: str) -> list[str]:
-    splits = [f"{path.rstrip('/')}/{split}" for split in SPLITS]
-    return [split for split in splits if (Path(split) / MANIFEST_FILE).exists()]
+def _folders_in(path: str) -> list[str]:
+    listing = Path(path) / CLASSES_FILE
+    names = parse_listing(listing.read_bytes(), str(listing))["folders"] if listing.exists() else SPLITS
+    folders = [f"{path.rstrip('/')}/{name}" for name in names]
+    return [folder for folder in folders if (Path(folder) / MANIFEST_FILE).exists()]
 
 
 def _storage(path: str, cache: CacheConfig) -> Storage:

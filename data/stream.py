@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from common.errors import InputError, named
 from data.batch import BatchSchedule
 from data.config import DataConfig, SkipConfig, SourceConfig, StageConfig
+from data.length_classes import with_classes
 from data.lookahead import Lookahead
 from data.order import ALGORITHM, GlobalOrder, Places, StagePlan, StageSource
 from data.shards import Stretch
@@ -151,6 +152,11 @@ class TokenStream(Samples):
             return None
         shares = self.order.shares(self.skip.number_of(np.asarray(sample_numbers, np.int64)))
         return sample_numbers[np.lexsort((sample_numbers, shares))]
+
+    @property
+    def first_mixture(self) -> list[tuple[TokenSource, float]]:
+        """The sources of the first stage, with their weights."""
+        return [(self.sources[entry.source], entry.weight) for entry in self.order.stages[0].plan.sources]
 
     def stage_of(self, sample_number: int) -> int:
         """The stage that one sample belongs to, counted from 0."""
@@ -310,7 +316,7 @@ class Validation(Samples):
 
 
 def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> TokenStream:
-    """Opens the training data.
+    """Opens the training data; what is sorted by length becomes a source for each class.
 
     Args:
         check_files: also look at the size of every shard; one process of a node is enough. With more than
@@ -320,6 +326,7 @@ def open_stream(config: DataConfig, seed: int, *, check_files: bool = True) -> T
     Raises:
         InputError: nothing named, a missing, damaged or truncated file, or sources that do not fit together.
     """
+    config = with_classes(config)
     sources = open_sources(config)
     check_alike(sources)
     if check_files and sum(len(source.manifest.shards) for source in sources) <= CHECKED_SHARDS:

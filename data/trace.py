@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import InputError, nearest
 from common.ranges import MOST_PROCESSES, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_range
+from common.urls import without_credentials
 from data.dealing import Dealing
 from data.document_index import document_records
 from data.run_order import RunOrder
@@ -25,7 +26,8 @@ class TraceConfig(RunOrder):
     """A run, and what to look for in it."""
 
     source: str | None = None
-    """the source that it stands in, as data.train names it (default: the only one)"""
+    """the source that it stands in, as data.train names it; of what is sorted by length, also the folder of a class
+    (default: the only one; for a text or a digest all)"""
     token: int | None = None
     """position in the source's stream of tokens"""
     document: str | None = None
@@ -71,24 +73,47 @@ class Sighting:
     micro_batch: int | None
 
 
+class NotThere(InputError):
+    """What is looked for stands in none of the sources that were searched."""
+
+
 def trace(config: TraceConfig) -> list[Sighting]:
-    """Every sighting up to the run's last step, in the order of training."""
+    """Every sighting up to the run's last step, in the order of training.
+
+    Raises:
+        InputError: what is looked for is not there, or it is not clear in which source it stands.
+    """
     stream = open_stream(config.data, config.seed)
-    number, source = _source_of(config, stream)
-    sightings = []
-    for first, last in _spans(config, source):
-        sightings += _sightings(config, stream, number, first, last)
+    sightings, missing = [], []
+    numbers = _sources_of(config, stream)
+    for number in numbers:
+        try:
+            spans = _spans(config, stream.sources[number])
+        except NotThere as error:
+            missing.append(error)
+            continue
+        for first, last in spans:
+            sightings += _sightings(config, stream, number, first, last)
+    if len(missing) == len(numbers):
+        raise missing[0]
     return sorted(sightings, key=lambda sighting: (sighting.global_sample, sighting.first_token))
 
 
-def _source_of(config: TraceConfig, stream: TokenStream) -> tuple[int, TokenSource]:
+def _sources_of(config: TraceConfig, stream: TokenStream) -> list[int]:
+    """The sources that are searched: the one named, all classes of lengths in it, or, for a text or digest, all."""
     paths = [source.path for source in stream.sources]
-    path = config.source or (paths[0] if len(paths) == 1 else None)
-    if path is None:
-        raise InputError(f"--source: name one of {', '.join(paths)}")
-    if path not in paths:
-        raise InputError(f"--source {path}: not a source of this run{nearest(path, paths)}")
-    return paths.index(path), stream.sources[paths.index(path)]
+    wanted = without_credentials(config.source or "").rstrip("/")
+    found = [
+        number
+        for number, source in enumerate(stream.sources)
+        if config.source in (None, source.path) or f"{source.name}/".startswith(f"{wanted}/")
+    ]
+    if not found:
+        raise InputError(f"--source {config.source}: not a source of this run{nearest(config.source or '', paths)}")
+    by_place = config.token is not None or (config.document is not None and _is_number(config.document))
+    if by_place and len(found) > 1:
+        raise InputError(f"--source: name one of {', '.join(paths[number] for number in found)}")
+    return found
 
 
 def _spans(config: TraceConfig, source: TokenSource) -> list[tuple[int, int]]:
@@ -96,13 +121,13 @@ def _spans(config: TraceConfig, source: TokenSource) -> list[tuple[int, int]]:
     tokens = source.manifest.tokens
     if config.token is not None:
         if not 0 <= config.token < tokens:
-            raise InputError(f"--token {config.token}: {source.path} has the tokens 0 to {tokens - 1}")
+            raise NotThere(f"--token {config.token}: {source.path} has the tokens 0 to {tokens - 1}")
         return [(config.token, config.token)]
     if config.document is not None:
         return [_document_span(config.document, source)]
     spans = find_text(source, config.text or "", config.most, config.data.cache, config.workers)
     if not spans:
-        raise InputError(f"--text {config.text!r}: does not stand in {source.path}")
+        raise NotThere(f"--text {config.text!r}: does not stand in {source.path}")
     return spans
 
 
@@ -116,11 +141,16 @@ def _document_span(name: str, source: TokenSource) -> tuple[int, int]:
             last = int(records["start"][place + 1]) if place + 1 < len(records) else shard.tokens
             return first_token + int(records["start"][place]), first_token + last - 1
         before, first_token = before + shard.documents, first_token + shard.tokens
-    raise InputError(f"--document {name}: {source.path} has the documents 0 to {before - 1}, and none with that digest")
+    raise NotThere(f"--document {name}: {source.path} has the documents 0 to {before - 1}, and none with that digest")
+
+
+def _is_number(document: str) -> bool:
+    """Whether a document is named by its number; a digest has 32 digits."""
+    return document.isdecimal() and len(document) < 32
 
 
 def _place_among(records: np.ndarray, name: str, before: int) -> int | None:
-    if name.isdecimal() and len(name) < 32:
+    if _is_number(name):
         place = int(name) - before
         return place if 0 <= place < len(records) else None
     try:

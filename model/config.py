@@ -11,13 +11,14 @@ Shape legend of the project (suffixes of names, letters of comments):
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from common.defaults import VOCABULARY
 from common.errors import InputError
 from common.ranges import check_range
 from model.kinds.default import DEFAULT_KIND
+from model.rope_scaling import RopeScaling
 
 Owner = Literal["layer", "head"]
 
@@ -53,6 +54,7 @@ class ModelConfig:
     """the output head uses the embedding's weight"""
     rope_theta: float = 10000.0
     """base of the rotary position embedding"""
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     head_norm: bool = True
     """RMSNorm over each differential head's output (diff and shared_diff)"""
     lambda_init: Literal["default"] | float = "default"
@@ -66,6 +68,7 @@ class ModelConfig:
         check_range(self, "model.", "num_heads", "num_kv_heads", "head_dim", "rank", low=1, high=2**16)
         check_range(self, "model.", "vocab_size", low=1, high=2**26)
         check_range(self, "model.", "rope_theta", above=0, high=1e30)
+        self.rope_scaling.check_fits(self.rope_theta, self.head_dim)
         check_range(self, "model.", "norm_eps", low=1e-30, high=1)  # less is 0 in fp32
         if self.head_dim % 2:
             raise InputError(f"model.head_dim: must be even for rotary positions, is {self.head_dim}")

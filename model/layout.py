@@ -33,7 +33,8 @@ class Layout:
         positions = positions_TB(length, starts_TB, like.device)
         if documents is not None:
             documents = kernels.attention.prepared(documents, like.dtype)
-        return cls(documents, rotary_angles(positions, config.head_dim, config.rope_theta, like.dtype))
+        angles = rotary_angles(positions, config.head_dim, config.rope_theta, like.dtype, config.rope_scaling)
+        return cls(documents, angles)
 
     @property
     def document_starts_TB(self) -> Tensor | None:

@@ -1,11 +1,15 @@
 """Rotary positions (Su et al., 2021) in the half-split layout of LLaMA.
 
 In: document starts. Out: positions, and the angles by which model/kernels/rowwise/rotary.py rotates queries and keys.
-Always: angles are computed in fp32 or better.
+Always: angles are computed in fp32 or better; scaled ones are transformers' of the same settings.
 """
 
 import torch
 from torch import Tensor
+
+from model.rope_scaling import RopeScaling
+
+AS_TRAINED = RopeScaling()
 
 
 def positions_TB(sequence_length: int, document_starts_TB: Tensor | None, device: torch.device) -> Tensor:
@@ -14,9 +18,27 @@ def positions_TB(sequence_length: int, document_starts_TB: Tensor | None, device
     return index_T1 if document_starts_TB is None else index_T1 - document_starts_TB
 
 
-def rotary_angles(positions_TB: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(cos, sin) [T, B, K/2] of position * theta^(-2j/K), in ``dtype`` or fp32, whichever is finer."""
+def rotary_angles(
+    positions_TB: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: RopeScaling = AS_TRAINED
+) -> tuple[Tensor, Tensor]:
+    """(cos, sin) [T, B, K/2] of position * frequency, in ``dtype`` or fp32, whichever is finer.
+
+    With yarn both are multiplied by its amplitude, and so is what they rotate, forward and backward.
+    """
     precise = torch.promote_types(dtype, torch.float32)
-    exponents = torch.arange(0, head_dim, 2, device=positions_TB.device, dtype=precise) / head_dim
-    angles = positions_TB[..., None].to(precise) * (1 / theta**exponents)
-    return angles.cos(), angles.sin()
+    pairs = torch.arange(0, head_dim, 2, device=positions_TB.device, dtype=precise)
+    angles = positions_TB[..., None].to(precise) * _frequencies(pairs, head_dim, theta, scaling)
+    cos, sin = angles.cos(), angles.sin()
+    return (cos, sin) if scaling.amplitude == 1 else (cos * scaling.amplitude, sin * scaling.amplitude)
+
+
+def _frequencies(pairs: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    """Radians per token [K/2] of the pairs that begin at dimensions ``pairs`` of K: theta^(-2j/K), scaled."""
+    trained = 1 / scaling.base(theta, head_dim) ** (pairs / head_dim)
+    if scaling.kind == "linear":
+        return trained / scaling.factor
+    if scaling.kind == "yarn":
+        first, last = scaling.ramp(theta, head_dim)
+        slowed = ((pairs / 2 - first) / (last - first)).clamp(0, 1)
+        return trained * (1 - slowed) + trained / scaling.factor * slowed
+    return trained

@@ -24,8 +24,8 @@ def check_same_model(old: RunConfig, new: RunConfig, where: str) -> None:
     Raises:
         InputError: names the first setting that differs.
     """
-    for section, key in [("model", key) for key in vars(new.model)] + [("data", "document_attention")]:
-        _check_same(old, new, section, key, where)
+    _check_same(old.model, new.model, "model", where)
+    _check_same(old.data.document_attention, new.data.document_attention, "data.document_attention", where)
 
 
 def check_same_optimizer(old: RunConfig, new: RunConfig, where: str) -> None:
@@ -34,14 +34,17 @@ def check_same_optimizer(old: RunConfig, new: RunConfig, where: str) -> None:
     Raises:
         InputError: says which it was.
     """
-    _check_same(old, new, "optimizer", "kind", where)
+    _check_same(old.optimizer.kind, new.optimizer.kind, "optimizer.kind", where)
 
 
-def _check_same(old: RunConfig, new: RunConfig, section: str, key: str, where: str) -> None:
-    theirs, ours = getattr(getattr(old, section), key), getattr(getattr(new, section), key)
-    if theirs != ours:
+def _check_same(theirs: Any, ours: Any, name: str, where: str) -> None:
+    """Refuses a setting, or the first of a section of them, that differs."""
+    if dataclasses.is_dataclass(ours):
+        for key, value in vars(ours).items():
+            _check_same(getattr(theirs, key), value, f"{name}.{key}", where)
+    elif theirs != ours:
         raise InputError(
-            f"{section}.{key}: is {ours}, but {where} was trained with {theirs}; restore the setting, or start "
+            f"{name}: is {ours}, but {where} was trained with {theirs}; restore the setting, or start "
             "another run (--name or --run-dir), from these weights with --checkpoint.branch_from"
         )
 

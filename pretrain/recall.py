@@ -25,7 +25,7 @@ class RecallMarks:
     """Marks the targets whose bigram stands earlier in the same sample and is not frequent in training."""
 
     def __init__(self, stream: TokenStream, config: RunConfig, topology: Topology) -> None:
-        self._sources = {source.path: source for source in stream.sources}
+        self._stream = stream
         self._config = config
         self._topology = topology
         self._frequent: FrequentBigrams | None = None
@@ -49,10 +49,10 @@ class RecallMarks:
 
     def _training_text(self) -> Iterator[NDArray[np.int64]]:
         """The beginning of every source of the first mixture, in proportion to the weights."""
-        total = sum(source.weight for source in self._config.data.train)
-        for chosen in self._config.data.train:
-            source = self._sources[chosen.path]
-            wanted = int(self._config.evaluation.ar_hit_tokens * chosen.weight / total)
+        mixture = self._stream.first_mixture
+        total = sum(weight for _, weight in mixture)
+        for source, weight in mixture:
+            wanted = int(self._config.evaluation.ar_hit_tokens * weight / total)
             tokens = min(max(wanted, 2), source.manifest.tokens)
             for start in range(0, tokens, TOKENS_AT_ONCE):
                 yield source.reader.read(start, min(TOKENS_AT_ONCE, tokens - start))[None]

@@ -20,6 +20,7 @@ from common.files import write_atomically
 from common.flags import FlagParser
 from common.typed import section_of, wanted
 from data.adopt import AdoptConfig
+from data.lengths import LengthsConfig
 from data.prepare import PrepareConfig
 from data.show import ShowConfig
 from data.verify import VerifyConfig
@@ -52,6 +53,7 @@ COMMANDS = (
     Command("python -m pretrain", RunConfig),
     Command("python -m data prepare", PrepareConfig),
     Command("python -m data adopt", AdoptConfig),
+    Command("python -m data lengths", LengthsConfig),
     Command("python -m data show", ShowConfig),
     Command("python -m data verify", VerifyConfig),
     Command("python scripts/export.py", ExportConfig),

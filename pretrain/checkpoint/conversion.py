@@ -15,7 +15,7 @@ from model.kinds.registry import KINDS, kind_of, recipe_of
 from pretrain.checkpoint.layout import TensorLayout
 from pretrain.checkpoint.reader import CheckpointReader, RangeReader
 
-FREE = {"rope_theta", "norm_eps"}
+FREE = {"rope_theta", "rope_scaling", "norm_eps"}
 """settings that a branch may change: they are no parameters"""
 
 

@@ -12,6 +12,7 @@ from common.files import write_json
 from model.config import ModelConfig
 from model.kinds.registry import kind_of
 from scripts.hub.layout import cache_width
+from scripts.hub.rope import is_scaled, rope_base, rope_parameters
 
 CODE_FILES = ("configuration_shared_diff.py", "modeling_shared_diff.py")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -51,9 +52,11 @@ def _stock_values(config: ModelConfig) -> dict[str, Any]:
     values = {
         "model_type": "llama" if llama else "mistral",
         "architectures": ["LlamaForCausalLM" if llama else "MistralForCausalLM"],
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_theta": rope_base(config),
+        "rope_parameters": rope_parameters(config),
     }
+    if is_scaled(config):  # the name before transformers 5
+        values["rope_scaling"] = {key: value for key, value in rope_parameters(config).items() if key != "rope_theta"}
     return values if llama else values | {"sliding_window": None}
 
 
@@ -75,5 +78,6 @@ def _own_values(config: ModelConfig, factored: bool) -> dict[str, Any]:
         "head_norm": config.head_norm,
         "lambda_inits": [config.lambda_init_of(layer) for layer in range(config.num_layers)],
         "stream_dim": config.head_dim,
-        "rope_base": config.rope_theta,
+        "rope_base": rope_base(config),
+        **({"rope_parameters": rope_parameters(config)} if is_scaled(config) else {}),
     }

@@ -24,7 +24,8 @@ class SharedDiffConfig(PretrainedConfig):
     of the cache, whose keys and values are ``head_dim`` wide: in ``diff`` and ``shared_diff`` two times ``stream_dim``,
     the width of one stream's query and key; in ``diff_v2`` as wide. A folder without ``stream_dim`` is one of before,
     when ``head_dim`` had its meaning and ``num_key_value_heads`` counted keys of that width; the model is the same.
-    ``lambda_inits`` has one constant per layer.
+    ``lambda_inits`` has one constant per layer. ``rope_base`` is the base of the rotary positions; ``rope_parameters``,
+    where there are any, say in transformers' words how they are scaled (``linear`` or ``yarn``).
     """
 
     model_type = "shared_diff"
@@ -51,6 +52,7 @@ class SharedDiffConfig(PretrainedConfig):
         max_position_embeddings: int = 4096,
         rms_norm_eps: float = 1e-5,
         rope_base: float = 10000.0,
+        rope_parameters: dict[str, Any] | None = None,
         initializer_range: float = 0.02,
         use_cache: bool = True,
         tie_word_embeddings: bool = True,
@@ -85,6 +87,8 @@ class SharedDiffConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.rms_norm_eps = rms_norm_eps
         self.rope_base = rope_base
+        if rope_parameters is not None:
+            self.rope_parameters = rope_parameters
         self.initializer_range = initializer_range
         self.use_cache = use_cache
         super().__init__(

@@ -24,6 +24,7 @@ from model.kinds.registry import kind_names, kind_of
 from scripts.hub.hub_config import HubConfig, read_hub_config
 from scripts.hub.layout import cache_width, hub_name, parameter_shapes, stored_config
 from scripts.hub.loading import OWN_TYPE, check_files, check_no_adapter, code_files, say_unused
+from scripts.hub.rope import LARGEST_BASE, SECTIONS, scaling_of, theta_of
 from scripts.hub.weights import WeightFiles, check_finite, open_weights
 
 MOST_LAYERS, MOST_HEADS, LARGEST_SIZE, MOST_WORDS = 4096, 2**16, 2**22, 2**26
@@ -78,7 +79,7 @@ def _own_config(config: HubConfig) -> ModelConfig:
         down=config.word("down", get_args(Owner)),
         head_norm=config.flag("head_norm"),
         lambda_init=_lambda_init(config),
-        rope_theta=config.number("rope_base", 0, 1e30),
+        rope_theta=config.number("rope_base", 0, LARGEST_BASE),
         **_common(config) | {"head_dim": config.integer("stream_dim", 2, MOST_HEADS)},
     )
     return stored_config(_grouped(trained, config), config.flag("factored"))
@@ -107,7 +108,7 @@ def _with_joined_streams(config: HubConfig) -> HubConfig:
 
 def _llama_config(config: HubConfig) -> ModelConfig:
     _refuse_what_differs(config)
-    return _grouped(ModelConfig(attention="standard", rope_theta=_rope_theta(config), **_common(config)), config)
+    return _grouped(ModelConfig(attention="standard", rope_theta=theta_of(config), **_common(config)), config)
 
 
 def _common(config: HubConfig) -> dict[str, Any]:
@@ -124,6 +125,7 @@ def _common(config: HubConfig) -> dict[str, Any]:
         "vocab_size": config.integer("vocab_size", 1, MOST_WORDS),
         "tie_embeddings": config.flag("tie_word_embeddings", default=False),
         "norm_eps": config.number("rms_norm_eps", 0, 1, default=1e-6),
+        "rope_scaling": scaling_of(config),
     }
 
 
@@ -138,23 +140,13 @@ def _grouped(model: ModelConfig, config: HubConfig) -> ModelConfig:
     return model if stored == whole else dataclasses.replace(model, num_kv_heads=stored)
 
 
-def _rope_theta(config: HubConfig) -> float:
-    """The base of the rotary positions, which may stand in two places."""
-    told = [config.values.get("rope_theta"), config.section("rope_parameters").get("rope_theta")]
-    bases = {config.as_number("rope_theta", value, 0, 1e30) for value in told if value is not None}
-    if len(bases) > 1:
-        raise config.wrong("rope_theta", f"is told twice: {' and '.join(map(str, sorted(bases)))}")
-    return bases.pop() if bases else 10000.0
-
-
 def _refuse_what_differs(config: HubConfig) -> None:
     """Llamas with parts that `standard` does not have."""
     values = config.values
-    ropes = [config.section("rope_parameters"), config.section("rope_scaling")]
+    ropes = [config.section(name) for name in SECTIONS]
     problems = {
         "biases": values.get("attention_bias") or values.get("mlp_bias"),
         f"the activation {values.get('hidden_act')!s:.60}": values.get("hidden_act", "silu") != "silu",
-        "scaled rotary positions": any(_is_scaled(rope) for rope in ropes),
         "partly rotated heads": any(part.get("partial_rotary_factor", 1) != 1 for part in (values, *ropes)),
         "a sliding window": values.get("sliding_window") is not None,
         "quantized weights": values.get("quantization_config") is not None,
@@ -162,11 +154,6 @@ def _refuse_what_differs(config: HubConfig) -> None:
     found = next((problem for problem, present in problems.items() if present), None)
     if found:
         raise InputError(f"the model has {found}, which `standard` cannot compute")
-
-
-def _is_scaled(rope: Any) -> bool:
-    kinds = [rope[key] for key in ("rope_type", "type") if rope.get(key) is not None]
-    return any(kind != "default" for kind in kinds) or any(isinstance(value, dict) for value in rope.values())
 
 
 def _lambda_init(config: HubConfig) -> Any:

@@ -29,6 +29,8 @@ EARLIER_CODE = frozenset(
         "c0f908f042e58be611ae3259a019548325ba9b19f898e4f6aa806af8d36d6936",
         "4f865a71c7b579f06d116bc05c479eed802e1bbe47ddb2ac196657296afe24cc",
         "6c9dd0427627400eeacaa70632d44fc97e0267277a5273735db8c774e36d7eca",
+        "0f4fddba245319785e4016f2f47db7f415a2c2416c276480c6e8a8ad7c0b899f",
+        "185d97706f5bbc9575cfa29077989eac35befd061cb7ed1a312ad710f3ac7753",
     }
 )
 """SHA-256 of the code that earlier versions put into their exports, which today's code computes as well"""

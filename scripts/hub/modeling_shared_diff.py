@@ -13,6 +13,7 @@ is. No T x U matrix is made unless the implementation is `eager` or a padding ma
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,12 +83,34 @@ class SharedProjection(nn.Module):
         return (base + update).flatten(2)
 
 
-def rotary_tables(position_ids: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+def rotary_frequencies(config: SharedDiffConfig, pairs: Tensor) -> tuple[Tensor, float]:
+    """Radians per token of the ``pairs`` 0, 2, 4, ... of K, in fp32, and what cos and sin are multiplied with."""
+    head_dim, base = config.stream_dim, config.rope_base
+    frequencies = 1.0 / base ** (pairs / head_dim)
+    scaling = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
+    if scaling["rope_type"] == "default":
+        return frequencies, 1.0
+    factor = scaling["factor"]
+    if scaling["rope_type"] == "linear":
+        return frequencies / factor, 1.0
+    length = scaling["original_max_position_embeddings"]
+    fast, slow = (
+        head_dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in (scaling.get("beta_fast") or 32.0, scaling.get("beta_slow") or 1.0)
+    )
+    first, last = max(math.floor(fast), 0), min(math.ceil(slow), head_dim - 1)
+    slowed = ((pairs / 2 - first) / (last - first or 0.001)).clamp(0, 1)
+    amplitude = scaling.get("attention_factor") or 0.1 * math.log(factor) + 1
+    return frequencies * (1 - slowed) + frequencies / factor * slowed, amplitude
+
+
+def rotary_tables(position_ids: Tensor, config: SharedDiffConfig) -> tuple[Tensor, Tensor]:
     """cos and sin [B, T, 1, K] in fp32, the two halves of K equal (rotate-half convention)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
-    angles = position_ids[..., None, None].float() / base**exponents
+    pairs = torch.arange(0, config.stream_dim, 2, dtype=torch.float32, device=position_ids.device)
+    frequencies, amplitude = rotary_frequencies(config, pairs)
+    angles = position_ids[..., None, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    return angles.cos() * amplitude, angles.sin() * amplitude
 
 
 def rotate(x_BTNK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -337,7 +360,7 @@ class SharedDiffModel(SharedDiffPreTrainedModel):
             "position_ids": position_ids,
         }
         mask = create_causal_mask(**{name: value for name, value in known.items() if name in MASK_ARGUMENTS})
-        rotary = rotary_tables(position_ids, config.stream_dim, config.rope_base)
+        rotary = rotary_tables(position_ids, config)
         kwargs.pop("cache_position", None)
         hidden_states: tuple[Tensor, ...] = ()
         attentions: tuple[Tensor, ...] = ()

@@ -13,6 +13,7 @@ from typing import Any
 from common.files import write_json
 from common.urls import values_without_credentials
 from pretrain.config import RunConfig
+from scripts.hub.provenance import first_mixture
 
 SUFFIX = ".places.json"
 
@@ -27,7 +28,7 @@ class Places:
 
 def write_places(folder: Path, checkpoint: str, config: RunConfig) -> None:
     """Writes the file for the export ``folder`` of the checkpoint with this digest."""
-    training = config.data.train[0].path if config.data.train else None
+    training = first_mixture(config.data)[0].path if config.data.train else None
     places = values_without_credentials(asdict(Places(training, config.data.validation)))
     write_json(_file(folder), {"checkpoint": checkpoint, **places})
 

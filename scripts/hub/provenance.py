@@ -10,7 +10,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from common.files import read_json, write_atomically, write_json
 from common.ranges import LONGEST_SEQUENCE
 from common.typed import shown
 from common.urls import without_credentials
+from data.config import DataConfig, SourceConfig
+from data.length_classes import with_classes
 from data.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from model.config import ModelConfig
 from pretrain.checkpoint.reader import CheckpointReader
@@ -59,7 +61,7 @@ def describe_export(run: Path, reader: CheckpointReader, settings: Mapping[str, 
         "step": step,
         "tokens": tokens if isinstance(tokens, int) else 0,
         "config": _told_settings(config),
-        "training_data": [_describe_data(source.path, source.weight) for source in config.data.train],
+        "training_data": [_describe_data(source.path, source.weight) for source in first_mixture(config.data)],
         "validation_data": _describe_data(config.data.validation) if config.data.validation else None,
         "validation": _last_validation(run, step),
         "software": _versions(),
@@ -122,6 +124,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "vocabulary": model["vocab_size"],
         "tied embeddings": model["tie_embeddings"],
         "RoPE base": model["rope_theta"],
+        **_scaling(model.get("rope_scaling") or {}),
         "sequence length": config["data"]["sequence_length"],
         "parameters in this folder": f"{facts['parameters']:,}",
         "weights": f"{facts['weights']}, {facts['dtype']}",
@@ -183,6 +186,14 @@ def _attention(model: Mapping[str, Any]) -> str:
     return str(model["attention"])
 
 
+def _scaling(scaling: Mapping[str, Any]) -> dict[str, str]:
+    """How rotary positions reach beyond a length trained at before; nothing where they do not."""
+    if scaling.get("kind", "none") == "none":
+        return {}
+    from_length = f" from {scaling['original_length']} tokens" if scaling["original_length"] else ""
+    return {"RoPE scaling": f"{scaling['kind']}, {scaling['factor']:g} times{from_length}"}
+
+
 def _evaluation(facts: Mapping[str, Any]) -> list[str]:
     rows = {"largest difference of logits from the trainer's model": f"{facts['logits_difference']:.2e}"}
     validation = facts["validation"]
@@ -218,9 +229,19 @@ def plain_name(place: str) -> str:
 
 
 def _told_settings(config: RunConfig) -> dict[str, Any]:
-    sections = {name: getattr(config, name) for name in TOLD}
-    told = {name: {key: getattr(section, key) for key in TOLD[name]} for name, section in sections.items()}
+    sections = {name: asdict(getattr(config, name)) for name in TOLD}
+    told = {name: {key: section[key] for key in TOLD[name]} for name, section in sections.items()}
     return told | {"seed": config.seed}
+
+
+def first_mixture(data: DataConfig) -> list[SourceConfig]:
+    """The first mixture; of what is sorted by length every class, where that is still there."""
+    if any("://" in source.path for source in data.train):
+        return data.train
+    try:
+        return with_classes(data).train
+    except InputError:
+        return data.train
 
 
 def _describe_data(place: str, weight: float | None = None) -> dict[str, Any]:

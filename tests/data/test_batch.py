@@ -46,3 +46,20 @@ def test_documents_begin_after_an_eod() -> None:
     starts_BT = document_starts(tokens_BT, eod_id=0)
     assert starts_BT.dtype == np.int32
     assert starts_BT.tolist() == [[0, 0, 2, 2, 2, 5, 6], [0, 1, 1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("length", [7, 13, 64])
+def test_documents_longer_and_shorter_than_a_sample(length: int) -> None:
+    """A sample may lie inside a document, hold many, end with the last token of one, or begin with the first."""
+    lengths = [1, 2, length - 1, length, length + 1, 1, 1, 3 * length + 2, 2 * length, 5, length - 4, length]
+    stream = np.concatenate([[*range(1, size), 0] for size in lengths])
+    begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    samples = (len(stream) - 1) // length
+    tokens_BT = np.stack([stream[sample * length : (sample + 1) * length] for sample in range(samples)])
+    starts_BT = document_starts(tokens_BT, eod_id=0)
+    for sample in range(samples):
+        for place in range(length):
+            expected = max(int(begins[sample * length + place]) - sample * length, 0)
+            assert starts_BT[sample, place] == expected, (sample, place)
+    assert (starts_BT == 0).all(axis=1).any()
+    assert max(len(set(row)) for row in starts_BT.tolist()) > 3

@@ -86,6 +86,21 @@ def test_verify_and_trace_as_json(run_config: Path, prepared: Path, capsys: pyte
     assert {sighting["sample"] for sighting in sightings} == {3}
 
 
+def test_a_corpus_is_sorted_and_its_classes_are_planned(
+    run_config: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "sorted")
+    assert call("lengths", "--input", str(prepared / "train"), "--output", output, "--classes", "[90]") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["under_90", "from_90"]
+    train = f"[{{path: {output}, length_power: 1.0}}]"
+    assert call("plan", "--config", str(run_config), "--data.train", train, "--json") == 0
+    plan: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert [source["path"] for source in plan["sources"]] == [f"{output}/under_90", f"{output}/from_90"]
+    assert call("show", output, "--samples", "1", "--tokens", "20") == 0
+    assert capsys.readouterr().out.count("tokenizer small-bpe") == 2
+
+
 def test_prepare_and_adopt_say_what_they_did(
     corpus_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +120,7 @@ def test_prepare_and_adopt_say_what_they_did(
     [
         (
             ["prepar"],
-            "unknown command 'prepar': one of prepare, adopt, show, plan, verify, trace; did you mean 'prepare'?",
+            "unknown command 'prepar': one of prepare, adopt, lengths, show, plan, verify, trace; did you mean",
         ),
         (["prepare", "--input", "stdlib", "--outptu", "x"], "--outptu: unknown key 'outptu'; did you mean 'output'?"),
         (["prepare", "--input", "nowhere.jsonl", "--output", "x"], "--input nowhere.jsonl: no such file or folder"),

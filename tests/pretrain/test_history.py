@@ -8,6 +8,7 @@ import pytest
 from common.errors import InputError
 from data.config import DataConfig, RampConfig
 from model.config import ModelConfig
+from model.rope_scaling import RopeScaling
 from pretrain.config import BatchConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 from pretrain.history import check_same_model, check_same_optimizer, describe_changes, with_past
 
@@ -80,6 +81,10 @@ def test_a_schedule_changed_in_the_middle_says_what_was_planned() -> None:
     [
         ({"model": ModelConfig(norm_eps=1e-6)}, r"model\.norm_eps: is 1e-06, but X was trained with 1e-05"),
         ({"model": ModelConfig(rope_theta=500.0)}, r"model\.rope_theta: is 500\.0"),
+        (
+            {"model": ModelConfig(rope_scaling=RopeScaling("linear", 4.0))},
+            r"model\.rope_scaling\.kind: is linear, but X was trained with none",
+        ),
         ({"data": DataConfig(document_attention=True)}, r"data\.document_attention: is True.*branch_from"),
     ],
 )

@@ -35,8 +35,8 @@ class Stream(SyntheticTokens):
     bytes_per_token = 3.0
 
     @property
-    def sources(self) -> list["TrainingText"]:
-        return [TrainingText()]
+    def first_mixture(self) -> list[tuple["TrainingText", float]]:
+        return [(TrainingText(), 1.0)]
 
     def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
         tokens = super().fetch(sample_numbers)
@@ -49,7 +49,6 @@ class Stream(SyntheticTokens):
 class TrainingText:
     """One source: the held-out samples one after the other, three times as long as what is counted."""
 
-    path: str = "train"
     tokens: int = 3 * COUNTED
 
     @property

@@ -12,6 +12,7 @@ from data.config import DataConfig, SourceConfig
 from data.tokenizer import TiktokenTokenizer
 from model.config import ModelConfig
 from model.init import initial_value
+from model.rope_scaling import RopeScaling
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
@@ -21,6 +22,7 @@ from scripts.hub.layout import parameter_shapes
 SMALL = ModelConfig(
     num_layers=2, hidden_size=48, ffn_hidden_size=80, num_heads=2, head_dim=16, rank=6, vocab_size=320, rope_theta=500.0
 )
+YARN = RopeScaling("yarn", 7.5, 40)
 SHARED = {
     f"shared_diff-{base}-{down}": dataclasses.replace(SMALL, attention="shared_diff", base=base, down=down)
     for base in ("layer", "head")
@@ -33,6 +35,9 @@ KINDS = {
     "diff-no-norm": dataclasses.replace(SMALL, attention="diff", head_norm=False, lambda_init=0.5),
     "diff_v2": dataclasses.replace(SMALL, attention="diff_v2"),
     "diff_v2-grouped": dataclasses.replace(SMALL, attention="diff_v2", num_heads=4, num_kv_heads=2),
+    "standard-yarn": dataclasses.replace(SMALL, attention="standard", rope_scaling=YARN),
+    "diff-linear": dataclasses.replace(SMALL, attention="diff", rope_scaling=RopeScaling("linear", 3.5)),
+    "shared_diff-yarn": dataclasses.replace(SMALL, rope_scaling=YARN),
     **SHARED,
     "standard-grouped": dataclasses.replace(SMALL, attention="standard", num_heads=3, num_kv_heads=2),
     "diff-grouped": dataclasses.replace(SMALL, attention="diff", num_heads=6, num_kv_heads=2),

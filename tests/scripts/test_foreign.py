@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import InputError
+from model.rope_scaling import RopeScaling
 from scripts.evaluation.subject import load_subject
 from scripts.hub.foreign import open_foreign
 from scripts.import_hf import ImportConfig, import_folder
@@ -45,7 +46,14 @@ VALUES = [
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false"),
     ({"max_position_embeddings": -1}, "max_position_embeddings: expected a whole number"),
     ({"rope_parameters": []}, "rope_parameters: expected a mapping, found a list"),
-    ({"rope_scaling": {"type": "yarn"}}, "scaled rotary positions"),
+    ({"rope_scaling": {"type": "yarn"}}, "lacks 'factor'"),
+    ({"rope_scaling": {"type": "llama3", "factor": 8.0}}, "rope_scaling: scaled rotary positions .llama3."),
+    ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor: expected a number"),
+    ({"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "rope_scaling: yarn with truncate"),
+    (
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "linear", "factor": 3.0}},
+        "rope_scaling: and rope_parameters scale the rotary positions in two ways",
+    ),
     ({"rope_parameters": {"rope_theta": 5.0}, "rope_theta": 7.0}, "rope_theta: is told twice: 5.0 and 7.0"),
     ({"partial_rotary_factor": 0.5}, "partly rotated heads"),
     ({"quantization_config": {"bits": 4}}, "quantized weights"),
@@ -57,6 +65,29 @@ def test_values_without_meaning_are_named(values: dict[str, Any], message: str, 
     set_values(llama, **values)
     with pytest.raises(InputError, match=message):
         open_foreign(llama)
+
+
+LINEAR, YARN = {"rope_type": "linear", "factor": 2.5}, {"rope_type": "yarn", "factor": 4}
+SCALED = [
+    ({"rope_parameters": LINEAR}, RopeScaling("linear", 2.5)),
+    ({"rope_scaling": {"type": "linear", "factor": 2.5}, "rope_theta": 1e4}, RopeScaling("linear", 2.5)),
+    ({"rope_scaling": LINEAR, "rope_parameters": LINEAR | {"rope_theta": 7.0}}, RopeScaling("linear", 2.5)),
+    ({"rope_parameters": YARN}, RopeScaling("yarn", 4.0, 600)),  # as transformers takes it: the folder's longest
+    (
+        {"rope_parameters": YARN | {"original_max_position_embeddings": 150, "beta_slow": 2, "truncate": True}},
+        RopeScaling("yarn", 4.0, 150, beta_slow=2.0),
+    ),
+    ({"rope_parameters": YARN | {"attention_factor": 1.5}}, RopeScaling("yarn", 4.0, 600, attention_factor=1.5)),
+    ({"rope_parameters": {"rope_type": "default", "factor": 2.0}}, RopeScaling()),
+]
+
+
+@pytest.mark.parametrize(("values", "scaling"), SCALED)
+def test_scaled_positions_are_read_in_all_ways_to_say_them(
+    values: dict[str, Any], scaling: RopeScaling, llama: Path
+) -> None:
+    set_values(llama, **values)
+    assert open_foreign(llama).config.rope_scaling == scaling
 
 
 HEADS = [

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +64,34 @@ def test_a_stock_llama_can_be_trained_on_and_exported_again(stock_llama: Path, c
     assert json.loads((again / "config.json").read_text())["num_key_value_heads"] == 2
 
 
+SCALED = [
+    {"rope_scaling": {"type": "linear", "factor": 2.5}},  # as Llamas of 2023 have it
+    {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 1.3, "beta_fast": 9}},
+]
+
+
+@pytest.mark.parametrize("words", SCALED)
+def test_a_stock_llama_with_scaled_positions_computes_the_same_after_a_round_trip(
+    words: dict[str, Any], stock_llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The import compares logits itself; here also far beyond the tokens that it looks at."""
+    folder, again = Path(shutil.copytree(stock_llama, tmp_path / "model")), tmp_path / "again"
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps({"rope_theta": 700.0, **config, **words}))
+    reader = CheckpointReader(import_folder(ImportConfig(str(folder), str(tmp_path / "run"))))
+    assert reader.config.model.rope_scaling.kind in str(words)
+    export(ExportConfig(str(tmp_path / "run"), str(again), tokenizer=str(corpus / "train")))
+    tokens = torch.randint(300, (1, 500), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found, expected = (folder_logits(each, tokens, streamed=False) for each in (again, folder))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 REFUSED = {
     "biases": {"attention_bias": True},
     "the activation gelu": {"hidden_act": "gelu"},
-    "scaled rotary positions": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    "scaled rotary positions": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
     "a sliding window": {"sliding_window": 16},
     "model_type is gpt2": {"model_type": "gpt2"},
 }

@@ -10,6 +10,7 @@ import pytest
 from common.errors import InputError
 from data.config import DataConfig
 from model.config import ModelConfig
+from model.rope_scaling import RopeScaling
 from pretrain.checkpoint.conversion import check_convertible
 from pretrain.config import CheckpointConfig, OptimizerConfig, ParallelConfig, RunConfig, TrainConfig
 from tests.pretrain.checkpoint.edited import edit_manifest
@@ -35,7 +36,8 @@ def branch_of(origin: RunConfig, run_dir: Path, at: str = "", **sections: object
 
 def test_other_sequence_length_and_rope_theta_start_where_the_origin_ended(origin: RunConfig, tmp_path: Path) -> None:
     data = replace(origin.data, sequence_length=64)
-    model = replace(origin.model, rope_theta=640000.0)
+    scaling = RopeScaling("yarn", 64 / origin.data.sequence_length, origin.data.sequence_length)
+    model = replace(origin.model, rope_theta=640000.0, rope_scaling=scaling)
     run_world(1, train, branch_of(origin, tmp_path, data=data, model=model))
     assert [step for step, _ in losses(tmp_path)] == [1, 2, 3]
     assert losses(tmp_path)[0][1] < losses(origin.run_folder)[10][1]
