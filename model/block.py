@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.context.base import Context
 from model.ffn import FeedForward
 from model.kernels.kept import Kernels
 from model.kinds.registry import kind_of
@@ -24,6 +25,7 @@ class Block(nn.Module):
         super().__init__()
         self.recorder = around.recorder
         self.kernels = around.kernels
+        self.context = around.context
         self.attention_norm = Norm(config.hidden_size, config.norm_eps, around)
         self.attention = kind_of(config).build(config, layer, around.within("attention."))
         self.ffn_norm = AddNorm(config.hidden_size, config.norm_eps, around)
@@ -47,3 +49,8 @@ class Block(nn.Module):
 def kernels_of(model: nn.Module) -> Kernels:
     """The kernels that the blocks of ``model`` call; every stage of a pipeline has a block."""
     return next(module.kernels for module in model.modules() if isinstance(module, Block))
+
+
+def context_of(model: nn.Module) -> Context:
+    """How the samples are split that the blocks of ``model`` work on."""
+    return next(module.context for module in model.modules() if isinstance(module, Block))

@@ -4,7 +4,7 @@ In: document starts as the data has them, on the host. Out: Documents. Always: w
 is made here, from numbers of the host and once per micro-batch, so that no layer has to ask the device for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,8 @@ class Documents:
     """``additive_mask`` where it was made in advance, for kernels that cannot read bounds"""
     blocks: Any = None
     """a FlexAttention block mask where it was made in advance, for the kernel that reads it"""
+    parts: tuple["Documents", ...] = ()
+    """of the spans of tokens that this rank has, where samples are split over ranks"""
 
     @classmethod
     def of(cls, starts_BT: Tensor) -> "Documents":
@@ -72,6 +74,10 @@ class Documents:
         queries = Bounds.of((last - first.clamp(min=begin)).clamp(min=0)[reached])
         ends_TB = self.ends_TB[:end].clamp(max=end)
         return Documents(self.starts_TB[begin:end], ends_TB, keys, queries).to(ends_TB.device)
+
+    def cut(self, spans: Sequence[tuple[int, int]]) -> "Documents":
+        """The same with the ``part`` of each of ``spans``."""
+        return replace(self, parts=tuple(self.part(begin, end) for begin, end in spans))
 
     def to(self, device: torch.device) -> "Documents":
         """The same on ``device``; the host does not wait where they are pinned."""
@@ -102,6 +108,8 @@ class Documents:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Documents":
         """The same with other tensors."""
+        parts = tuple(part._each(change) for part in self.parts)
         keys = replace(self.keys, begins=change(self.keys.begins))
         queries = keys if self.queries is self.keys else replace(self.queries, begins=change(self.queries.begins))
-        return replace(self, starts_TB=change(self.starts_TB), ends_TB=change(self.ends_TB), keys=keys, queries=queries)
+        starts_TB, ends_TB = change(self.starts_TB), change(self.ends_TB)
+        return replace(self, starts_TB=starts_TB, ends_TB=ends_TB, keys=keys, queries=queries, parts=parts)

@@ -24,6 +24,7 @@ class Embedding(nn.Module):
         self.sharding = around.sharding
         self.recorder = around.recorder
         self.kernels = around.kernels
+        self.context = around.context
         self.cross_entropy = around.kernels.rowwise.cross_entropy
         self.embedding = around.sharding.vocab_embedding(config.vocab_size, config.hidden_size)
 
@@ -37,7 +38,8 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tokens) -> Payload:
         tokens_BT, documents = (tokens, None) if isinstance(tokens, Tensor) else tokens
         x_TBD = self.embedding(tokens_BT)
-        return Payload(x_TBD, Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD, self.kernels))
+        layout = Layout.of(self.config, tokens_BT.shape[1], documents, x_TBD, self.kernels, self.context)
+        return Payload(x_TBD, layout)
 
     def predict(self, payload: Payload, finish: Finish = Prediction.logits) -> Tensor:
         """``finish`` of the tied head's prediction."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model.block import Block
 from model.config import ModelConfig
+from model.context.base import ALONE, Context
 from model.counts import block_flops, head_flops
 from model.embedding import Embedding, FinalNorm, Head
 from model.init import initialise
@@ -62,6 +63,7 @@ def build_layers(
     activation_checkpointing: ActivationCheckpointing = "none",
     sequence_length: int = 2048,
     kernels: Kernels | None = None,
+    context: Context = ALONE,
 ) -> list[LayerDefinition]:
     """The model as a list; nothing is allocated before a ``build`` is called.
 
@@ -74,10 +76,11 @@ def build_layers(
             product, and what the feed-forward network's last layer reads) or "full" (the whole block).
         sequence_length: tokens of a sequence, for ``cost`` and the choice of kernels; others can be run, too.
         kernels: what the layers call; None: what suits the device, type and length.
+        context: how the tokens of a sample are split over ranks.
     """
 
     kernels = kernels or choose_kernels(case_of(config, Machine.here(device), dtype, sequence_length))
-    around = Surroundings(sharding, recorder or Recorder(), kernels, activation_checkpointing)
+    around = Surroundings(sharding, recorder or Recorder(), kernels, context, activation_checkpointing)
 
     def layer(construct: Callable[[], nn.Module], prefix: str) -> Callable[[], nn.Module]:
         return partial(_build, construct, prefix, config, sharding, seed, dtype, device)

@@ -1,7 +1,7 @@
 """Rotary positions (Su et al., 2021) in the half-split layout of LLaMA.
 
-In: document starts. Out: positions, and the angles by which model/kernels/rowwise/rotary.py rotates queries and keys.
-Always: angles are computed in fp32 or better; scaled ones are transformers' of the same settings.
+In: places and document starts. Out: positions, and the angles by which model/kernels/rowwise/rotary.py rotates queries
+and keys. Always: angles are computed in fp32 or better; scaled ones are transformers' of the same settings.
 """
 
 import torch
@@ -12,10 +12,12 @@ from model.rope_scaling import RopeScaling
 AS_TRAINED = RopeScaling()
 
 
-def positions_TB(sequence_length: int, document_starts_TB: Tensor | None, device: torch.device) -> Tensor:
-    """Position of each token, counted from the start of its document: int [T, B], or [T, 1] without documents."""
-    index_T1 = torch.arange(sequence_length, device=device)[:, None]
-    return index_T1 if document_starts_TB is None else index_T1 - document_starts_TB
+def positions_TB(index_T: Tensor, document_starts_TB: Tensor | None) -> Tensor:
+    """Position of each token, counted from the start of its document: int [T, B], or [T, 1] without documents.
+
+    ``index_T`` is its place in the sample.
+    """
+    return index_T[:, None] if document_starts_TB is None else index_T[:, None] - document_starts_TB
 
 
 def rotary_angles(

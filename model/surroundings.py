@@ -6,6 +6,7 @@ a layer's numbers are recorded differs.
 
 from dataclasses import dataclass, replace
 
+from model.context.base import Context
 from model.kernels.kept import Kernels
 from model.parallel import Sharding
 from model.recompute import ActivationCheckpointing
@@ -14,11 +15,12 @@ from model.recorder import Recorder
 
 @dataclass(frozen=True)
 class Surroundings:
-    """How layers are split, who takes their numbers, which kernels they call, what they recompute."""
+    """How layers and samples are split, who takes their numbers, which kernels they call, what they recompute."""
 
     sharding: Sharding
     recorder: Recorder
     kernels: Kernels
+    context: Context
     recompute: ActivationCheckpointing = "none"
 
     def within(self, place: str) -> "Surroundings":

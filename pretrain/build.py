@@ -4,6 +4,9 @@ In: a RunConfig and a connected Topology. Out: the kernels, layer definitions.
 Always: plain layers for one tensor-parallel rank, megatron-core's for more; nothing is allocated yet.
 """
 
+from model.context.base import ALONE, Context
+from model.context.gathering import Gathering
+from model.context.over_heads import OverHeads
 from model.kernels.choice import choose_kernels
 from model.kernels.kept import Kernels
 from model.kernels.machine import Machine
@@ -11,7 +14,7 @@ from model.layers import LayerDefinition, build_layers, case_of
 from model.parallel import Sharding, Unsharded
 from model.recorder import Recorder
 from pretrain.config import RunConfig
-from pretrain.engines.connection import tensor_group
+from pretrain.engines.connection import context_group, tensor_group
 from pretrain.topology import Topology, device_of
 
 
@@ -44,7 +47,16 @@ def build_model(
         activation_checkpointing=config.train.activation_checkpointing,
         sequence_length=config.data.sequence_length,
         kernels=kernels or run_kernels(config, topology),
+        context=_context(config, topology),
     )
+
+
+def _context(config: RunConfig, topology: Topology) -> Context:
+    if topology.context_size == 1:
+        return ALONE
+    if config.parallel.context_exchange == "heads":
+        return OverHeads(context_group())
+    return Gathering(context_group(), config.parallel.context_pieces)
 
 
 def _sharding(config: RunConfig, topology: Topology) -> Sharding:

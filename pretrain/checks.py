@@ -3,10 +3,12 @@
 In: a RunConfig and a Topology. Out: nothing, or an InputError. Always: no process group, no model, no data.
 """
 
+import math
 from typing import Any
 
 from common.errors import InputError
 from model.checks import check_split, nearest_multiples, nearest_split
+from model.kinds.registry import kind_of
 from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import deepspeed_config, exchanges_itself
@@ -25,7 +27,8 @@ def check_run(config: RunConfig, topology: Topology) -> None:
         sequence_parallel=topology.sequence_parallel,
         sequence_length=config.data.sequence_length,
     )
-    _check_stage_sequences(config, topology)
+    _check_lengths(config, topology)
+    _check_context(config, topology)
     _check_zero(config)
     _check_exchange(config, topology)
     _check_pipeline(config)
@@ -48,16 +51,35 @@ def check_run_name(config: RunConfig) -> None:
         raise InputError(f"name: {name!r} begins like a flag; begin with a letter or a digit")
 
 
-def _check_stage_sequences(config: RunConfig, topology: Topology) -> None:
-    """Later sequence lengths are split like the first."""
-    for number, stage in enumerate(config.data.stages):
-        length = stage.sequence_length
-        if length is not None and topology.sequence_parallel and length % topology.tensor_size:
+def _check_lengths(config: RunConfig, topology: Topology) -> None:
+    """All sequence lengths, of the first stage and of later ones, are split alike."""
+    over, unit = [], 1
+    if topology.context_size > 1:
+        over, unit = [f"parallel.context {topology.context_size} (two chunks each)"], 2 * topology.context_size
+    if topology.sequence_parallel:
+        over.append(f"parallel.tensor {topology.tensor_size} (parallel.sequence)")
+        unit = math.lcm(unit, topology.context_size * topology.tensor_size)
+    stages = enumerate(config.data.stages)
+    later = [(f"data.stages[{number}].sequence_length", stage.sequence_length) for number, stage in stages]
+    for name, length in [("data.sequence_length", config.data.sequence_length), *later]:
+        if length is not None and length % unit:
             raise InputError(
-                f"data.stages[{number}].sequence_length: {length} cannot be split over parallel.tensor "
-                f"{topology.tensor_size} (parallel.sequence); nearest: "
-                f"{nearest_multiples(length, topology.tensor_size)}"
+                f"{name}: {length} cannot be split over {' and '.join(over)}; nearest: "
+                f"{nearest_multiples(length, unit)}"
             )
+
+
+def _check_context(config: RunConfig, topology: Topology) -> None:
+    """Who takes all tokens of some heads needs as many heads as ranks."""
+    if topology.context_size == 1 or config.parallel.context_exchange != "heads":
+        return
+    groups = kind_of(config.model).key_value_heads(config.model) // topology.tensor_size
+    if groups % topology.context_size:
+        raise InputError(
+            f"parallel.context_exchange: heads gives each of parallel.context {topology.context_size} ranks as many "
+            f"of the {groups} key/value heads of a tensor-parallel rank; set gather, or parallel.context "
+            f"{nearest_split({'heads': groups}, topology.context_size)}"
+        )
 
 
 def _check_zero(config: RunConfig) -> None:
@@ -86,10 +108,10 @@ def _check_exchange(config: RunConfig, topology: Topology) -> None:
                 f"parallel.{name}: works with parallel.zero_stage 1 and 2 and state on the device; leave it out"
             )
     ranks = parallel.partition_ranks
-    if ranks is not None and topology.data_size % ranks:
+    if ranks is not None and topology.copies % ranks:
         raise InputError(
-            f"parallel.partition_ranks: must divide the data-parallel size {topology.data_size}, is {ranks}; nearest: "
-            f"{nearest_split({'data': topology.data_size}, ranks)}"
+            f"parallel.partition_ranks: must divide the {topology.copies} ranks with the same weights (along data and "
+            f"context), is {ranks}; nearest: {nearest_split({'data': topology.copies}, ranks)}"
         )
 
 

@@ -40,6 +40,13 @@ class ParallelConfig:
 
     tensor: int = 1
     """tensor-parallel size"""
+    context: int = 1
+    """ranks over which the tokens of each sample are split, for long samples"""
+    context_exchange: Literal["gather", "heads"] = "gather"
+    """how attention reaches across these parts: gather keys and values, heads by heads, or give each rank all tokens
+    of some heads (which `parallel.context` must divide) and take their outputs back"""
+    context_pieces: int = 4
+    """gather: pieces in which the heads' keys and values arrive, each while the one before is worked on"""
     pipeline: int = 1
     """pipeline-parallel size (stages)"""
     pipeline_schedule: Literal["1f1b", "zero_bubble"] = "1f1b"
@@ -65,6 +72,8 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         check_range(self, "parallel.", "tensor", low=1, high=MOST_PROCESSES)
         check_range(self, "parallel.", "pipeline", low=1, high=1024)
+        check_range(self, "parallel.", "context", low=1, high=MOST_PROCESSES)
+        check_range(self, "parallel.", "context_pieces", low=1, high=1024)
         check_range(self, "parallel.", "row_pieces", low=1, high=64)
         check_range(self, "parallel.", "partition_ranks", low=1, high=MOST_PROCESSES)
         check_range(self, "parallel.", "bucket_megabytes", low=1, high=2**20)

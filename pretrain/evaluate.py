@@ -15,7 +15,6 @@ from data.stream import Validation
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine
 from pretrain.engines.evaluation import Evaluation
-from pretrain.engines.micro_batch import MicroBatch
 from pretrain.feed import BatchFeed
 from pretrain.recall import RecallMarks
 from pretrain.topology import Topology
@@ -29,7 +28,9 @@ class HeldOut:
     ) -> None:
         self._samples = samples
         self._marks = marks
-        self._feed = BatchFeed(samples, config, topology, BatchSchedule(config.batch.global_size))
+        every = BatchSchedule(config.batch.global_size)
+        marked = () if marks is None else (marks.mark,)
+        self._feed = BatchFeed(samples, config, topology, every, *marked)
         whole = samples.num_samples // config.batch.global_size
         if whole == 0:
             raise InputError(
@@ -43,7 +44,9 @@ class HeldOut:
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, Any]:
         """Metrics of the model as it is after ``step`` steps."""
-        found = [engine.evaluate(self._marked(micro_batches)) for micro_batches in self._feed.steps(0, self._batches)]
+        if self._marks is not None:
+            self._marks.prepare()
+        found = [engine.evaluate(micro_batches) for micro_batches in self._feed.steps(0, self._batches)]
         loss = sum(evaluation.loss for evaluation in found) / self._batches
         return {
             "step": step,
@@ -58,9 +61,6 @@ class HeldOut:
         """None where the bytes of the text are not known, as in an adopted corpus."""
         bytes_per_token = self._samples.bytes_per_token
         return loss / math.log(2) / bytes_per_token if bytes_per_token else None
-
-    def _marked(self, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
-        return micro_batches if self._marks is None else [self._marks.mark(batch) for batch in micro_batches]
 
     def _split(self, loss: float, found: Sequence[Evaluation]) -> dict[str, Any]:
         """The mean loss of AR-hits and of the others; no entry for a part without any target."""

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -20,6 +20,7 @@ from data.batch import BatchSchedule, document_starts
 from data.dealing import Dealing
 from data.lookahead import Lookahead
 from data.stream import Samples
+from model.context.base import spans_of
 from model.documents import Documents
 from pretrain.config import RunConfig
 from pretrain.engines.micro_batch import MicroBatch
@@ -29,13 +30,23 @@ LONG_WAIT = 1.0
 """seconds that a step may wait for its data before the log says so"""
 
 
+def _unmarked(batch: MicroBatch) -> MicroBatch:
+    return batch
+
+
 class BatchFeed:
-    """Micro-batches of one data-parallel rank."""
+    """Micro-batches of one rank."""
 
     def __init__(
-        self, samples: Samples, config: RunConfig, topology: Topology, schedule: BatchSchedule | None = None
+        self,
+        samples: Samples,
+        config: RunConfig,
+        topology: Topology,
+        schedule: BatchSchedule | None = None,
+        marks: Callable[[MicroBatch], MicroBatch] = _unmarked,
     ) -> None:
-        """``schedule`` says which samples a step takes; by default the run's own."""
+        """``schedule`` says which samples a step takes; by default the run's own. ``marks`` sees whole samples."""
+        self._marks = marks
         self._samples = samples
         schedule = schedule or config.batch.schedule
         self._dealing = Dealing(samples, schedule, config.batch.micro_size, topology.data_size)
@@ -120,5 +131,7 @@ class BatchFeed:
         documents = None
         if self._document_attention:
             documents = Documents.of(torch.from_numpy(document_starts(tokens[:, :-1], self._samples.eod_id)))
-        batch = MicroBatch(inputs, labels, documents)
+        topology = self._topology
+        spans = spans_of(inputs.shape[1], topology.context_size, topology.context_rank)
+        batch = self._marks(MicroBatch(inputs, labels, documents)).cut(spans)
         return batch.pinned() if self._device.type == "cuda" else batch

@@ -30,10 +30,14 @@ class RecallMarks:
         self._topology = topology
         self._frequent: FrequentBigrams | None = None
 
-    def mark(self, batch: MicroBatch) -> MicroBatch:
-        """``batch`` with its AR-hits marked; the first call on any rank needs all ranks."""
+    def prepare(self) -> None:
+        """Counts what is frequent, the first time; a call of all ranks."""
         if self._frequent is None:
             self._frequent = self._count()
+
+    def mark(self, batch: MicroBatch) -> MicroBatch:
+        """``batch``, of whole samples, with its AR-hits marked; after ``prepare``."""
+        assert self._frequent is not None
         whole = torch.cat([batch.tokens_BT[:, :1], batch.labels_BT], dim=1).numpy()
         return replace(batch, marked_BT=torch.from_numpy(ar_hits(whole, self._frequent)))
 

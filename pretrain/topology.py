@@ -5,6 +5,9 @@ Always: ranks count through the axes in the order of AXES, the first one fastest
 pipeline stages are farthest apart. DeepSpeed's PipeModelDataParallelTopology and megatron-core's order
 "tp-cp-ep-dp-pp" are this same map. No other file computes with ranks and sizes of axes; it asks a Topology.
 
+Along `data` ranks read different samples, along `context` different parts of the same ones; along both they hold the
+same weights, so gradients are summed over both, and ZeRO cuts its state among them (COPIES).
+
 A new axis is a name in Axis, at the place where its ranks shall lie, and its size in `replica_sizes`, from a setting of
 the `parallel` section. Ranks, places, groups, refusals of world sizes and descriptions follow. Then it is told to whom
 it concerns: pretrain/engines/connection.py and stages.py make its groups, pretrain/checks.py refuses what it cannot
@@ -22,10 +25,12 @@ from common.errors import InputError
 from model.checks import nearest_multiples
 from pretrain.config import ParallelConfig
 
-Axis = Literal["tensor", "data", "pipeline"]
+Axis = Literal["tensor", "context", "data", "pipeline"]
 """what ranks can differ in"""
 AXES: tuple[Axis, ...] = get_args(Axis)
 """all axes; neighbouring ranks differ along the first one"""
+COPIES: tuple[Axis, ...] = ("context", "data")
+"""the axes along which ranks hold copies of the same weights"""
 
 
 @dataclass(frozen=True)
@@ -82,20 +87,25 @@ class Topology:
         return replace(self, rank=rank)
 
     def sharing(self, ranks: int | None) -> tuple[int, ...]:
-        """The data-parallel ranks among which this one's state is cut: ``ranks`` neighbours, or all."""
-        line, size = self.ranks("data"), ranks or self.data_size
-        first = self.data_rank // size * size
+        """The ranks with copies of this one's weights among which state is cut: ``ranks`` neighbours, or all."""
+        line, size = self.ranks(*COPIES), ranks or self.copies
+        first = self.copy // size * size
         return line[first : first + size]
 
     def alike(self, ranks: int | None) -> tuple[int, ...]:
-        """The data-parallel ranks that keep the same part of the state as this one, where ``ranks`` share it."""
-        size = ranks or self.data_size
-        return self.ranks("data")[self.data_rank % size :: size]
+        """The ranks that keep the same part of the state as this one, where ``ranks`` share it."""
+        size = ranks or self.copies
+        return self.ranks(*COPIES)[self.copy % size :: size]
 
     def firsts(self, *axes: Axis) -> tuple["Topology", ...]:
         """One rank for each place along ``axes``, ascending: the first of those that lie there."""
         origin = replace(self, rank=0)
         return tuple(replace(origin, rank=rank) for rank in origin.ranks(*axes))
+
+    def lines(self, *axes: Axis) -> list[list[int]]:
+        """All groups of ranks that are alike but for ``axes``, each ascending: every rank is in one."""
+        others = [axis for axis in AXES if axis not in axes]
+        return [list(first.ranks(*axes)) for first in self.firsts(*others)]
 
     @property
     def tensor_size(self) -> int:
@@ -103,9 +113,19 @@ class Topology:
         return self.size("tensor")
 
     @property
+    def context_size(self) -> int:
+        """Ranks over which a sample's tokens are split."""
+        return self.size("context")
+
+    @property
     def data_size(self) -> int:
-        """Data-parallel size."""
+        """Data-parallel size: ranks that read different samples."""
         return self.size("data")
+
+    @property
+    def copies(self) -> int:
+        """Ranks with the same weights."""
+        return self.context_size * self.data_size
 
     @property
     def pipeline_size(self) -> int:
@@ -118,9 +138,19 @@ class Topology:
         return self.index("tensor")
 
     @property
+    def context_rank(self) -> int:
+        """Place in the context-parallel group."""
+        return self.index("context")
+
+    @property
     def data_rank(self) -> int:
         """Place in the data-parallel group."""
         return self.index("data")
+
+    @property
+    def copy(self) -> int:
+        """Place among the ranks with the same weights."""
+        return self.ranks(*COPIES).index(self.rank)
 
     @property
     def stage(self) -> int:
@@ -133,8 +163,12 @@ class Topology:
         return self.rank == 0
 
     def describe(self) -> str:
-        """The topology in words, as in "tensor 2 x pipeline 2 x data 2"; what is left over for data comes last."""
-        axes = sorted(AXES, key=lambda axis: axis == "data")
+        """The topology in words, as in "tensor 2 x pipeline 2 x data 2"; what is left over for data comes last.
+
+        Context, which only long samples need, is told where there is one.
+        """
+        told = [axis for axis in AXES if axis != "context" or self.context_size > 1]
+        axes = sorted(told, key=lambda axis: axis == "data")
         sequence = " with sequence parallelism" if self.sequence_parallel else ""
         return " x ".join(f"{axis} {self.size(axis)}" for axis in axes) + sequence
 
@@ -145,7 +179,7 @@ class Topology:
 
 def replica_sizes(config: ParallelConfig) -> dict[Axis, int]:
     """Ranks along each axis of one replica of the model; the other axis, data, is left over for replicas."""
-    return {"tensor": config.tensor, "pipeline": config.pipeline}
+    return {"tensor": config.tensor, "context": config.context, "pipeline": config.pipeline}
 
 
 def replica_size(config: ParallelConfig) -> int:

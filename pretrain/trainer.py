@@ -95,7 +95,7 @@ class Trainer:
         return ending
 
     def _count(self, micro_batches: Sequence[MicroBatch]) -> None:
-        tokens = sum(batch.tokens_BT.numel() for batch in micro_batches) * self.topology.data_size
+        tokens = sum(batch.tokens_BT.numel() for batch in micro_batches) * self.topology.copies
         self.state.tokens += tokens
         self.meter.count(tokens, self.feed.waited)
 

@@ -8,11 +8,13 @@ their names inside the attention layer ("query.weight"), and counts are those of
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.context.base import Product
 from model.distributions import Distribution
 from model.kernels.forms.base import Maps
 from model.kernels.kept import Kernels
@@ -35,29 +37,35 @@ class Attention(nn.Module):
         self.sharding = around.sharding
         self.recorder = around.recorder
         self.heads_per_rank = config.num_heads // around.sharding.size
+        self.context = around.context
         self.form = around.kernels.attention
         self.rotary = around.kernels.rowwise.rotary
-        self.recompute_product = around.recompute == "selective" and not self.form.keeps_inputs_only
+        asked_for = around.recompute == "selective" or (around.context.size > 1 and self.form.keeps_copies)
+        self.recompute_product = asked_for and not self.form.keeps_inputs_only
 
     @abstractmethod
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
-        """Attention output [T, B, D]; T is this rank's part of the sequence under sequence parallelism."""
+        """Attention output [T, B, D]; T is this rank's part of the sequence where it is split."""
 
     def rotated(self, q: Tensor, k: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Queries and keys [T, B, ..., K] with rotary positions that restart at document starts."""
         return self.rotary(q, layout.angles), self.rotary(k, layout.angles)
 
     def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        """The form's ``softmax``, recomputed in the backward pass where asked for."""
-        return self.product(self.form.softmax, q, k, v, layout.documents)
+        """The form's ``softmax``."""
+        return self._attend(self.form.softmax, q, k, v, None, layout)
 
     def difference(self, q: Tensor, k: Tensor, v: Tensor, weight: Tensor, layout: Layout) -> Tensor:
-        """The form's ``difference``, recomputed in the backward pass where asked for."""
-        return self.product(self.form.difference, q, k, v, weight, layout.documents)
+        """The form's ``difference``."""
+        return self._attend(self.form.difference, q, k, v, weight, layout)
 
-    def product(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """``function`` of queries, keys, values and what else it takes, recomputed where asked for."""
-        return recomputed(function, *arguments) if self.recompute_product else function(*arguments)
+    def _attend(
+        self, product: Product, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, layout: Layout
+    ) -> Tensor:
+        """``product`` with the keys and values of all tokens, recomputed in the backward pass where asked for."""
+        attend = partial(self.context.attend, product)
+        arguments = q, k, v, weight, layout.documents
+        return recomputed(attend, *arguments) if self.recompute_product else attend(*arguments)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class DiffV2Attention(Attention):
         weight_TBH1 = lambda_TBH.to(torch.promote_types(v.dtype, torch.float32)).sigmoid()[..., None]
         if self.recorder.recording:
             self.recorder.record("lambda", weight_TBH1, "mean")
-            record_pairs(self.recorder, q, k, weight_TBH1, layout.document_starts_TB)
+            queries, keys, weights = (self.context.whole(x) for x in (q, k, weight_TBH1))
+            record_pairs(self.recorder, queries, keys, weights, layout.document_starts_TB)
         heads_TBHK = self.difference(q.unflatten(2, (-1, 2)), k.unsqueeze(3), v, weight_TBH1, layout)
         return self.output(heads_TBHK.flatten(2))
 

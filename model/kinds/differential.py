@@ -57,7 +57,8 @@ class DifferentialAttention(Attention):
         lambda_full = self.lambda_full()
         if self.recorder.recording:
             self.recorder.record("lambda", lambda_full, "mean")
-            record_streams(self.recorder, q, k, lambda_full, layout.document_starts_TB)
+            queries, keys = self.context.whole(q), self.context.whole(k)
+            record_streams(self.recorder, queries, keys, lambda_full, layout.document_starts_TB)
         heads_TBHE = self.difference(q, k, v, lambda_full, layout)
         return self.output(self.normalised(heads_TBHE).flatten(2))
 

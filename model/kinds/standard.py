@@ -39,7 +39,8 @@ class StandardAttention(Attention):
         v = v.contiguous()  # a view would keep q and k, too
         q, k = self.rotated(q, k, layout)
         if self.recorder.recording:
-            record_maps(self.recorder, q, k, layout.document_starts_TB)
+            queries, keys = self.context.whole(q), self.context.whole(k)
+            record_maps(self.recorder, queries, keys, layout.document_starts_TB)
         return self.output(self.softmax_product(q, k, v, layout).flatten(2))
 
 

@@ -8,6 +8,7 @@ import io
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import deepspeed
@@ -40,6 +41,7 @@ def connect(topology: Topology, timeout_seconds: float = 1800.0) -> None:
     parallel_state.initialize_model_parallel(
         topology.tensor_size,
         topology.pipeline_size,
+        context_parallel_size=topology.context_size,
         order="tp-cp-ep-dp-pp",
         create_gloo_process_groups=False,
     )
@@ -56,14 +58,19 @@ def tensor_group() -> dist.ProcessGroup:
     return parallel_state.get_tensor_model_parallel_group()
 
 
-def data_group() -> dist.ProcessGroup:
-    """The data-parallel group of this rank."""
-    return parallel_state.get_data_parallel_group()
+def context_group() -> dist.ProcessGroup:
+    """The ranks that hold the other parts of this rank's samples."""
+    return parallel_state.get_context_parallel_group()
+
+
+def copies_group() -> dist.ProcessGroup:
+    """The ranks with the same weights as this one: along context and data."""
+    return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
 
 @dataclass(frozen=True)
 class PartitionGroups:
-    """The data-parallel ranks of this rank's replicas, by what they keep of weights and state."""
+    """The ranks with the same weights as this one, by what they keep of weights and state."""
 
     sharing: dist.ProcessGroup
     """those among which they are cut; this rank alone where there is no other"""
@@ -72,9 +79,9 @@ class PartitionGroups:
 
 
 def partition_groups(topology: Topology, ranks: int | None) -> PartitionGroups:
-    """Groups of ``ranks`` data-parallel neighbours, or of all; a collective call of the whole run."""
-    if ranks is None or ranks == topology.data_size:
-        return PartitionGroups(data_group(), None)
+    """Groups of ``ranks`` neighbours with the same weights, or of all; a collective call of the whole run."""
+    if ranks is None or ranks == topology.copies:
+        return PartitionGroups(copies_group(), None)
     everyone = topology.firsts(*AXES)
     sharing = sorted({one.sharing(ranks) for one in everyone})
     alike = sorted({one.alike(ranks) for one in everyone})
@@ -88,20 +95,23 @@ def own_tensor_group(topology: Topology) -> dist.ProcessGroup:
 
     For exchanges that start when something else is done, and so not in one order with those of the layers.
     """
-    lines = [list(origin.ranks("tensor")) for origin in topology.firsts("data", "pipeline")]
-    group, _ = dist.new_subgroups_by_enumeration(lines)
+    group, _ = dist.new_subgroups_by_enumeration(topology.lines("tensor"))
     return group
 
 
 class ModelParallelUnit:
-    """What DeepSpeed asks of `mpu`; megatron-core no longer answers under the name `model_parallel`."""
+    """What DeepSpeed asks of `mpu`; megatron-core no longer answers under the name `model_parallel`.
+
+    Data parallel is for DeepSpeed what holds the same weights: the ranks along context, too.
+    """
 
     def __init__(self) -> None:
         for what in ("rank", "world_size", "group"):
             tensor: Any = getattr(parallel_state, f"get_tensor_model_parallel_{what}")
             setattr(self, f"get_model_parallel_{what}", tensor)
             setattr(self, f"get_tensor_model_parallel_{what}", tensor)
-            setattr(self, f"get_data_parallel_{what}", getattr(parallel_state, f"get_data_parallel_{what}"))
+            copies = partial(getattr(parallel_state, f"get_data_parallel_{what}"), with_context_parallel=True)
+            setattr(self, f"get_data_parallel_{what}", copies)
             pipeline: Any = getattr(parallel_state, f"get_pipeline_model_parallel_{what}")
             setattr(self, f"get_pipeline_model_parallel_{what}", pipeline)
 

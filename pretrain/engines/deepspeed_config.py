@@ -73,7 +73,7 @@ def deepspeed_config(config: RunConfig, topology: Topology) -> dict[str, Any]:
             )
     elements = sum(parameter_counts(config.model).values())
     settings: dict[str, Any] = {
-        "train_batch_size": config.batch.global_size,
+        "train_batch_size": config.batch.micro_size * accumulation_steps(config, topology) * topology.copies,
         "train_micro_batch_size_per_gpu": config.batch.micro_size,
         "gradient_accumulation_steps": accumulation_steps(config, topology),
         "steps_per_print": 10**12,  # the trainer reports

@@ -19,7 +19,7 @@ from model.block import kernels_of
 from model.parallel import info_of
 from pretrain.config import RunConfig
 from pretrain.engines import compat
-from pretrain.engines.connection import ModelParallelUnit, data_group, partition_groups, tensor_group
+from pretrain.engines.connection import ModelParallelUnit, copies_group, partition_groups, tensor_group
 from pretrain.engines.deepspeed_config import accumulation_steps, clips_itself, deepspeed_config, exchanges_itself
 from pretrain.engines.evaluation import Evaluation
 from pretrain.engines.exchange import BucketExchange, DeepSpeedExchange, ReplicaExchange
@@ -64,7 +64,7 @@ class Engine(ABC):
         self.optimizer_kind = optimizer_kind(config.optimizer)
         groups = partition_groups(topology, config.parallel.partition_ranks)
         cut_among = groups.sharing.size() if self.zero_stage > 0 else 1
-        self.copies_of_state = (topology.data_rank // cut_among, topology.data_size // cut_among)
+        self.copies_of_state = (topology.copy // cut_among, topology.copies // cut_among)
         around = Surroundings(
             self.gate,
             self.places,
@@ -103,7 +103,7 @@ class Engine(ABC):
             self.optimizer_kind,
             self.optimizer,
             self.deepspeed.optimizer,
-            topology.data_rank,
+            topology.copy,
         )
 
     def places(self) -> list[Place]:
@@ -127,11 +127,11 @@ class Engine(ABC):
     def _accumulate(self, micro_batches: int) -> None:
         """Takes ``micro_batches`` per optimizer step from here on, as a batch-size ramp asks."""
         self.accumulation_steps = micro_batches
-        self.deepspeed.set_train_batch_size(micro_batches * self.micro_size * self.topology.data_size)
+        self.deepspeed.set_train_batch_size(micro_batches * self.micro_size * self.topology.copies)
 
     @abstractmethod
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Evaluation:
-        """The loss of the micro-batches of all data-parallel ranks, without gradients; a collective call."""
+        """The loss of the micro-batches of all ranks, without gradients; a collective call."""
 
     def create_optimizer_state(self) -> None:
         """Creates the optimizer's state where no step has created it yet, so that ``state_view`` finds it."""
@@ -182,7 +182,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _global_loss(self) -> float:
-        """The step's loss so far, averaged over the data-parallel ranks; a collective call."""
+        """The step's loss so far, averaged over the ranks with the same weights; a collective call."""
 
     def _decide(self) -> bool:
         """Decides, between clipping and the update, whether this step may reach the weights."""
@@ -192,14 +192,14 @@ class Engine(ABC):
 
     @abstractmethod
     def _loss_here(self) -> torch.Tensor | None:
-        """The step's mean loss on this data-parallel rank, equal on its tensor-parallel ranks; None: not known here."""
+        """The step's mean loss on this rank's tokens, equal on its tensor-parallel ranks; None: not known here."""
 
     @abstractmethod
     def _model_group(self) -> dist.ProcessGroup | None:
         """All ranks that hold a part of one replica of the model."""
 
-    def _mean_over_data(self, value: torch.Tensor) -> torch.Tensor:
+    def _mean_over_copies(self, value: torch.Tensor) -> torch.Tensor:
         value = value.detach().to(torch.float64, copy=True)
-        if self.topology.data_size > 1:
-            dist.all_reduce(value, group=data_group())
-        return value / self.topology.data_size
+        if self.topology.copies > 1:
+            dist.all_reduce(value, group=copies_group())
+        return value / self.topology.copies

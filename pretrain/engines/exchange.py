@@ -44,8 +44,8 @@ class BucketExchange(ReplicaExchange):
     """Ours (pretrain/engines/zero): gradients leave during the backward pass, weights return during the next forward.
 
     Args:
-        loss_here: the step's mean loss on this data-parallel rank, equal on its tensor-parallel ranks; None: not known
-            on this pipeline stage.
+        loss_here: the step's mean loss on this rank's tokens, equal on its tensor-parallel ranks; None: not known on
+            this pipeline stage.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class BucketExchange(ReplicaExchange):
         loss = self._loss_here()
         here = torch.zeros(2, dtype=torch.float64, device=self._device)
         if loss is not None and self._topology.tensor_rank == 0:
-            here[0] = loss / self._topology.data_size
+            here[0] = loss / self._topology.copies
         here[1] = self._optimizer.square_sum()
         if self._topology.world_size > 1:
             dist.all_reduce(here)

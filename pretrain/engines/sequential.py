@@ -17,7 +17,7 @@ from model.layers import LanguageModel, LayerDefinition
 from model.loss import cross_entropy_TB, mean_loss
 from model.parallel import logical_parameters
 from pretrain.config import RunConfig
-from pretrain.engines.connection import ModelParallelUnit, data_group, tensor_group
+from pretrain.engines.connection import ModelParallelUnit, copies_group, tensor_group
 from pretrain.engines.deepspeed_config import deepspeed_config
 from pretrain.engines.engine import Engine, Judge
 from pretrain.engines.evaluation import Evaluation, MarkedLoss
@@ -40,7 +40,7 @@ class SequentialEngine(Engine):
 
         def build_partitioned(layer: LayerDefinition) -> nn.Module:
             module = layer.build()
-            deepspeed.zero.Init(module, data_parallel_group=data_group(), config_dict_or_path=settings, mpu=unit)
+            deepspeed.zero.Init(module, data_parallel_group=copies_group(), config_dict_or_path=settings, mpu=unit)
             return module
 
         # Never more than one whole layer in memory.
@@ -62,7 +62,7 @@ class SequentialEngine(Engine):
             self.deepspeed.step()
 
     def _global_loss(self) -> float:
-        return float(self._mean_over_data(self._loss_here()))
+        return float(self._mean_over_copies(self._loss_here()))
 
     def _loss_here(self) -> torch.Tensor:
         return self._loss_sum / self.accumulation_steps
@@ -81,5 +81,5 @@ class SequentialEngine(Engine):
             total += loss_TB.mean()
             if here.marked_BT is not None:
                 marked.add(loss_TB, here.marked_BT)
-        sums = self._mean_over_data(marked.take(self.device)) * self.topology.data_size
-        return Evaluation(float(self._mean_over_data(total / len(micro_batches))), *sums.tolist())
+        sums = self._mean_over_copies(marked.take(self.device)) * self.topology.copies
+        return Evaluation(float(self._mean_over_copies(total / len(micro_batches))), *sums.tolist())

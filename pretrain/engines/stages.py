@@ -16,7 +16,7 @@ from deepspeed.pipe import LayerSpec, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import nn
 
-from model.block import kernels_of
+from model.block import context_of, kernels_of
 from model.config import ModelConfig
 from model.layers import LayerDefinition
 from model.layout import Layout
@@ -48,12 +48,12 @@ class StagedModel(CutPipelineModule):
                 [_layer_spec(layer, layers) for layer in layers],
                 split_into_stages(layers, topology.pipeline_size),
                 topology=PipeModelDataParallelTopology(
-                    num_pp=topology.pipeline_size, num_mp=topology.tensor_size, num_dp=topology.data_size
+                    num_pp=topology.pipeline_size, num_mp=topology.tensor_size, num_dp=topology.copies
                 ),
             )
         self._finish = partial(loss, self.take_last()) if topology.stage == topology.pipeline_size - 1 else None
         self._config = config
-        self._kernels = kernels_of(self)
+        self._kernels, self._context = kernels_of(self), context_of(self)
         self._coming: deque[MicroBatch] = deque()
 
     def expect(self, micro_batches: Sequence[MicroBatch]) -> None:
@@ -70,7 +70,8 @@ class StagedModel(CutPipelineModule):
         return leaving.x_TBD if self._finish is None else self._finish(leaving, batch)
 
     def _layout(self, batch: MicroBatch, like: torch.Tensor) -> Layout:
-        return Layout.of(self._config, batch.tokens_BT.shape[1], batch.documents, like, self._kernels)
+        length = batch.tokens_BT.shape[1]
+        return Layout.of(self._config, length, batch.documents, like, self._kernels, self._context)
 
 
 def _layer_spec(layer: LayerDefinition, layers: Sequence[LayerDefinition]) -> LayerSpec:

@@ -37,7 +37,7 @@ class TrainingState:
         kind: OptimizerKind,
         optimizer: torch.optim.Optimizer,
         wrapper: Any,
-        data_rank: int,
+        copy: int,
     ) -> None:
         """``wrapper`` is DeepSpeed's optimizer around ``optimizer``, which ``kind`` has built."""
         self._stage = zero_stage
@@ -45,7 +45,7 @@ class TrainingState:
         self._kind = kind
         self._optimizer = optimizer
         self._wrapper = wrapper
-        self._data_rank = data_rank
+        self._copy = copy
 
     def places(self) -> list[Place]:
         """The parts that this rank updates, in the order of the parameters, for ZeRO 0 to 2.
@@ -102,6 +102,6 @@ class TrainingState:
         local = (
             safe_get_local_fp32_param(parameter) if state is None else safe_get_local_optimizer_state(parameter, state)
         )
-        start = local.numel() * self._data_rank
+        start = local.numel() * self._copy
         numel = min(local.numel(), compat.whole_numel(parameter) - start)
         return StateView(start, local.view(-1)[:numel]) if numel > 0 else None

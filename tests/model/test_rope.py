@@ -33,8 +33,8 @@ def test_position_zero_is_not_rotated():
 
 def test_positions_restart_at_document_starts():
     starts_TB = torch.tensor([[0, 0], [0, 1], [2, 1], [2, 1]], dtype=torch.int32)
-    assert positions_TB(4, starts_TB, starts_TB.device).tolist() == [[0, 0], [1, 0], [0, 1], [1, 2]]
-    assert positions_TB(3, None, torch.device("cpu")).tolist() == [[0], [1], [2]]
+    assert positions_TB(torch.arange(4), starts_TB).tolist() == [[0, 0], [1, 0], [0, 1], [1, 2]]
+    assert positions_TB(torch.arange(3), None).tolist() == [[0], [1], [2]]
 
 
 def test_angles_of_bf16_activations_are_fp32():

@@ -22,8 +22,8 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {
     "single": (1, {"zero_stage": 0}, 8),
     "tp2-sp": (2, {"tensor": 2, "sequence": True, "zero_stage": 1}, 4),
     "pp2": (2, {"pipeline": 2, "zero_stage": 0}, 2),
-    "dp2-zero0": (2, {"zero_stage": 0}, 4),
-    "dp2-zero1": (2, {"zero_stage": 1}, 2),
+    "context2-zero0": (2, {"context": 2, "zero_stage": 0}, 4),
+    "context2-dp2-zero1": (4, {"context": 2, "zero_stage": 1}, 2),
     "dp2-zero2": (2, {"zero_stage": 2}, 4),
     "dp2-zero3": (2, {"zero_stage": 3}, 2),
     "tp2-pp2-dp2": (8, {"tensor": 2, "pipeline": 2, "zero_stage": 1}, 2),
@@ -82,10 +82,14 @@ def test_goes_on_as_the_run_never_stopped(target: str, saved: dict[str, tuple[Pa
 
 
 def test_bf16_goes_on_bit_for_bit_and_across_stages(tmp_path: Path) -> None:
-    names = ("dp2-zero1", "dp2-zero3")
-    expected = {name: run_world(2, save_and_go_on, config_of(name, "bf16"), tmp_path / name)[0] for name in names}
-    for name in names:
-        after = run_world(2, resume_each, config_of(name, "bf16"), {other: tmp_path / other for other in names})[0]
+    names = ("context2-dp2-zero1", "dp2-zero3")
+    sizes = {name: TOPOLOGIES[name][0] for name in names}
+    expected = {
+        name: run_world(size, save_and_go_on, config_of(name, "bf16"), tmp_path / name)[0]
+        for name, size in sizes.items()
+    }
+    for name, size in sizes.items():
+        after = run_world(size, resume_each, config_of(name, "bf16"), {other: tmp_path / other for other in names})[0]
         assert after[name] == expected[name]
         for other in names:
             assert after[other] == pytest.approx(expected[other], rel=2e-2)

@@ -63,11 +63,14 @@ WORLDS: dict[int, dict[str, RunConfig]] = {
         "pp2-untied": case("diff", micro=2, pipeline=2),
         "tp2-muon": case(tensor=2, zero_stage=1, optimizer="muon"),
         "bf16-zero2-dp2": case(micro=2, zero_stage=2, precision="bf16"),
+        "context2-diff_v2-documents": case("diff_v2", micro=4, context=2, documents=True, zero_stage=1),
+        "context2-heads-standard": case("standard", context=2, context_exchange="heads"),
         "bf16-pp2": case(micro=2, pipeline=2, zero_stage=1, precision="bf16"),
     },
     4: {
         "tp2-pp2-sp-documents": case(tensor=2, pipeline=2, sequence=True, micro=2, documents=True, zero_stage=1),
         "zero3-tp2-dp2": case(tensor=2, zero_stage=3, micro=1),
+        "context2-tp2-sp-full": case(tensor=2, sequence=True, context=2, recompute="full", zero_stage=2),
     },
 }
 
@@ -151,7 +154,11 @@ def test_numbers_are_those_of_one_process(size: int, name: str) -> None:
 
 @pytest.mark.parametrize(("size", "name"), EVERY_CASE)
 def test_a_step_that_is_not_looked_into_records_and_exchanges_nothing_for_it(size: int, name: str) -> None:
+    config = WORLDS[size][name]
+    tensors = 3 if config.model.attention == "diff_v2" else 2  # queries, keys, and weights of maps of whole samples
+    micro_batches = config.batch.global_size // config.batch.micro_size  # of the one replica where samples are split
+    gathered = config.model.num_layers * tensors * micro_batches if config.parallel.context > 1 else 0
     for rank in (ranks[name] for ranks in world(size)):
         assert rank.recorded[0] == rank.recorded[2] == 0 < rank.recorded[1] == rank.recorded[3]
-        assert rank.exchanges[3] == rank.exchanges[2] + 2  # one of sums, one of largest values
+        assert rank.exchanges[3] == rank.exchanges[2] + gathered + 2  # one of sums, one of largest values
         assert torch.isfinite(torch.tensor(rank.losses)).all()

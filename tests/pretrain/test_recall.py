@@ -22,6 +22,7 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {
     "single": (1, {"zero_stage": 0}, 8),
     "dp2-zero3": (2, {"zero_stage": 3}, 4),
     "tp2-pp2": (4, {"tensor": 2, "pipeline": 2, "zero_stage": 1}, 4),
+    "context2-dp2": (4, {"context": 2, "zero_stage": 1}, 2),
     "tp2-sp-dp2": (4, {"tensor": 2, "sequence": True, "zero_stage": 1}, 2),
 }
 SAMPLES = 16

@@ -82,6 +82,8 @@ class Arrangement(Form):
 class Grouped(Arrangement):
     """One call with 2H query heads of 2K over G key/value heads of 2K."""
 
+    keeps_copies = False
+
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, kernel.name, f"{kernel.title}, differential heads as groups of queries")
 
@@ -103,6 +105,8 @@ class Grouped(Arrangement):
 
 class Halves(Arrangement):
     """Two calls with 2H query heads of K over 2G key/value heads of K."""
+
+    keeps_copies = True
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, f"{kernel.name}_halves", f"{kernel.title}, values of differential heads by halves")
@@ -127,6 +131,8 @@ class Halves(Arrangement):
 
 class Wide(Arrangement):
     """One call with 2H query heads of K over 2G keys of K and values of 2K."""
+
+    keeps_copies = True
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, f"{kernel.name}_wide", f"{kernel.title}, differential heads with wide values")

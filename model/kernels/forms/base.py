@@ -86,6 +86,9 @@ class Form(ABC):
     """for people"""
     keeps_inputs_only: ClassVar[bool]
     """the backward pass makes everything again by itself, so that recomputing this product would save nothing"""
+    keeps_copies: ClassVar[bool]
+    """what the backward pass needs of keys or values are copies: where they are gathered from other ranks, the product
+    is recomputed, or these would stay"""
 
     @abstractmethod
     def refusal(self, case: Case) -> str | None:

@@ -26,6 +26,7 @@ class Explicit(Form):
     name = "explicit"
     title = "explicit maps, by blocks of queries"
     keeps_inputs_only = True
+    keeps_copies = False
 
     def refusal(self, case: Case) -> str | None:
         return None if case.machine.kind == "cpu" else "is for CPUs"

@@ -20,6 +20,7 @@ class Fused(Form):
     name = "fused"
     title = "fused differential attention in Triton"
     keeps_inputs_only = False
+    keeps_copies = False
 
     def refusal(self, case: Case) -> str | None:
         if case.maps.queries != 2:

@@ -50,7 +50,7 @@ def bucketed_engine(
         overlap=config.parallel.overlap,
         partition_group=groups.sharing,
         replica_group=groups.alike,
-        replicas=topology.data_size,
+        replicas=topology.copies,
         tensor_rank=topology.tensor_rank,
         tensor_group=own_tensor_group(topology) if topology.tensor_size > 1 else None,
         clipping=config.optimizer.gradient_clipping,

@@ -1,0 +1,20 @@
+"""The private names of torch that the layers rely on do what they are used for."""
+
+import torch
+
+from model.torch_compat import saved_tensor_hooks
+
+
+def test_the_innermost_hooks_are_found() -> None:
+    def outer(x: object) -> object:
+        return x
+
+    def inner(x: object) -> object:
+        return x
+
+    assert saved_tensor_hooks() is None
+    with torch.autograd.graph.saved_tensors_hooks(outer, outer):
+        with torch.autograd.graph.saved_tensors_hooks(inner, outer):
+            assert saved_tensor_hooks() == (inner, outer)
+        assert saved_tensor_hooks() == (outer, outer)
+    assert saved_tensor_hooks() is None
