@@ -9,7 +9,8 @@ one product each. Kept for the backward pass is this rank's part of x, which is 
                 start to sum dx over ranks    dW = dy^T x     meanwhile
 
 Weights that lie side by side in memory, as DeepSpeed's flat buffers put neighbours, are read as they are; others are
-copied together for the product. The copy is made again in the backward pass rather than kept.
+copied together for the product. The copy is made again in the backward pass rather than kept. So it is with the
+gradients of the results: those that were written side by side are read as they are.
 """
 
 from collections.abc import Sequence
@@ -66,6 +67,24 @@ def _side_by_side(weights: Sequence[Tensor]) -> bool:
     return True
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The columns of all parts, [..., sum of n_i]: a view where they are neighbours in the rows of one tensor."""
+    first = parts[0]
+    if not torch.compiler.is_compiling() and _neighbouring_columns(parts):
+        columns = sum(part.shape[-1] for part in parts)
+        return first.as_strided((*first.shape[:-1], columns), first.stride(), first.storage_offset())
+    return torch.cat(list(parts), dim=-1) if len(parts) > 1 else first
+
+
+def _neighbouring_columns(parts: Sequence[Tensor]) -> bool:
+    storage, strides, end = parts[0].untyped_storage().data_ptr(), parts[0].stride(), parts[0].storage_offset()
+    for part in parts:
+        if part.untyped_storage().data_ptr() != storage or part.storage_offset() != end or part.stride() != strides:
+            return False
+        end += part.shape[-1]
+    return strides[-1] == 1
+
+
 class _PackedLinear(torch.autograd.Function):
     """(exchange, who takes the product of the weights' gradients, x, weights) to one result for each weight."""
 
@@ -81,7 +100,7 @@ class _PackedLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         exchange: InputExchange = ctx.exchange
-        gradient = torch.cat(gradients, dim=-1) if len(gradients) > 1 else gradients[0]
+        gradient = joined(gradients)
         rows = [len(weight) for weight in weights]
 
         def start() -> Finish:

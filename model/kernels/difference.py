@@ -34,5 +34,5 @@ class _WeightedDifference(torch.autograd.Function):
         of_weight = (of_product * both.select(ctx.dim, 1)).sum_to_size(weight.shape)
         of_both = torch.empty_like(both)
         of_both.select(ctx.dim, 0).copy_(gradients[0])
-        of_both.select(ctx.dim, 1).copy_(of_product * weight)
+        of_both.select(ctx.dim, 1).copy_(of_product.mul_(weight))
         return of_both, of_weight, None

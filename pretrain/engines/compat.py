@@ -133,6 +133,17 @@ def after_each(pipeline: Any, kind: str, action: Callable[[], None]) -> None:
     }
 
 
+def forget_loss(pipeline: Any) -> None:
+    """``PipelineEngine.loss`` and ``pipe_buffers``: on the last stage, which keeps them until others come.
+
+    Their graphs hold what the stage has received and its gradient. For the time after a backward pass.
+    """
+    if pipeline.is_last_stage():
+        pipeline.loss = None
+        outputs = pipeline.pipe_buffers["outputs"]
+        outputs[:] = [None] * len(outputs)
+
+
 def pipe_buffers(pipeline: Any) -> dict[str, list[Any]]:
     """``PipelineEngine.pipe_buffers``: the `inputs` and `outputs` of the micro-batches that are under way."""
     buffers: dict[str, list[Any]] = pipeline.pipe_buffers

@@ -50,6 +50,14 @@ class Messages:
             BackwardPass: self._backward,
         }
 
+    def settle(self) -> None:
+        """Lets go of what was sent in the step before, which ended when all of it had been received.
+
+        gloo does not say that a message has been received before it is asked to wait for it.
+        """
+        while self._sent:
+            self._sent.popleft()[0].wait()
+
     def _send_activations(self, pipeline: Any, buffer_id: int) -> None:
         outputs = self._buffers["outputs"][buffer_id]
         compat.tell_shape(pipeline, outputs)

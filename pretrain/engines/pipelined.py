@@ -5,6 +5,7 @@ last stage computes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class PipelinedEngine(Engine):
         super().__init__(config, topology, self._staged, judge)
         if config.parallel.pipeline_schedule == "zero_bubble":
             fill_bubbles(self.deepspeed, self.parameters)
+        compat.after_each(self.deepspeed, "BackwardPass", partial(compat.forget_loss, self.deepspeed))
 
     def _run_step(self, micro_batches: Sequence[MicroBatch]) -> None:
         self.deepspeed.train_batch(self._batches(micro_batches))

@@ -58,6 +58,7 @@ def fill_bubbles(pipeline: Any, parameters: Sequence[nn.Parameter]) -> None:
 
     def schedule(micro_batches: int) -> ZeroBubbleSchedule:
         deferred.forget()
+        messages.settle()
         return ZeroBubbleSchedule(micro_batches, pipeline.num_stages, pipeline.stage_id)
 
     def backward(pipeline: Any, buffer_id: int) -> None:

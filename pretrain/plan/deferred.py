@@ -36,22 +36,30 @@ class InHand:
     """micro-batches whose weights' gradients are not computed yet"""
     activations: int
     """bytes of both"""
+    transient: int
+    """bytes that are there for a moment"""
 
 
-def in_hand(config: RunConfig, topology: Topology, activations: int) -> InHand:
-    """Of ``topology``'s stage, where one micro-batch in flight keeps ``activations`` bytes."""
+def in_hand(config: RunConfig, topology: Topology, activations: int, forward: int, backward: int) -> InHand:
+    """Of ``topology``'s stage.
+
+    Args:
+        activations: bytes that one micro-batch in flight keeps.
+        forward, backward: bytes that are there for a moment when a forward pass ends, and in a backward pass.
+    """
     steps, stage = accumulation_steps(config, topology), topology.stage
     in_flight = min(topology.pipeline_size - stage, steps)
+    either = max(forward, backward)
     if not defers(config):
-        return InHand(in_flight, 0, in_flight * activations)
+        return InHand(in_flight, 0, in_flight * activations, either)
     one = _bytes(config, topology)
-    after_forward = in_flight, min(stage, steps - in_flight)
-    after_backward = in_flight - 1, min(stage + 1, steps - in_flight + 1)
+    after_forward = in_flight, min(stage, steps - in_flight), either
+    after_backward = in_flight - 1, min(stage + 1, steps - in_flight + 1), backward
     held = [
-        InHand(flying, deferred, flying * activations + deferred * one)
-        for flying, deferred in (after_forward, after_backward)
+        InHand(flying, deferred, flying * activations + deferred * one, transient)
+        for flying, deferred, transient in (after_forward, after_backward)
     ]
-    return max(held, key=lambda one: one.activations)
+    return max(held, key=lambda one: one.activations + one.transient)
 
 
 def deferred_flops(config: RunConfig, topology: Topology) -> int:

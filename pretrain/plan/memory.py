@@ -17,13 +17,15 @@ With N parameters on this rank, d data-parallel ranks, N' and N" the padded size
 b: what the optimizer declares for each of its groups, 8 for AdamW's two moments (pretrain/optimizers/).
 With tensor parallelism and M > 1, ZeRO 0 and 3 also hold 4 bytes per element of partial gradients.
 `live`: the most that ZeRO-3 has gathered at once. n: the ranks that share state, d or `parallel.partition_ranks`.
-bucket: of ZeRO 2, the largest bucket as it leaves and as it arrives; of ZeRO 3, DeepSpeed's contiguous reduction buffer
-of `reduce_bucket_size` gradients (pretrain/engines/deepspeed_config.py); each gradient as wide as it travels. More
-buckets on their way take the place of activations, which the backward pass has freed; so do those of ZeRO 1.
-A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with its output for the next stage;
-pretrain/plan/deferred.py has what it holds where gradients of weights are deferred.
-Counted is the end of the forward pass, when most is there; not counted are the CUDA context, NCCL's buffers and
-fragmentation.
+bucket: of ZeRO 2, the largest bucket as it leaves and as it arrives, in the backward pass, when the logits are gone;
+of ZeRO 3, DeepSpeed's contiguous reduction buffer of `reduce_bucket_size` gradients, each gradient as wide as it
+travels (pretrain/engines/deepspeed_config.py). More buckets on their way take the place of activations, which the
+backward pass has freed; so do those of ZeRO 1.
+A pipeline stage s of p holds the activations of min(p - s, M) micro-batches, each with what it has received from the
+stage before and its output for the next one, and a message from each of its neighbours; pretrain/plan/deferred.py has
+what it holds where gradients of weights are deferred.
+Counted is the end of the forward pass, or of it all in the middle of the backward pass where that is more; not counted
+are the CUDA context, NCCL's buffers and fragmentation.
 """
 
 from collections.abc import Iterable
@@ -55,7 +57,7 @@ class State:
     optimizer: int
     """its moments, in fp32"""
     bucket: int
-    """gradients that are collected before they leave, where no sums are kept for them"""
+    """DeepSpeed's buffer of gradients that are collected before they leave"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class RankMemory:
     """micro-batches of which only the products of the weights' gradients are left"""
     activations: int
     transient: int
-    """the larger of: logits and loss; what one block's backward pass computes again"""
+    """the larger of: logits and loss; what one block's backward pass computes again, and under ZeRO 2 the gradients
+    that are collected before they leave"""
     update: int
     """what the optimizer's update needs for a moment, when activations are gone"""
 
@@ -98,18 +101,19 @@ def rank_memory(config: RunConfig, topology: Topology, kernels: Kernels | None =
     last = "head" in names
     one = sum(name.startswith("blocks.") for name in names) * block.kept
     one += layout_bytes(config.model, split, config.data.document_attention, kernels)
-    one += 0 if last else boundary_bytes(config, topology)
+    messages = boundary_bytes(config, topology) * ((topology.stage > 0) + (not last))
+    one += messages
     one += ends_activations(config.model, split) if last else 0
     loss = loss_bytes(config.model, split) if last else 0
-    held = in_hand(config, topology, one)
+    held = in_hand(config, topology, one, forward=loss, backward=block.recomputed + _leaving(config, topology))
     return RankMemory(
         rank=topology.rank,
         stage=topology.stage,
         state=rank_state(config, topology),
         in_flight=held.in_flight,
         deferred=held.deferred,
-        activations=held.activations,
-        transient=max(loss, block.recomputed),
+        activations=held.activations + messages,
+        transient=held.transient,
         update=update_cost(config, topology).workspace,
     )
 
@@ -160,13 +164,20 @@ def _zero_state(config: RunConfig, topology: Topology) -> State:
     held = sum(kind.group_of(parameters[members[0]]).bytes_per_element * size // ranks for members, size in flat_of)
     if ours:
         sums = 4 * flat if stage == 1 else 4 * part
-        copies = 0 if stage == 1 else 1 + (ranks > 1)  # one is filled, or leaves while another arrives
-        under_way = copies * TRAVELS[config.parallel.gradient_exchange].itemsize * max(size for _, size in flat_of)
-        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=under_way)
+        return State(weight * flat, sums, master=4 * part, optimizer=held, bucket=0)
     if stage == 1 and config.train.precision == "bf16":
         return State(2 * flat, gradients=2 * sum(sizes) + 4 * flat, master=4 * part, optimizer=held, bucket=0)
     gradients = 4 * part if stage == 2 else 4 * sum(sizes)
     return State(weight * flat, gradients=gradients, master=4 * part, optimizer=held, bucket=bucket)
+
+
+def _leaving(config: RunConfig, topology: Topology) -> int:
+    """The largest bucket of ZeRO 2: one is filled, or leaves while another arrives."""
+    if config.parallel.zero_stage != 2 or not exchanges_itself(config):
+        return 0
+    ranks = len(topology.sharing(config.parallel.partition_ranks))
+    width = TRAVELS[config.parallel.gradient_exchange].itemsize
+    return (1 + (ranks > 1)) * width * max(size for _, size in flat_members(config, topology))
 
 
 def checkpoint_bytes(config: RunConfig) -> int:

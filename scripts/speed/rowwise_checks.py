@@ -78,7 +78,7 @@ def check_swiglu(kernel: SwigluKernel, device: str, dtype: torch.dtype, rows: in
         return [gate / (1 + (-gate).exp()) * up]
 
     compare(lambda both: [kernel(*both.split(width, dim=-1))], exact, [both], device, dtype)
-    gate, up = both.to(device, dtype).split(width, dim=-1)
+    gate, up = both.detach().to(device, dtype).split(width, dim=-1)
     (gradient,) = (x.to(device, dtype) for x in drawn((rows, 3, width), seed=3))
     before = gate.clone(), up.clone(), gradient.clone()
     of_both = kernel.backward(gradient, gate, up)

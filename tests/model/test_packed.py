@@ -1,10 +1,15 @@
 """One product for several weights gives what one product for each gives, and each weight its own gradient."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.packed import packed_linear, stacked
+from model.gated import gated_linear, recomputed_gated_linear
+from model.kernels.rowwise.swiglu import WRITTEN
+from model.packed import joined, packed_linear, stacked
 from model.parallel import Linear, Unsharded
 from model.recorder import Recorder, look_at_weight
 
@@ -55,6 +60,44 @@ def test_neighbours_in_memory_are_read_where_they_are_and_others_are_copied() ->
     assert stacked(gap).data_ptr() != gap[0].data_ptr()
     for weights in (beside, beside[::-1], gap):
         assert torch.equal(stacked(weights), torch.cat(weights))
+
+
+def test_neighbouring_columns_are_read_where_they_are_and_others_are_copied() -> None:
+    whole = torch.randn(4, 2, sum(ROWS) + 3, generator=torch.Generator().manual_seed(3))
+    columns = whole[..., 1 : 1 + sum(ROWS)]
+    parts = columns.split(ROWS, dim=-1)
+    assert joined(parts).data_ptr() == columns.data_ptr()
+    assert joined(parts).stride() == columns.stride()
+    assert torch.equal(joined(parts), columns)
+    turned = [part.mT.contiguous().mT for part in parts]
+    one_moved = [*parts[:2], whole[..., -ROWS[2] :]]
+    for others in (parts[::-1], parts[::2], one_moved, turned, [part.clone() for part in parts]):
+        assert joined(others).untyped_storage().data_ptr() != whole.untyped_storage().data_ptr()
+        assert torch.equal(joined(others), torch.cat(list(others), dim=-1))
+
+
+class Called(TorchDispatchMode):
+    """The names of the operations under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("product", [gated_linear, recomputed_gated_linear])
+def test_gradients_of_gate_and_up_reach_their_product_without_a_copy(product: Callable[..., Tensor]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, down = (torch.randn(*shape, generator=generator).requires_grad_() for shape in ((5, 3, D), (D, 7)))
+    weights = [weight.requires_grad_() for weight in torch.randn(14, D, generator=generator).split(7)]
+    y = product(WRITTEN, *packed_linear(x, weights), down)
+    with Called() as called:
+        y.sum().backward()
+    assert called.names.count("mm") == 4
+    assert not {"cat", "clone", "copy_"} & set(called.names)
 
 
 def test_layers_that_run_together_show_their_weights_as_those_that_run_alone() -> None:

@@ -5,7 +5,7 @@ the second form normalises the sum, and hands it out, too. Always: the mean is f
 
     torch        torch's rms_norm: a kernel of its own on a GPU; on a CPU, for which it is refused, a dozen operations
                  that keep fp32 copies
-    written      forward and backward as written below, an operation after the other
+    written      forward and backward as written below, an operation after the other, on CPUs piece by piece (pieces.py)
     compiled     the same, each pass fused by torch's compiler
     apex, flash_attn, liger    kernels of these packages (packages.py)
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model.kernels.rowwise.compiled import Compiled
 from model.kernels.rowwise.implementation import ANYWHERE, Implementation, Needs
+from model.kernels.rowwise.pieces import by_pieces
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,19 @@ def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return (x * inverse).mul_(weight).to(x.dtype), inverse
 
 
-def _differentiated(gradient: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the scale, with few wide tensors at once.
+def _differentiated(gradient: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x, and of the scale in the type of ``inverse``, with few wide tensors at once.
 
     With u = x / rms and g = gradient * scale: dx = (g - u mean(g u)) / rms, dscale = sum of gradient * u.
     """
+    gradient = gradient.to(inverse.dtype)
     unit, scale = x * inverse, weight.to(inverse.dtype)
     product = gradient * unit
     mean = (product @ scale)[..., None] / x.shape[-1]
     of_weight = product.flatten(0, -2).sum(0)
     del product
     of_x = (gradient * scale).addcmul_(unit, mean, value=-1).mul_(inverse)
-    return of_x.to(x.dtype), of_weight.to(weight.dtype)
+    return of_x.to(x.dtype), of_weight
 
 
 def _added(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,10 +66,10 @@ def _added(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Ten
 
 
 def _added_differentiated(
-    gradient: Tensor, of_total: Tensor, total: Tensor, weight: Tensor, inverse: Tensor
+    gradient: Tensor, of_total: Tensor, total: Tensor, inverse: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of both summands, which are the same, and of the scale."""
-    of_x, of_weight = _differentiated(gradient, total, weight, inverse)
+    of_x, of_weight = _differentiated(gradient, total, inverse, weight)
     return of_x + of_total, of_weight
 
 
@@ -79,12 +81,14 @@ class _Norm(torch.autograd.Function):
         ctx.backward_pass = passes[1]
         normed: Tensor
         normed, inverse = passes[0](x, weight, eps)
-        ctx.save_for_backward(x, weight, inverse)
+        ctx.save_for_backward(x, inverse, weight)
         return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.backward_pass(gradients[0], *ctx.saved_tensors), None
+        x, inverse, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.backward_pass(gradients[0], x, inverse, weight)
+        return None, of_x, of_weight.to(weight.dtype), None
 
 
 class _AddNorm(torch.autograd.Function):
@@ -96,13 +100,14 @@ class _AddNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.backward_pass = passes[1]
         normed, total, inverse = passes[0](x, residual, weight, eps)
-        ctx.save_for_backward(total, weight, inverse)
+        ctx.save_for_backward(total, inverse, weight)
         return normed, total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        of_x, of_weight = ctx.backward_pass(*gradients, *ctx.saved_tensors)
-        return None, of_x, of_x, of_weight, None
+        total, inverse, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.backward_pass(*gradients, total, inverse, weight)
+        return None, of_x, of_x, of_weight.to(weight.dtype), None
 
 
 def after_sum(norm: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -119,20 +124,30 @@ def _torch_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-def _of_passes(name: str, run: Callable[[Callable[..., Any]], Callable[..., Any]]) -> NormKernel:
-    alone, after = (run(_normalised), run(_differentiated)), (run(_added), run(_added_differentiated))
+def _of_passes(
+    name: str, alone: tuple[Callable[..., Any], ...], after_a_sum: tuple[Callable[..., Any], ...]
+) -> NormKernel:
+    """From forward and backward of both forms."""
 
     def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         result: Tensor = _Norm.apply(alone, x, weight, eps)
         return result
 
     def add_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = _AddNorm.apply(after, x, residual, weight, eps)
+        result: tuple[Tensor, Tensor] = _AddNorm.apply(after_a_sum, x, residual, weight, eps)
         return result
 
     return NormKernel(name, ANYWHERE, norm, add_norm)
 
 
 TORCH = NormKernel("torch", Needs(gpu=True), _torch_norm, after_sum(_torch_norm))
-WRITTEN = _of_passes("written", lambda function: function)
-COMPILED = _of_passes("compiled", Compiled)
+WRITTEN = _of_passes(
+    "written",
+    (by_pieces(_normalised, tokenwise=1), by_pieces(_differentiated, tokenwise=3, summed=1)),
+    (by_pieces(_added, tokenwise=2), by_pieces(_added_differentiated, tokenwise=4, summed=1)),
+)
+COMPILED = _of_passes(
+    "compiled",
+    (Compiled(_normalised), Compiled(_differentiated)),
+    (Compiled(_added), Compiled(_added_differentiated)),
+)

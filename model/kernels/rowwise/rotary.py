@@ -4,7 +4,7 @@ In: x [T, B, ..., K] and the cosines and sines of its angles [T, B or 1, K/2], f
 (x_j, x_{j+K/2}) rotated, in x's type; a new contiguous tensor. Always: computed in the type of the angles; for the
 backward pass nothing is kept but them: the gradient is rotated back.
 
-    written      an operation after the other, without a copy of the halves
+    written      an operation after the other, without a copy of the halves, on CPUs piece by piece (pieces.py)
     compiled     one pass, fused by torch's compiler
     flash_attn   that package's (packages.py)
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.kernels.rowwise.compiled import Compiled
 from model.kernels.rowwise.implementation import ANYWHERE, Implementation
+from model.kernels.rowwise.pieces import by_pieces
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,23 @@ def _over_heads(angles: Tensor, x: Tensor) -> Tensor:
     return angles.view(*angles.shape[:2], *(1 for _ in x.shape[2:-1]), -1)
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tuple[Tensor]:
     cos, sin = _over_heads(cos, x), _over_heads(sin, x)
-    turned = x * torch.cat([cos, cos], dim=-1)  # in the angles' type
-    first, second = x.chunk(2, dim=-1)
+    precise = x.to(cos.dtype)
+    turned = precise * torch.cat([cos, cos], dim=-1)
+    first, second = precise.chunk(2, dim=-1)
     of_first, of_second = turned.chunk(2, dim=-1)
     of_first.addcmul_(second, sin, value=1 if back else -1)
     of_second.addcmul_(first, sin, value=-1 if back else 1)
-    return turned.to(x.dtype)
+    return (turned.to(x.dtype),)
+
+
+_turned_by_pieces = by_pieces(_turned, tokenwise=3)
+
+
+def _written(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    (turned,) = _turned_by_pieces(x, cos, sin, back)
+    return turned
 
 
 def _fusable(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
@@ -68,5 +78,5 @@ def _fusable(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-WRITTEN = RotaryKernel("written", ANYWHERE, _turned)
+WRITTEN = RotaryKernel("written", ANYWHERE, _written)
 COMPILED = RotaryKernel("compiled", ANYWHERE, Compiled(_fusable))

@@ -97,7 +97,14 @@ def of_the_pipeline(engine: Any) -> Iterator[tuple[str, Contract]]:
     layers = {type(layer).__name__ for layer in compat.pipeline_layers(engine.module)}
     yield "get_tied_weights_and_groups", lambda: tied == [("embedding.weight", 2)]
     yield "forward_funcs", lambda: "Block" in layers
+    yield "loss", lambda: _is_forgotten(engine.deepspeed, last=stage == 1)
     yield "_partition_layers", lambda: isinstance(engine.module, compat.CutPipelineModule) and len(copies) == stage
+
+
+def _is_forgotten(pipeline: Any, last: bool) -> bool:
+    """After the last backward pass nothing holds the last stage's loss, which DeepSpeed starts from by that name."""
+    starts = "backward(self.loss)" in inspect.getsource(pipeline._exec_backward_pass)
+    return starts and (not last or (pipeline.loss is None and set(compat.pipe_buffers(pipeline)["outputs"]) == {None}))
 
 
 def _is_followed(engine: Any) -> bool:
@@ -173,6 +180,7 @@ NAMES = {
         "total_loss",
         "get_tied_weights_and_groups",
         "forward_funcs",
+        "loss",
         "_partition_layers",
     ),
     "zero_bubble": (

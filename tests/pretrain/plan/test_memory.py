@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from model.block import kernels_of
+from model.kernels.rowwise import pieces
 from pretrain.config import OptimizerConfig, RunConfig
 from pretrain.plan.memory import RankMemory, State, most_loaded, rank_memory
 from pretrain.topology import plan_topology
@@ -17,12 +18,10 @@ SCALARS = 1000
 """bytes of losses, norms and step counters, one for each parameter, which the formula leaves out"""
 PEAK = 0.05
 """tensors of one operation's backward pass, which the formula leaves out, in so small a model"""
-DEFERRED = 0.12
+DEFERRED = 0.08
 """the same in the middle of a backward pass that leaves products for later before it lets go of activations"""
-UNDER_WAY = 0.15
-"""the same under ZeRO 2, where it is a matter of time how many buckets, each a tenth of all, are on their way"""
-RECOMPUTED_STAGE = 0.09
-"""the same on the last of two stages whose blocks are recomputed whole: 3 to 7.5 %, not explained yet"""
+PIECE_ELEMENTS = 2**9
+"""what norms, gate and rotation work on at once on a CPU: next to nothing, as beside a model of usual size"""
 BUCKET = 20_000
 STEPS = 10
 """with exchanges between layers or stages that are measured: gloo's threads let go of what they have sent a
@@ -36,14 +35,16 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, Ran
     """
     from megatron.core import parallel_state
 
+    pieces.CPU_PIECE_ELEMENTS = PIECE_ELEMENTS  # in this process, which is the test's own
     result = {}
     for name, config in configs.items():
         with LiveBytes() as live:
             engine, feed = start_engine(config)
             batches = list(feed.steps(0, 2))
+            own = sum(tensor_bytes(batch) for batch in batches)
             engine.train_step(batches[0], 1e-3)
             gc.collect()
-            at_rest = live.now - sum(tensor_bytes(batch) for batch in batches)
+            at_rest = live.now - own
             update, within = engine.optimizer.step, []
 
             def watched(update=update, within=within, live=live) -> None:
@@ -60,7 +61,7 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, Ran
                 live.peak = live.now
                 within.clear()
                 engine.train_step(batches[1], 1e-3)
-                peaks.append(live.peak)
+                peaks.append(live.peak - own)
                 updates.append(max(within))
         planned = rank_memory(config, engine.topology, kernels_of(engine.module))
         result[name] = at_rest, min(peaks), min(updates), planned
@@ -84,9 +85,16 @@ def small(precision: str = "fp32", recompute: str = "none", form: str = "sdpa", 
     return replace(config, deepspeed=bucket)
 
 
+def settled(config: RunConfig) -> RunConfig:
+    """No bucket is on its way when the backward pass ends, as it could be in the next forward pass on a CPU."""
+    return replace(config, parallel=replace(config.parallel, overlap=False))
+
+
 DATA_PARALLEL = {
-    **{f"fp32 zero{stage}": small(zero_stage=stage) for stage in range(4)},
-    **{f"bf16 zero{stage}": small("bf16", zero_stage=stage) for stage in (1, 2, 3)},
+    **{f"fp32 zero{stage}": small(zero_stage=stage) for stage in (0, 1, 3)},
+    **{f"bf16 zero{stage}": small("bf16", zero_stage=stage) for stage in (1, 3)},
+    "fp32 zero2": settled(small(zero_stage=2)),
+    "bf16 zero2": settled(small("bf16", zero_stage=2)),
 }
 
 
@@ -99,7 +107,7 @@ def muon(config: RunConfig) -> RunConfig:
 MUON = {
     "zero1 muon": muon(small(zero_stage=1)),
     "bf16 zero1 muon": muon(small("bf16", zero_stage=1)),
-    "bf16 zero2 muon": muon(small("bf16", zero_stage=2)),
+    "bf16 zero2 muon": muon(settled(small("bf16", zero_stage=2))),
     "zero1 muon, sequence": muon(small(tensor=2, sequence=True, zero_stage=1)),
 }
 EXPLICIT = {
@@ -140,9 +148,7 @@ def test_the_state_is_what_an_engine_holds(measured) -> None:
 def test_the_total_is_close_to_the_peak_of_a_step(measured) -> None:
     for cases in measured:
         for name, (_, peak, _, planned) in cases.items():
-            bound = {"pipeline, full": RECOMPUTED_STAGE}.get(name, PEAK)
-            bound = UNDER_WAY if "zero2" in name else DEFERRED if "deferred" in name else bound
-            assert planned.total == pytest.approx(peak, rel=bound), name
+            assert planned.total == pytest.approx(peak, rel=DEFERRED if "deferred" in name else PEAK), name
 
 
 def test_the_workspace_of_the_update_is_what_the_update_takes(measured) -> None:

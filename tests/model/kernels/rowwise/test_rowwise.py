@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.rowwise import compiled, cross_entropy, norm, rotary, swiglu
+from model.kernels.rowwise import compiled, cross_entropy, norm, pieces, rotary, swiglu
 from model.kernels.rowwise.compiled import Compiled
 from scripts.speed.comparing import drawn
 from scripts.speed.rowwise_checks import (
@@ -63,6 +63,35 @@ def test_losses_and_gradients_are_those_of_the_whole_vocabulary(
 
 def test_what_large_logits_do_to_exponentials_does_not_reach_the_loss() -> None:
     check_cross_entropy(cross_entropy.WRITTEN, "cpu", torch.float32, rank=1, scale=1e4)
+
+
+def test_pieces_make_the_whole_and_add_up_what_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 tokens of 2 x 7 elements, 4 at a time."""
+    monkeypatch.setattr(pieces, "CPU_PIECE_ELEMENTS", 4 * 14 + 13)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    x, other = drawn((13, 2, 7), (13, 1, 3))
+    seen = []
+
+    def function(x: Tensor, other: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+        seen.append((len(x), len(other)))
+        return factor * x, other.flatten(1), x.sum((0, 1))
+
+    found = pieces.by_pieces(function, tokenwise=2, summed=1)(x, other, 3.0)
+    assert seen == [(4, 4), (4, 4), (4, 4), (1, 1)]
+    for mine, wanted in zip(found, function(x, other, 3.0), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_written_computes_its_equation_piece_by_piece(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "CPU_PIECE_ELEMENTS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    check_norm(norm.WRITTEN, "cpu", dtype, shape=(5, 3, 7))
+    check_swiglu(swiglu.WRITTEN, "cpu", dtype, rows=5, width=13)
+    check_rotary(rotary.WRITTEN, "cpu", dtype, heads=(5, 2), alike=False)
+    check_rotary(rotary.WRITTEN, "cpu", dtype, heads=(3,), alike=True)
 
 
 def kept(function: Callable[..., Any], *inputs: Any) -> int:
