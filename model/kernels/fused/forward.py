@@ -23,9 +23,9 @@ from model.kernels.fused.blocks import (
 )
 
 
-@triton.jit(do_not_specialize=["T", "B", "H", "heads_per_group"])
+@triton.jit(do_not_specialize=["U", "T", "B", "H", "heads_per_group"])
 def forward_kernel(
-    q, k, v, weight, starts, out, second, log_sums, T, B, H, heads_per_group, exponent,
+    q, k, v, weight, starts, out, second, log_sums, U, T, B, H, heads_per_group, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     FIRST: tl.constexpr, SECOND: tl.constexpr,
 ):  # fmt: skip
@@ -36,6 +36,7 @@ def forward_kernel(
     first_i = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES  # those with the most keys start first
     b, h = tl.program_id(1) // H, tl.program_id(1) % H
     i = first_i + tl.arange(0, QUERIES)
+    token_i = T - U + i
     q1_iK = load_rows(q, b, h, 0, first_i)
     q2_iK = load_rows(q, b, h, 1, first_i)
     g = h // heads_per_group
@@ -45,28 +46,32 @@ def forward_kernel(
     zero_i = tl.zeros((QUERIES,), tl.float32)
     sums = (zero_iE, unseen_i, zero_i, zero_iE, unseen_i, zero_i)
 
-    spans = key_spans(starts, first_i, b, T, B, QUERIES, KEYS)
+    spans = key_spans(starts, first_i, b, U, T, B, QUERIES, KEYS)
     start_i = None
     if starts is not None:
-        start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
-    sums = over_keys(sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, True)
-    sums = over_keys(sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, False)
+        start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < U, other=0)
+    sums = over_keys(
+        sums, q1_iK, q2_iK, k, v, b, g, token_i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, True
+    )
+    sums = over_keys(
+        sums, q1_iK, q2_iK, k, v, b, g, token_i, start_i, exponent, spans, ONE_KEY, KEYS, FIRST, SECOND, False
+    )
     sum1_iE, max1_i, total1_i, sum2_iE, max2_i, total2_i = sums
     if SECOND:
         out2_iE = sum2_iE / total2_i[:, None]
         store_rows(second, b, h, 0, first_i, out2_iE)
-        tl.store(log_sums + number_at(b, h, 1, H, T) + i, max2_i + tl.log2(total2_i), mask=i < T)
+        tl.store(log_sums + number_at(b, h, 1, H, U) + i, max2_i + tl.log2(total2_i), mask=i < U)
     else:
         out2_iE = load_rows(second, b, h, 0, first_i).to(tl.float32)
     if FIRST:
-        out_iE = sum1_iE / total1_i[:, None] - weights_of(weight, b, h, i, T)[:, None] * out2_iE
+        out_iE = sum1_iE / total1_i[:, None] - weights_of(weight, b, h, i, U)[:, None] * out2_iE
         store_rows(out, b, h, 0, first_i, out_iE)
-        tl.store(log_sums + number_at(b, h, 0, H, T) + i, max1_i + tl.log2(total1_i), mask=i < T)
+        tl.store(log_sums + number_at(b, h, 0, H, U) + i, max1_i + tl.log2(total1_i), mask=i < U)
 
 
 @triton.jit
 def over_keys(
-    sums, q1_iK, q2_iK, k, v, b, g, i, start_i, exponent, spans,
+    sums, q1_iK, q2_iK, k, v, b, g, token_i, start_i, exponent, spans,
     ONE_KEY: tl.constexpr, KEYS: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``sums``, each stream's weighted values, highest exponent and sum of weights, with key blocks [first_j, end_j)
@@ -76,7 +81,7 @@ def over_keys(
         block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:
-            visible = seen_by(i, block_j + tl.arange(0, KEYS), start_i)
+            visible = seen_by(token_i, block_j + tl.arange(0, KEYS), start_i)
         k_jK = load_rows(k, b, g, 0 if FIRST or ONE_KEY else 1, block_j)
         v_jE = load_rows(v, b, g, 0, block_j)
         if FIRST:

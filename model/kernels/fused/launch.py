@@ -56,22 +56,22 @@ def run(launches: Sequence[Launch], device: torch.device) -> None:
 
 
 def forward(
-    q_TBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight_TBH: Tensor, starts_TB: Tensor | None, scale: float
+    q_UBHSK: Tensor, k_TBGSK: Tensor, v_TBGE: Tensor, weight_UBH: Tensor, starts_UB: Tensor | None, scale: float
 ) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor]]:
-    """Results: out [T, B, H, E], the second stream's output, the same shape, log2-sum-exps [B, H, 2, T] in fp32."""
-    q, k, v = (aligned(x) for x in (q_TBHSK, k_TBGSK, v_TBGE))
-    T, B, H = q.shape[:3]
-    out = q.new_empty((T, B, H, v.shape[-1]))
+    """Results: out [U, B, H, E], the second stream's output, the same shape, log2-sum-exps [B, H, 2, U] in fp32."""
+    q, k, v = (aligned(x) for x in (q_UBHSK, k_TBGSK, v_TBGE))
+    U, B, H = q.shape[:3]
+    out = q.new_empty((U, B, H, v.shape[-1]))
     second = torch.empty_like(out)
-    log_sums = q.new_empty((B, H, 2, T), dtype=torch.float32)
+    log_sums = q.new_empty((B, H, 2, U), dtype=torch.float32)
     tile = tile_of("forward", *widths(q, v))
-    arguments = inputs(q, k, v, weight_TBH, scale, tile) | {
-        "starts": contiguous(starts_TB),
+    arguments = inputs(q, k, v, weight_UBH, scale, tile) | {
+        "starts": contiguous(starts_UB),
         "out": tiles_of(out, tile.queries),
         "second": tiles_of(second, tile.queries),
         "log_sums": log_sums,
     }
-    grid, compiled_for = (-(-T // tile.queries), B * H), constants(k, v, tile)
+    grid, compiled_for = (-(-U // tile.queries), B * H), constants(k, v, tile)
     launches = [
         Launch(forward_kernel, grid, arguments, compiled_for | streams, options(tile))
         for streams in parts(tile, "SECOND", "FIRST")
@@ -80,15 +80,15 @@ def forward(
 
 
 def backward(
-    d_out_TBHE: Tensor,
-    q_TBHSK: Tensor,
+    d_out_UBHE: Tensor,
+    q_UBHSK: Tensor,
     k_TBGSK: Tensor,
     v_TBGE: Tensor,
-    weight_TBH: Tensor,
-    starts_TB: Tensor | None,
+    weight_UBH: Tensor,
+    starts_UB: Tensor | None,
     ends_TB: Tensor | None,
-    out_TBHE: Tensor,
-    second_TBHE: Tensor,
+    out_UBHE: Tensor,
+    second_UBHE: Tensor,
     log_sums: Tensor,
     scale: float,
     repeatable: bool,
@@ -97,30 +97,30 @@ def backward(
 
     ``repeatable``: two runs give the same bits, for 14/10 of the arithmetic.
     """
-    q, k, v, d_out = (aligned(x) for x in (q_TBHSK, k_TBGSK, v_TBGE, d_out_TBHE))
-    T, B, H = q.shape[:3]
-    G = k.shape[2]
+    q, k, v, d_out = (aligned(x) for x in (q_UBHSK, k_TBGSK, v_TBGE, d_out_UBHE))
+    U, B, H = q.shape[:3]
+    T, _, G = k.shape[:3]
     deltas = torch.empty_like(log_sums)
-    d_weight = log_sums.new_empty((T, B, H))
+    d_weight = log_sums.new_empty((U, B, H))
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
     dq = q.new_empty(q.shape) if repeatable else q.new_zeros(q.shape, dtype=torch.float32)
     by_keys, by_queries = (tile_of(name, *widths(q, v)) for name in ("keys", "queries"))
-    query_grid, key_grid = (-(-T // by_queries.queries), B * H), (-(-T // by_keys.keys), B * G)
+    query_grid, key_grid = (-(-U // by_queries.queries), B * H), (-(-T // by_keys.keys), B * G)
 
     numbers = {"log_sums": log_sums, "deltas": deltas, "scale": scale}
     of_deltas = {
         "d_out": tiles_of(d_out, ROWS),
-        "out": tiles_of(out_TBHE, ROWS),
-        "second": tiles_of(second_TBHE, ROWS),
-        "weight": weight_view(weight_TBH),
+        "out": tiles_of(out_UBHE, ROWS),
+        "second": tiles_of(second_UBHE, ROWS),
+        "weight": weight_view(weight_UBH),
         "deltas": deltas,
         "d_weight": d_weight,
-        "T": T,
+        "U": U,
         "B": B,
         "H": H,
     }
-    launches = [Launch(deltas_kernel, (-(-T // ROWS), B * H), of_deltas, {"QUERIES": ROWS}, {})]
-    of_keys = inputs(q, k, v, weight_TBH, scale, by_keys) | numbers
+    launches = [Launch(deltas_kernel, (-(-U // ROWS), B * H), of_deltas, {"QUERIES": ROWS}, {})]
+    of_keys = inputs(q, k, v, weight_UBH, scale, by_keys) | numbers
     of_keys |= {
         "ends": contiguous(ends_TB),
         "d_out": tiles_of(d_out, by_keys.queries),
@@ -133,9 +133,9 @@ def backward(
         for gradients in parts(by_keys, "OF_KEYS", "OF_VALUES")
     ]
     if repeatable:
-        of_queries = inputs(q, k, v, weight_TBH, scale, by_queries) | numbers
+        of_queries = inputs(q, k, v, weight_UBH, scale, by_queries) | numbers
         of_queries |= {
-            "starts": contiguous(starts_TB),
+            "starts": contiguous(starts_UB),
             "d_out": tiles_of(d_out, by_queries.queries),
             "dq": tiles_of(dq, by_queries.queries),
         }
@@ -144,15 +144,16 @@ def backward(
     return launches, (dq, dk, dv, d_weight)
 
 
-def inputs(q: Tensor, k: Tensor, v: Tensor, weight_TBH: Tensor, scale: float, tile: Tile) -> dict[str, Any]:
+def inputs(q: Tensor, k: Tensor, v: Tensor, weight_UBH: Tensor, scale: float, tile: Tile) -> dict[str, Any]:
     """What every kernel but the deltas' reads."""
-    T, B, H = q.shape[:3]
+    U, B, H = q.shape[:3]
     return {
         "q": tiles_of(q, tile.queries),
         "k": tiles_of(k, tile.keys),
         "v": tiles_of(v, tile.keys),
-        "weight": weight_view(weight_TBH),
-        "T": T,
+        "weight": weight_view(weight_UBH),
+        "U": U,
+        "T": k.shape[0],
         "B": B,
         "H": H,
         "heads_per_group": H // k.shape[2],

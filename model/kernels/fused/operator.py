@@ -18,37 +18,39 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def fused_attention(
-    q_TBHSK: Tensor,
+    q_UBHSK: Tensor,
     k_TBGSK: Tensor,
     v_TBGE: Tensor,
-    weight_TBH: Tensor,
-    starts_TB: Tensor | None = None,
+    weight_UBH: Tensor,
+    starts_UB: Tensor | None = None,
     ends_TB: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """(softmax(Q1 K1^T scale) - weight softmax(Q2 K2^T scale)) V for each head, causal: [T, B, H, E].
+    """(softmax(Q1 K1^T scale) - weight softmax(Q2 K2^T scale)) V for each head, causal: [U, B, H, E].
+
+    The queries are those of the last U of the T tokens that have keys; U = T: of all of them.
 
     Args:
-        q_TBHSK: queries of both streams, S = 2, in fp16, bf16 or, slowly, fp32. H is a multiple of G: head h reads
+        q_UBHSK: queries of both streams, S = 2, in fp16, bf16 or, slowly, fp32. H is a multiple of G: head h reads
             key/value head h // (H/G).
         k_TBGSK: keys; S = 1 where both streams read the same one.
         v_TBGE: values, E = SK.
-        weight_TBH: lambda in fp32; one number for all as an expanded view.
-        starts_TB: int32, the first token of each token's document; None: every sequence is one.
-        ends_TB: int32, the first token behind it.
+        weight_UBH: lambda in fp32; one number for all as an expanded view.
+        starts_UB: int32, of each query, the first key of its document; None: every sequence is one.
+        ends_TB: int32, of each key, the first key behind its document, at most T.
         scale: 1/sqrt(K) if None.
 
     Raises:
         InputError: shapes or types that no kernel takes, or tensors that lie on no NVIDIA GPU.
     """
-    device = q_TBHSK.device.type
+    device = q_UBHSK.device.type
     if torch.is_autocast_enabled(device):
         half = torch.get_autocast_dtype(device)
-        q_TBHSK, k_TBGSK, v_TBGE = (x.to(half) for x in (q_TBHSK, k_TBGSK, v_TBGE))
-    scale = q_TBHSK.shape[-1] ** -0.5 if scale is None else scale
-    _check(q_TBHSK, k_TBGSK, v_TBGE, weight_TBH, starts_TB, ends_TB, scale)
-    out_TBHE: Tensor = _forward(q_TBHSK, k_TBGSK, v_TBGE, weight_TBH, starts_TB, ends_TB, scale)[0]
-    return out_TBHE
+        q_UBHSK, k_TBGSK, v_TBGE = (x.to(half) for x in (q_UBHSK, k_TBGSK, v_TBGE))
+    scale = q_UBHSK.shape[-1] ** -0.5 if scale is None else scale
+    _check(q_UBHSK, k_TBGSK, v_TBGE, weight_UBH, starts_UB, ends_TB, scale)
+    out_UBHE: Tensor = _forward(q_UBHSK, k_TBGSK, v_TBGE, weight_UBH, starts_UB, ends_TB, scale)[0]
+    return out_UBHE
 
 
 @torch.library.custom_op("shared_diff::fused_attention", mutates_args=())
@@ -81,9 +83,9 @@ def _backward(
 def _(
     q: Tensor, k: Tensor, v: Tensor, weight: Tensor, starts: Tensor | None, ends: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    T, B, H = q.shape[:3]
-    out = q.new_empty((T, B, H, v.shape[-1]))
-    return out, torch.empty_like(out), q.new_empty((B, H, 2, T), dtype=torch.float32)
+    U, B, H = q.shape[:3]
+    out = q.new_empty((U, B, H, v.shape[-1]))
+    return out, torch.empty_like(out), q.new_empty((B, H, 2, U), dtype=torch.float32)
 
 
 @_backward.register_fake
@@ -118,19 +120,21 @@ _backward.register_autograd(_differentiate_twice)
 def _check(
     q: Tensor, k: Tensor, v: Tensor, weight: Tensor, starts: Tensor | None, ends: Tensor | None, scale: float
 ) -> None:
-    T, B, H, _, K = q.shape
-    G, S = k.shape[2:4]
+    U, B, H, _, K = q.shape
+    T, _, G, S, _ = k.shape
     for name, tensor, shape, dtypes in (
-        ("q", q, (T, B, H, 2, K), DTYPES),
+        ("q", q, (U, B, H, 2, K), DTYPES),
         ("k", k, (T, B, G, S, K), (q.dtype,)),
         ("v", v, (T, B, G, S * K), (q.dtype,)),
-        ("weight", weight, (T, B, H), (torch.float32,)),
-        ("starts", starts, (T, B), (torch.int32,)),
+        ("weight", weight, (U, B, H), (torch.float32,)),
+        ("starts", starts, (U, B), (torch.int32,)),
         ("ends", ends, (T, B), (torch.int32,)),
     ):
         if tensor is not None and (tensor.shape != shape or tensor.dtype not in dtypes):
             found, wanted = f"{tensor.dtype} {list(tensor.shape)}", f"{' or '.join(map(str, dtypes))} {list(shape)}"
             raise InputError(f"fused attention: {name} is {found}; beside the others it has to be {wanted}")
+    if U > T:
+        raise InputError(f"fused attention: {U} queries for {T} keys; the queries are the last ones' of them")
     if S not in (1, 2) or H % G:
         raise InputError(f"fused attention: {S} keys in {G} groups for {H} heads; it takes 1 or 2, H a multiple of G")
     if K % UNIT or not NARROWEST <= K <= WIDEST:

@@ -23,41 +23,42 @@ from model.kernels.fused.blocks import (
 )
 
 
-@triton.jit(do_not_specialize=["T", "B", "H", "heads_per_group"])
+@triton.jit(do_not_specialize=["U", "T", "B", "H", "heads_per_group"])
 def queries_kernel(
-    q, k, v, weight, starts, d_out, log_sums, deltas, dq, T, B, H, heads_per_group, scale, exponent,
+    q, k, v, weight, starts, d_out, log_sums, deltas, dq, U, T, B, H, heads_per_group, scale, exponent,
     K: tl.constexpr, E: tl.constexpr, ONE_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Grid: (query tiles, B H). The keys that a tile visits are those of the forward pass."""
     first_i = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES
     b, h = tl.program_id(1) // H, tl.program_id(1) % H
     i = first_i + tl.arange(0, QUERIES)
+    token_i = T - U + i
     q1_iK = load_rows(q, b, h, 0, first_i)
     q2_iK = load_rows(q, b, h, 1, first_i)
     d_out_iE = load_rows(d_out, b, h, 0, first_i)
     g = h // heads_per_group
-    numbers1, numbers2 = number_at(b, h, 0, H, T), number_at(b, h, 1, H, T)
+    numbers1, numbers2 = number_at(b, h, 0, H, U), number_at(b, h, 1, H, U)
     numbers = (
-        weights_of(weight, b, h, i, T),
-        tl.load(log_sums + numbers1 + i, mask=i < T, other=float("inf")),
-        tl.load(log_sums + numbers2 + i, mask=i < T, other=float("inf")),
-        tl.load(deltas + numbers1 + i, mask=i < T, other=0.0),
-        tl.load(deltas + numbers2 + i, mask=i < T, other=0.0),
+        weights_of(weight, b, h, i, U),
+        tl.load(log_sums + numbers1 + i, mask=i < U, other=float("inf")),
+        tl.load(log_sums + numbers2 + i, mask=i < U, other=float("inf")),
+        tl.load(deltas + numbers1 + i, mask=i < U, other=0.0),
+        tl.load(deltas + numbers2 + i, mask=i < U, other=0.0),
     )
 
     gradients = (
         tl.zeros((QUERIES, K), tl.float32),
         tl.zeros((QUERIES, K), tl.float32),
     )
-    spans = key_spans(starts, first_i, b, T, B, QUERIES, KEYS)
+    spans = key_spans(starts, first_i, b, U, T, B, QUERIES, KEYS)
     start_i = None
     if starts is not None:
-        start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < T, other=0)
+        start_i = tl.load(starts + i.to(tl.int64) * B + b, mask=i < U, other=0)
     gradients = over_keys(
-        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, True
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, token_i, start_i, exponent, spans, ONE_KEY, KEYS, True
     )
     gradients = over_keys(
-        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans, ONE_KEY, KEYS, False
+        gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, token_i, start_i, exponent, spans, ONE_KEY, KEYS, False
     )
     dq1_iK, dq2_iK = gradients
     store_rows(dq, b, h, 0, first_i, dq1_iK * scale)
@@ -66,7 +67,7 @@ def queries_kernel(
 
 @triton.jit
 def over_keys(
-    gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, i, start_i, exponent, spans,
+    gradients, q1_iK, q2_iK, d_out_iE, numbers, k, v, b, g, token_i, start_i, exponent, spans,
     ONE_KEY: tl.constexpr, KEYS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``gradients`` of both streams' queries with those of key blocks [first_j, end_j) added; without MASKED every
@@ -77,7 +78,7 @@ def over_keys(
         block_j = block_at(spans, n, MASKED) * KEYS
         visible = None
         if MASKED:
-            visible = seen_by(i, block_j + tl.arange(0, KEYS), start_i)
+            visible = seen_by(token_i, block_j + tl.arange(0, KEYS), start_i)
         k1_jK = load_rows(k, b, g, 0, block_j)
         k2_jK = k1_jK
         if not ONE_KEY:

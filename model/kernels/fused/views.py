@@ -2,7 +2,7 @@
 
 In: sequence-first tensors, any view of which the last dimension is contiguous. Out: descriptors of their tiles, which
 the hardware copies by itself (TMA), and a pointer with strides for lambda. Always: a row begins at a multiple of 16
-bytes, as TMA wants it; what is not so aligned is copied once.
+bytes and no dimension has stride 0, as TMA wants it; what is not so aligned is copied once.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ ALIGNMENT = 16
 
 
 class WeightView(NamedTuple):
-    """[T, B, heads] in fp32, with strides in elements."""
+    """[U, B, heads] in fp32, with strides in elements."""
 
     pointer: Tensor
     token: int
@@ -27,17 +27,17 @@ class WeightView(NamedTuple):
 
 
 def aligned(x: Tensor) -> Tensor:
-    """``x``, or a copy where its rows are not contiguous or not aligned."""
+    """``x``, or a copy where its rows are not contiguous or not aligned, or stand for several."""
     strides = [stride for size, stride in zip(x.shape[:-1], x.stride(), strict=False) if size > 1]
     starts = [x.data_ptr(), *(stride * x.element_size() for stride in strides)]
-    if x.stride(-1) == 1 and not any(number % ALIGNMENT for number in starts):
+    if x.stride(-1) == 1 and 0 not in strides and not any(number % ALIGNMENT for number in starts):
         return x
     return x.clone(memory_format=torch.contiguous_format)
 
 
 def tiles_of(x: Tensor, rows: int) -> TensorDescriptor:
     """Of an ``aligned`` tensor, [T, B, heads, streams, width] or [T, B, heads, width]: tiles [1, 1, 1, rows, width] of
-    it as [B, heads, streams, T, width], the width padded."""
+    it as [B, heads, streams, tokens, width], the width padded."""
     if x.dim() == 4:
         x = x.unsqueeze(3)
     x = x.permute(1, 2, 3, 0, 4)
@@ -46,6 +46,6 @@ def tiles_of(x: Tensor, rows: int) -> TensorDescriptor:
     return TensorDescriptor(x, list(x.shape), [*strides[:-1], 1], [1, 1, 1, rows, padded(width)])
 
 
-def weight_view(weight_TBH: Tensor) -> WeightView:
+def weight_view(weight_UBH: Tensor) -> WeightView:
     """Of a weight, which may be one number, expanded."""
-    return WeightView(weight_TBH, *weight_TBH.stride())
+    return WeightView(weight_UBH, *weight_UBH.stride())

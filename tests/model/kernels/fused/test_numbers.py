@@ -18,12 +18,18 @@ WIDTHS = [32, 64, 96, 104, 128, 88, 16]
 NAMES = ("queries' gradient", "keys' gradient", "values' gradient", "lambda's gradient")
 PACKED = Case(T=37, B=2, H=4, G=2, S=2, K=32, borders=(1, 2, 16, 30))
 SHARED_KEY = Case(T=41, B=1, H=3, G=1, S=1, K=64, borders=(5, 33))
+PARTS = [
+    Case(T=61, B=2, H=4, G=2, S=2, K=32, borders=(1, 17, 40, 41), begin=39),
+    Case(T=67, B=1, H=2, G=2, S=1, K=32, begin=19),
+    Case(T=50, B=2, H=2, G=1, S=2, K=32, borders=(20, 49), one_lambda=True, begin=49),
+]
+"""of the queries: behind documents that have none, at no multiple of a tile, one query alone"""
 
 
 def assert_equals_explicit(given: Inputs, tolerance: float, scale: float | None = None) -> None:
     found = fused_attention(*given.tensors, *given.ranges, scale)
     expected, leaves = explicit_attention(given, scale)
-    assert found.dtype == given.q_TBHSK.dtype
+    assert found.dtype == given.q_UBHSK.dtype
     assert_near(found, expected, tolerance, "output")
     direction = direction_of(found)
     gradients = torch.autograd.grad(found, given.tensors, direction)
@@ -35,6 +41,11 @@ def assert_equals_explicit(given: Inputs, tolerance: float, scale: float | None 
 
 @pytest.mark.parametrize("case", drawn_cases(14, WIDTHS), ids=str)
 def test_drawn_shapes(case: Case) -> None:
+    assert_equals_explicit(inputs(case), 2e-5)
+
+
+@pytest.mark.parametrize("case", PARTS, ids=str)
+def test_fewer_queries_than_keys(case: Case) -> None:
     assert_equals_explicit(inputs(case), 2e-5)
 
 
@@ -57,7 +68,7 @@ def test_views_whose_rows_lie_askew() -> None:
     shifted = torch.cat([q[..., :1], q], dim=-1)[..., 1:]
     spread = k.repeat_interleave(2, dim=-1)[..., ::2]
     alone = v.as_strided(v.shape, (v.stride(0), 1, v.stride(2), 1))
-    askew = Inputs(*(x.requires_grad_() for x in (shifted, spread, alone)), given.weight_TBH, given.documents)
+    askew = Inputs(*(x.requires_grad_() for x in (shifted, spread, alone)), given.weight_UBH, given.documents)
     assert_equals_explicit(askew, 2e-5)
     found = torch.autograd.grad(fused_attention(*askew.tensors, *askew.ranges).sum(), askew.tensors)
     expected, leaves = explicit_attention(askew)
@@ -69,7 +80,7 @@ def test_documents_of_one_token() -> None:
     case = Case(T=19, B=1, H=1, G=1, S=2, K=32, borders=tuple(range(1, 19)))
     given = inputs(case)
     assert_equals_explicit(given, 2e-5)
-    alone = (1 - given.weight_TBH[..., None]) * given.v_TBGE
+    alone = (1 - given.weight_UBH[..., None]) * given.v_TBGE
     assert_near(fused_attention(*given.tensors, *given.ranges), alone.double(), 1e-6, "output")
 
 
@@ -89,7 +100,7 @@ def test_large_logits_give_numbers(dtype: torch.dtype, repeatable: bool) -> None
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("case", [PACKED, SHARED_KEY, Case(T=35, B=1, H=2, G=1, S=2, K=32)], ids=str)
+@pytest.mark.parametrize("case", [PACKED, SHARED_KEY, Case(T=35, B=1, H=2, G=1, S=2, K=32), *PARTS], ids=str)
 def test_gradients_that_repeat_to_the_bit(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their kernel adds to nothing that another program adds to."""
     monkeypatch.setattr("model.kernels.fused.backward.add_rows", None)
@@ -100,23 +111,26 @@ def test_gradients_that_repeat_to_the_bit(case: Case, monkeypatch: pytest.Monkey
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("begin", [0, 64])
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_blocks_outside_a_document_are_not_visited(repeatable: bool) -> None:
+def test_blocks_outside_a_document_are_not_visited(repeatable: bool, begin: int) -> None:
     """The documents before and behind hold no numbers; a masked product would still be none."""
-    given = inputs(Case(T=96, B=1, H=2, G=1, S=2, K=32, borders=(32, 64)))
-    middle = Inputs(*(x.detach()[32:64].requires_grad_() for x in given.tensors), None)
+    given = inputs(Case(T=128, B=1, H=2, G=1, S=2, K=32, borders=(32, 96), begin=begin))
+    keys, queries = slice(32, 96), slice(max(32 - begin, 0), 96 - begin)
+    own = queries, keys, keys, queries
+    middle = Inputs(*(x.detach()[one].requires_grad_() for x, one in zip(given.tensors, own, strict=True)), None)
     direction = direction_of(explicit_attention(given)[0].float())
     with torch.no_grad():
-        for tensor in (*given.tensors[:3], direction):
-            tensor[:32] = tensor[64:] = torch.nan
+        for tensor, one in zip((*given.tensors[:3], direction), own, strict=True):
+            tensor[: one.start] = tensor[one.stop :] = torch.nan
     found = fused_attention(*given.tensors, *given.ranges)
     expected, leaves = explicit_attention(middle)
-    assert_near(found[32:64], expected, 2e-5, "output")
+    assert_near(found[queries], expected, 2e-5, "output")
     torch.use_deterministic_algorithms(repeatable)
     try:
         gradients = torch.autograd.grad(found, given.tensors, direction)
     finally:
         torch.use_deterministic_algorithms(False)
-    wanted = torch.autograd.grad(expected, leaves, direction[32:64].double())
-    for name, gradient, expected_gradient in zip(NAMES, gradients, wanted, strict=True):
-        assert_near(gradient[32:64], expected_gradient, 2e-5, name)
+    wanted = torch.autograd.grad(expected, leaves, direction[queries].double())
+    for name, gradient, one, expected_gradient in zip(NAMES, gradients, own, wanted, strict=True):
+        assert_near(gradient[one], expected_gradient, 2e-5, name)

@@ -9,6 +9,7 @@ from model.kernels.forms.base import Heads, Maps
 from model.kernels.forms.fused import Fused
 from model.kernels.fused import launch
 from model.kernels.fused.operator import fused_attention
+from model.kernels.fused.views import aligned
 from tests.model.kernels.fused.maps import Case, assert_near, explicit_attention, inputs
 
 CASE = Case(T=19, B=2, H=2, G=1, S=2, K=32, borders=(7,))
@@ -43,9 +44,17 @@ def test_recomputed() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_what_stands_for_several_rows_is_copied_for_the_hardware() -> None:
+    one = torch.randn(5, 1, 2, 2, 32)
+    several = one.expand(5, 3, 2, 2, 32)
+    assert 0 not in aligned(several).stride() and torch.equal(aligned(several), several)
+    assert aligned(one).data_ptr() == one.data_ptr()
+
+
 @pytest.mark.parametrize("S", [1, 2])
-def test_the_form_accounts_for_what_the_backward_pass_makes(S: int) -> None:
-    given = inputs(Case(T=19, B=2, H=6, G=3, S=S, K=32), torch.bfloat16)
+@pytest.mark.parametrize("begin", [0, 6])
+def test_the_form_accounts_for_what_the_backward_pass_makes(S: int, begin: int) -> None:
+    given = inputs(Case(T=19, B=2, H=6, G=3, S=S, K=32, begin=begin), torch.bfloat16)
     scale = 0.2
     _, kept = launch.forward(*given.tensors, None, scale)
     out, _, log_sums = kept
@@ -53,7 +62,7 @@ def test_the_form_accounts_for_what_the_backward_pass_makes(S: int) -> None:
     deltas, rounded, d_out = torch.empty_like(log_sums), dq.bfloat16(), out
     made = sum(x.numel() * x.element_size() for x in (dq, rounded, *gradients, deltas, d_out))
     heads = Heads(Maps(queries=2, keys=S), heads=6, groups=3, head_dim=32)
-    assert Fused().workspace(heads, sequences=2, queries=19, keys=19, element_bytes=2) == made
+    assert Fused().workspace(heads, sequences=2, queries=19 - begin, keys=19, element_bytes=2) == made
 
 
 def test_autocast_rounds_all_but_lambda() -> None:
@@ -62,7 +71,7 @@ def test_autocast_rounds_all_but_lambda() -> None:
         out = fused_attention(*given.tensors, *given.ranges)
     assert out.dtype == torch.bfloat16
     halves = (x.bfloat16() for x in given.tensors[:3])
-    assert torch.equal(out, fused_attention(*halves, given.weight_TBH, *given.ranges))
+    assert torch.equal(out, fused_attention(*halves, given.weight_UBH, *given.ranges))
     assert_near(out, explicit_attention(given)[0], 3e-2, "output")
     gradients = torch.autograd.grad(out.float().square().sum(), given.tensors)
     assert [gradient.dtype for gradient in gradients] == [torch.float32] * 4
@@ -73,7 +82,7 @@ def test_one_lambda_for_all_gets_the_sum_of_its_gradients() -> None:
     weight = torch.tensor(0.7, requires_grad=True)
     out = fused_attention(*given.tensors[:3], weight.expand(19, 2, 2), *given.ranges)
     (found,) = torch.autograd.grad(out.sum(), weight)
-    given.weight_TBH = weight.detach().expand(19, 2, 2)
+    given.weight_UBH = weight.detach().expand(19, 2, 2)
     expected, leaves = explicit_attention(given)
     assert_near(found, torch.autograd.grad(expected.sum(), leaves[3])[0].sum(), 1e-5, "gradient")
 
@@ -81,9 +90,9 @@ def test_one_lambda_for_all_gets_the_sum_of_its_gradients() -> None:
 def test_a_second_derivative_is_refused() -> None:
     given = inputs(CASE)
     out = fused_attention(*given.tensors, *given.ranges)
-    (gradient,) = torch.autograd.grad(out.square().sum(), given.q_TBHSK, create_graph=True)
+    (gradient,) = torch.autograd.grad(out.square().sum(), given.q_UBHSK, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(gradient.sum(), given.q_TBHSK)
+        torch.autograd.grad(gradient.sum(), given.q_UBHSK)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,7 @@ def test_a_second_derivative_is_refused() -> None:
         ({"q": (19, 2, 2, 1, 32)}, r"q is torch.float32 \[19, 2, 2, 1, 32\]"),
         ({"v": (19, 2, 1, 32)}, r"v is torch.float32 \[19, 2, 1, 32\]; .* torch.float32 \[19, 2, 1, 64\]"),
         ({"weight": ()}, r"weight is torch.float32 \[\]"),
+        ({"q": (20, 2, 2, 2, 32), "weight": (20, 2, 2)}, "20 queries for 19 keys"),
         ({"q": (19, 2, 2, 2, 36), "k": (19, 2, 1, 2, 36), "v": (19, 2, 1, 72)}, "K is 36"),
         ({"q": (19, 2, 2, 2, 136), "k": (19, 2, 1, 2, 136), "v": (19, 2, 1, 272)}, "K is 136"),
     ],
