@@ -13,10 +13,10 @@ WIDTH = 100
 
 
 class Progress:
-    """Counts bytes (of ``total_bytes``; 0: not known) and tokens under ``title``."""
+    """Counts bytes (of ``total_bytes``; 0: not known) and tokens under ``title``; ``quiet`` on all ranks but one."""
 
-    def __init__(self, title: str, total_bytes: int) -> None:
-        self.title, self._total = title, total_bytes
+    def __init__(self, title: str, total_bytes: int, quiet: bool = False) -> None:
+        self.title, self._total, self._quiet = title, total_bytes, quiet
         self._bytes = self._tokens = 0
         self._begin = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -28,7 +28,7 @@ class Progress:
         self._bytes += size
         self._tokens += tokens
         now = time.monotonic()
-        if now >= self._next:
+        if now >= self._next and not self._quiet:
             self._next = now + self._interval
             self._print(finished=False)
 

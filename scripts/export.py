@@ -9,13 +9,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import parse_config, run_command
 from common.errors import InputError, named
 from common.files import sha256_of_json
 from common.private import check_trusted
 from common.ranges import MOST_STEPS, check_filled, check_place, check_range
+
+if TYPE_CHECKING:
+    from pretrain.checkpoint.reader import CheckpointReader  # imports torch, which --help does without
 
 SHARD_UNIT = 10**6
 
@@ -79,7 +82,7 @@ def export(settings: ExportConfig) -> None:
         "format": FORMAT,
         "weights": settings.weights if can_merge else "as trained",
         "dtype": settings.dtype,
-        "checkpoint": sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step]),
+        "checkpoint": digest_of(reader),
         "tokenizer": tokenizer.fingerprint,
     }
     if is_same_export(output, kept):
@@ -106,6 +109,11 @@ def export(settings: ExportConfig) -> None:
         write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
     write_places(output, kept["checkpoint"], config)
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
+
+
+def digest_of(reader: "CheckpointReader") -> str:
+    """What tells a checkpoint from every other, in export.json and in the results of evaluations."""
+    return sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step])
 
 
 def find_checkpoint(run: Path, step: int | None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from scripts.evaluation.batches import left_padded
 from scripts.evaluation.subject import Subject
 
 Trie = dict[int, Any]
@@ -37,6 +38,8 @@ def classify(subject: Subject, context: str, queries: Sequence[str], trie: Trie)
     encoded = [subject.encode(query) for query in queries]
     longest = max(map(len, encoded)) + depth_of(trie)
     subject.check_length(len(prefix) + longest, "in_context: demonstrations and a query")
+    if not subject.keeps_cache:
+        return [_decide(subject, prefix + query, trie) for query in encoded]
     cache: Any = subject.read(torch.tensor([prefix], device=subject.device)) if prefix else None
     rows = max(1, subject.batch_tokens // (len(prefix) + longest))
     labels: list[str] = []
@@ -54,6 +57,15 @@ def depth_of(trie: Trie) -> int:
     return max((1 + depth_of(child) for token, child in trie.items() if token != END), default=0)
 
 
+def _decide(subject: Subject, ids: list[int], trie: Trie) -> str:
+    """The label behind ``ids``, in a pass for each token at which labels part."""
+    node = trie
+    while END not in node:
+        token = _best(subject.next_logits(ids), node) if len(node) > 1 else next(iter(node))
+        ids, node = [*ids, token], node[token]
+    return str(node[END])
+
+
 def _can_be_cut(cache: Any) -> bool:
     """Whether what came behind a context can be taken off its cache: not where a layer forgets what left its window."""
     return bool(getattr(cache, "is_croppable", False)) and not any(cache.is_sliding)
@@ -64,7 +76,7 @@ def _classify_batch(
 ) -> list[str]:
     if cache is not None and len(queries) > 1:
         cache.batch_repeat_interleave(len(queries))
-    ids, mask = subject.left_padded(queries)
+    ids, mask = left_padded(queries, subject.device)
     own = torch.ones_like(ids) if mask is None else mask
     mask = torch.cat([own.new_ones(len(queries), prefix_length), own], dim=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix_length:]

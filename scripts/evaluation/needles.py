@@ -86,7 +86,8 @@ def ask(subject: Subject, prompts: Sequence[NeedlePrompt]) -> list[list[bool]]:
     right: list[list[bool]] = [[] for _ in prompts]
     for turn in range(len(prompts[0].asked)):
         ids = [subject.encode(text) for text in texts]
-        answers = subject.continue_greedily(ids, max(prompt.answer_tokens for prompt in prompts))
+        right_answers = [subject.encode(f" {prompt.asked[turn].number}\n") for prompt in prompts]
+        answers = subject.continue_greedily(ids, max(prompt.answer_tokens for prompt in prompts), right_answers)
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             line = subject.decode(answer).split("\n")[0]
             right[index].append(prompt.asked[turn].number in line)

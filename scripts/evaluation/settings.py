@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import InputError
-from common.ranges import LONGEST_SEQUENCE, MOST_STEPS, MOST_TOKENS, check_filled, check_place, check_range
+from common.ranges import (
+    LONGEST_SEQUENCE,
+    MOST_PROCESSES,
+    MOST_STEPS,
+    MOST_TOKENS,
+    check_filled,
+    check_place,
+    check_range,
+)
 from data.ar_hits import FREQUENT_SHARE
 
 CHUNK_TOKENS = 1024
@@ -165,6 +173,20 @@ class NeedleSettings:
             raise InputError("needles: lengths, depths and pairs must not be empty")
 
 
+@dataclass(frozen=True)
+class RunSettings:
+    """A run's own checkpoint, where `model` is a run folder: by the trainer's layers, on all processes of torchrun."""
+
+    step: int | None = None
+    """step of the checkpoint (default: the newest)"""
+    tensor: int = 1
+    """processes among which the weights are split (tensor parallelism); the others split the tokens of a sample"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "run.", "step", low=0, high=MOST_STEPS)
+        check_range(self, "run.", "tensor", low=1, high=MOST_PROCESSES)
+
+
 def _long_needles() -> NeedleSettings:
     """The papers' long form: one of eight needles at 8K to 64K tokens."""
     return NeedleSettings(lengths=[8192, 16384, 32768, 65536], pairs=[[8, 1]])
@@ -175,7 +197,8 @@ class EvaluateConfig:
     """One evaluation: a model and a list of tasks."""
 
     model: str
-    """folder (or hub name) of a causal model that transformers loads"""
+    """folder (or hub name) of a causal model that transformers loads; or a run folder, whose checkpoint the trainer's
+    layers evaluate, under torchrun on many processes, for a model or samples that fit no single device"""
     tasks: str
     """comma-separated names, each told by --help; harness:NAME is any task of lm-evaluation-harness"""
     data: str | None = None
@@ -198,6 +221,7 @@ class EvaluateConfig:
     chunk_tokens: int = CHUNK_TOKENS
     """tokens of a sample or prompt in one forward pass, at most: a longer one goes through in chunks over a cache, in
     memory that grows with its length, not with its square"""
+    run: RunSettings = field(default_factory=RunSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
     ar_hit: ArHitSettings = field(default_factory=ArHitSettings)

@@ -5,10 +5,11 @@ Always: a damaged folder or a prompt longer than the model allows is one clear e
 memory of a long sample or prompt grows with its length, not with its square.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from common.errors import InputError
 from data.progress import Progress
+from scripts.evaluation.batches import batches_of, left_padded
 from scripts.evaluation.chunks import behind_padding, in_chunks, within_documents
 from scripts.evaluation.folder import check_folder
 from scripts.evaluation.settings import CHUNK_TOKENS
@@ -37,6 +39,10 @@ class Subject:
     """tokens of a sample or prompt in one forward pass, at most"""
     progress: Progress = field(default_factory=lambda: Progress("evaluation", 0))
     """hears of every token that goes through the model"""
+    is_main: bool = True
+    """whether this process tells and writes what was found"""
+    keeps_cache: ClassVar[bool] = True
+    """``read`` is offered; else only ``next_logits``, in a pass of its own"""
 
     def describe(self) -> dict[str, Any]:
         """What a results file says about the model."""
@@ -53,6 +59,12 @@ class Subject:
     def device(self) -> torch.device:
         """Where inputs go."""
         return torch.device(self.model.device)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of the tokenizer; None where this project did not make it."""
+        path = Path(self.name) / "tokenizer_info.json"
+        return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"]) if path.exists() else None
 
     @property
     def vocab_size(self) -> int:
@@ -116,15 +128,24 @@ class Subject:
         return torch.cat(losses, dim=1)
 
     @torch.no_grad()
-    def continue_greedily(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        """The most likely continuation of each prompt, of exactly ``max_new_tokens`` tokens; left-padded batches."""
+    def continue_greedily(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        guesses: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[int]]:
+        """The most likely continuation of each prompt, of exactly ``max_new_tokens`` tokens; left-padded batches.
+
+        ``guesses`` do not change it; a model without a cache takes fewer passes where one is right.
+        """
         for prompt in prompts:
             self.check_length(len(prompt) + max_new_tokens, "prompt and answer")
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers: list[list[int]] = [[] for _ in prompts]
-        for batch in self._batches([len(prompts[index]) + max_new_tokens for index in order]):
+        lengths = [len(prompts[index]) + max_new_tokens for index in order]
+        for batch in batches_of(lengths, self.batch_tokens):
             chosen = [order[position] for position in batch]
-            inputs, padding = self.left_padded([prompts[index] for index in chosen])
+            inputs, padding = left_padded([prompts[index] for index in chosen], self.device)
             mask = torch.ones_like(inputs) if padding is None else padding  # else pad_token_id's would be masked
             long = inputs.shape[1] > self.chunk_tokens
             out = self.model.generate(
@@ -153,6 +174,10 @@ class Subject:
             self.progress.add(0, len(ids_BT) * (end - begin))
         return cache
 
+    def next_logits(self, ids: Sequence[int]) -> Tensor:
+        """The logits [V] behind ``ids``, of a model that keeps no cache."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def attention_maps(self, ids: Sequence[int], queries: int) -> list[Tensor]:
         """The attention maps [H, queries, T] of every layer for the last ``queries`` of ``ids``.
@@ -169,22 +194,6 @@ class Subject:
         finally:
             self.model.set_attn_implementation(ATTENTION)
         return [layer[0].float().cpu() for layer in maps]
-
-    def left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-        """(ids, mask) of prompts that end together; no mask where none is needed, which saves T x T memory."""
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        return ids.to(self.device), None if bool(mask.all()) else mask.to(self.device)
-
-    def _batches(self, lengths: Sequence[int]) -> list[range]:
-        """Consecutive ranges whose padded size stays within ``batch_tokens``."""
-        batches, start = [], 0
-        for index, length in enumerate(lengths):
-            if index > start and (index - start + 1) * length > self.batch_tokens:
-                batches.append(range(start, index))
-                start = index
-        return [*batches, range(start, len(lengths))] if lengths else []
 
 
 def load_subject(

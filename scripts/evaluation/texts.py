@@ -6,7 +6,6 @@ Always: shards made with the subject's tokenizer are used as they are, so the nu
 the text is tokenized anew, and bits per byte stay comparable between models.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def open_held_out(
 
     validation = open_validation(DataConfig(validation=path, sequence_length=sequence_length))
     assert validation is not None
-    if _fingerprint(Path(subject.name)) != validation.fingerprint:
+    if subject.fingerprint != validation.fingerprint:
         tokenizer = load_tokenizer(place)
         documents = _decoded_documents(validation.fetch, validation.num_samples, validation.eod_id, tokenizer.decode)
         return _encode(documents, f"{flag} {path}", subject, sequence_length, most_samples, Counter())
@@ -78,12 +77,6 @@ def open_held_out(
         same_tokens=True,
         dataset_id=validation.source.id,
     )
-
-
-def _fingerprint(folder: Path) -> str | None:
-    """The fingerprint of an exported folder's tokenizer."""
-    path = folder / "tokenizer_info.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"]) if path.exists() else None
 
 
 def _encode_text(

@@ -93,7 +93,12 @@ class Oracle(Subject):
 
     prompts: list[str]
 
-    def continue_greedily(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def continue_greedily(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        guesses: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[int]]:
         texts = [self.decode(prompt) for prompt in prompts]
         self.prompts += texts
         return [self.encode(self.answer(text))[:max_new_tokens] for text in texts]

@@ -1,0 +1,157 @@
+"""A run's checkpoint under evaluation, by the trainer's own layers on as many processes as there are.
+
+In: a run folder, a step; under torchrun the ranks. Out: a Subject that answers an exported model's questions, and what
+an export would say of itself. Always: every rank asks the same in the same order and gets the same answers; model and
+sample need to fit on all ranks together only. There is no cache: a token of an answer that was not guessed is a pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+from data.tokenizer import Tokenizer, load_tokenizer
+from model.counts import parameter_counts
+from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.config import RunConfig
+from pretrain.engines.connection import connect, disconnect
+from pretrain.scoring import Scorer, scoring_config
+from pretrain.topology import Topology, topology_from_environment
+from scripts.evaluation.settings import EvaluateConfig
+from scripts.evaluation.subject import Subject
+from scripts.export import digest_of, find_checkpoint
+from scripts.hub.provenance import describe_export
+
+TASKS = ("held_out", "positions", "ar_hit", "needles", "needles_long", "in_context", "in_context_orders")
+"""those that ask for losses, answers and labels only"""
+
+
+@contextmanager
+def opened_run(settings: EvaluateConfig) -> Iterator[tuple[Subject, EvaluateConfig, dict[str, Any]]]:
+    """The model of a run folder, the settings with the run's own data, and what an export would say of it.
+
+    Raises:
+        InputError: no such checkpoint, a split that the model does not allow, a task that needs an exported model.
+    """
+    unfit = [name for name in (task.strip() for task in settings.tasks.split(",")) if name and name not in TASKS]
+    if unfit:
+        raise InputError(
+            f"--tasks {unfit[0]}: needs an exported model (scripts/export.py); a run folder itself answers "
+            f"{', '.join(TASKS)}"
+        )
+    folder = Path(settings.model)
+    reader = CheckpointReader(find_checkpoint(folder, settings.run.step))
+    config = scoring_config(reader.config, settings.run.tensor)
+    topology = topology_from_environment(config.parallel)
+    training, validation = config.data.train[0].path, config.data.validation
+    tokenizer = load_tokenizer(Path(training))
+    facts = describe_export(folder, reader, {"checkpoint": digest_of(reader), "tokenizer": tokenizer.fingerprint})
+    counting = replace(settings.ar_hit, training=settings.ar_hit.training or training)
+    connect(topology)
+    try:
+        subject = TrainedSubject(settings, Scorer(config, topology, reader), tokenizer, config, topology)
+        yield subject, replace(settings, data=settings.data or validation, ar_hit=counting), facts
+    finally:
+        disconnect()
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What the tasks read of transformers' tokenizers."""
+
+    eos_token_id: int
+
+
+class TrainedSubject(Subject):
+    """A Scorer and the tokenizer of its training data."""
+
+    keeps_cache = False
+    model: Scorer
+
+    def __init__(
+        self, settings: EvaluateConfig, scorer: Scorer, tokenizer: Tokenizer, config: RunConfig, topology: Topology
+    ) -> None:
+        lengths = [stage.sequence_length or 0 for stage in config.data.stages]
+        longest = max([config.data.sequence_length, *lengths])
+        super().__init__(settings.model, scorer, _Names(tokenizer.eod_id), longest, settings.batch_tokens)
+        self.is_main = topology.is_main
+        self._tokenizer, self._config, self._topology = tokenizer, config, topology
+
+    def describe(self) -> dict[str, Any]:
+        """What a results file says about the model."""
+        return {
+            "name": self.name,
+            "class": "the trainer's layers",
+            "parameters": parameter_counts(self._config.model)["total"],
+            "dtype": str(self._config.train.dtype).removeprefix("torch."),
+            "max_length": self.max_length,
+            "topology": self._topology.describe(),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Tokens come from the host."""
+        return torch.device("cpu")
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the tokenizer."""
+        return self._tokenizer.fingerprint
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the embedding."""
+        return self._config.model.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; names of special tokens are text."""
+        return self._tokenizer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``."""
+        return self._tokenizer.decode(list(ids))
+
+    def continue_greedily(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        guesses: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[int]]:
+        """As an exported model's; what was guessed is checked in one pass, as far as it is right."""
+        for prompt in prompts:
+            self.check_length(len(prompt) + max_new_tokens, "prompt and answer")
+        guessed = guesses or [[] for _ in prompts]
+        return [
+            self._answer(list(prompt), max_new_tokens, guess) for prompt, guess in zip(prompts, guessed, strict=True)
+        ]
+
+    def next_logits(self, ids: Sequence[int]) -> Tensor:
+        """The logits [V] behind ``ids``."""
+        return self._logits(ids, 1)[-1]
+
+    def _answer(self, prompt: list[int], length: int, guess: Sequence[int]) -> list[int]:
+        said: list[int] = []
+        while len(said) < length:
+            right_so_far = list(guess[: len(said)]) == said
+            ahead = list(guess[len(said) : length - 1]) if right_so_far else []
+            logits = self._logits([*prompt, *said, *ahead], 1 + len(ahead))
+            logits[:, self._tokenizer.eod_id] = -torch.inf  # an answer has its length
+            best = logits.argmax(dim=1).tolist()
+            right = next((place for place, token in enumerate(ahead) if best[place] != token), len(ahead))
+            said += best[: right + 1]
+        return said
+
+    def _logits(self, ids: Sequence[int], last: int) -> Tensor:
+        """Behind each of the ``last`` of ``ids``."""
+        self.progress.add(0, len(ids))
+        return self.model.logits(ids, range(len(ids) - last, len(ids)))
+
+    def _losses(self, tokens_BT: Tensor, starts_BT: Tensor | None) -> Tensor:
+        losses = self.model.losses(tokens_BT, starts_BT)
+        self.progress.add(0, losses.numel())
+        return losses

@@ -1,0 +1,102 @@
+"""A run folder under evaluation on two processes that share each sample: the answers of its exported model in one."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import InputError
+from data.config import DataConfig, SourceConfig
+from pretrain.config import RunConfig
+from scripts.evaluate import evaluate
+from scripts.evaluation.constrained import build_trie, classify
+from scripts.evaluation.settings import EvaluateConfig, HeldOutSettings, NeedleSettings, RunSettings
+from scripts.evaluation.subject import Subject, load_subject
+from scripts.export import ExportConfig, export
+from scripts.hub.checkpoint_file import write_checkpoint
+from scripts.hub.layout import parameter_shapes
+from tests.scripts.conftest import KINDS, noisy_value
+from tests.world import run_world
+
+LENGTH = 350
+LABELS = ["number", "human", "human being", "location"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A run, beside it its export."""
+    folder, model = tmp_path_factory.mktemp("trained") / "run", KINDS["shared_diff-grouped"]
+    data = DataConfig([SourceConfig(str(corpus / "train"))], str(corpus / "validation"), sequence_length=LENGTH)
+    shapes = parameter_shapes(model)
+    config = RunConfig(name="run", model=model, data=data)
+    write_checkpoint(folder / "checkpoints", config, shapes, lambda n: noisy_value(n, shapes[n], model), {})
+    export(ExportConfig(run=str(folder), output=str(folder.with_name("export"))))
+    return folder
+
+
+def settings_of(model: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        str(model),
+        "held_out,positions,ar_hit,needles_long",
+        output=str(model.with_name(f"{model.name}.json")),
+        held_out=HeldOutSettings(samples=2),
+        needles_long=NeedleSettings(lengths=[330], pairs=[[2, 2]], depths=[0.5], samples=1),
+    )
+
+
+def answers(subject: Subject) -> tuple[list[list[int]], list[str]]:
+    """Of prompts whose lengths do not split evenly, and of queries behind a context."""
+    draw = random.Random(5)
+    prompts = [[draw.randrange(290) for _ in range(length)] for length in (3, 31, 17, 1)]
+    said = subject.continue_greedily(prompts, 6)
+    guesses = [said[0], [*said[1][:2], 7, 7, 7, 7], [5, *said[2][1:]], []]  # right, right at first, wrong, none
+    assert subject.continue_greedily(prompts, 6, guesses) == said
+    queries = [f"Question: {text} ?\nType:" for text in ("a", "where is the thing at 77", "b")]
+    return said, classify(subject, "Question: c ?\nType: number\n==\n", queries, build_trie(subject, LABELS))
+
+
+def on_a_rank(folder: Path) -> tuple[Any, ...]:
+    """The answers, then the tasks by the command's own function."""
+    from scripts.evaluation.trained import opened_run
+
+    with opened_run(settings_of(folder)) as (subject, _, _):
+        found = answers(subject)
+    results = evaluate(settings_of(folder))
+    return found, {
+        name: {key: value.value for key, value in result.metrics.items()} for name, result in results.items()
+    }
+
+
+def test_a_run_folder_answers_on_split_ranks_as_its_export_does(run: Path) -> None:
+    exported = run.with_name("export")
+    subject = load_subject(str(exported), "cpu", "auto", 8192)
+    expected = answers(subject)
+    measured = evaluate(settings_of(exported))
+    for found, metrics in run_world(2, on_a_rank, run):
+        assert found == expected
+        for name, result in measured.items():
+            for key, estimate in result.metrics.items():
+                assert metrics[name][key] == pytest.approx(estimate.value, abs=1e-5, nan_ok=True), (name, key)
+    written = [json.loads(folder.with_name(f"{folder.name}.json").read_text()) for folder in (run, exported)]
+    assert written[0]["model"]["topology"] == "tensor 1 x context 2 x pipeline 1 x data 1"
+    assert written[0]["model"]["checkpoint"] == written[1]["model"]["checkpoint"]
+    assert written[0]["tasks"]["held_out"]["settings"]["trainer_tokens"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"tasks": "positions,sample"},
+            r"^--tasks sample: needs an exported model .*; a run folder itself answers held_",
+        ),
+        ({"run": RunSettings(step=7)}, r"^--step 7: .* has no such checkpoint"),
+        ({"run": RunSettings(tensor=5)}, r"cannot be split over parallel.tensor 5"),
+    ],
+)
+def test_what_a_run_folder_cannot_do_is_refused_in_one_line(changes: dict[str, Any], message: str, run: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(replace(settings_of(run), **changes))
