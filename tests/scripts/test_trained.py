@@ -58,28 +58,30 @@ def answers(subject: Subject) -> tuple[list[list[int]], list[str]]:
     return said, classify(subject, "Question: c ?\nType: number\n==\n", queries, build_trie(subject, LABELS))
 
 
-def on_a_rank(folder: Path) -> tuple[Any, ...]:
-    """The answers, then the tasks by the command's own function."""
-    from scripts.evaluation.trained import opened_run
+def answers_of_a_run(folder: Path) -> tuple[list[list[int]], list[str]]:
+    from scripts.evaluation.trained import opened_run  # its own process: it starts process groups
 
     with opened_run(settings_of(folder)) as (subject, _, _):
-        found = answers(subject)
+        return answers(subject)
+
+
+def metrics_of_a_run(folder: Path) -> dict[str, dict[str, float]]:
     results = evaluate(settings_of(folder))
-    return found, {
-        name: {key: value.value for key, value in result.metrics.items()} for name, result in results.items()
-    }
+    return {name: {key: estimate.value for key, estimate in result.metrics.items()} for name, result in results.items()}
 
 
-def test_a_run_folder_answers_on_split_ranks_as_its_export_does(run: Path) -> None:
+def test_a_run_folder_says_what_its_export_says(run: Path) -> None:
+    expected = answers(load_subject(str(run.with_name("export")), "cpu", "auto", 8192))
+    assert run_world(1, answers_of_a_run, run) == [expected]
+
+
+def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) -> None:
     exported = run.with_name("export")
-    subject = load_subject(str(exported), "cpu", "auto", 8192)
-    expected = answers(subject)
     measured = evaluate(settings_of(exported))
-    for found, metrics in run_world(2, on_a_rank, run):
-        assert found == expected
+    for found in run_world(2, metrics_of_a_run, run):
         for name, result in measured.items():
             for key, estimate in result.metrics.items():
-                assert metrics[name][key] == pytest.approx(estimate.value, abs=1e-5, nan_ok=True), (name, key)
+                assert found[name][key] == pytest.approx(estimate.value, abs=1e-5, nan_ok=True), (name, key)
     written = [json.loads(folder.with_name(f"{folder.name}.json").read_text()) for folder in (run, exported)]
     assert written[0]["model"]["topology"] == "tensor 1 x context 2 x pipeline 1 x data 1"
     assert written[0]["model"]["checkpoint"] == written[1]["model"]["checkpoint"]
