@@ -87,7 +87,7 @@ class TrainedSubject(Subject):
         return {
             "name": self.name,
             "class": "the trainer's layers",
-            "parameters": parameter_counts(self._config.model)["total"],
+            "parameters": sum(parameter_counts(self._config.model).values()),
             "dtype": str(self._config.train.dtype).removeprefix("torch."),
             "max_length": self.max_length,
             "topology": self._topology.describe(),
