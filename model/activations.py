@@ -22,6 +22,7 @@ form of attention may need more for a moment than that was (``Form.workspace``).
 from dataclasses import dataclass, replace
 
 from model.config import ModelConfig
+from model.context.costs import product_workspace
 from model.kernels.kept import Kernels, norm_bytes
 from model.kernels.rowwise.cross_entropy import piece_rows
 from model.kinds.heads import product_bytes, rank_heads
@@ -57,12 +58,17 @@ def layout_bytes(model: ModelConfig, split: Split, documents: bool, kernels: Ker
 
     Angles are fp32; what a form reads of the documents is its own, at worst a T x T mask for each sequence.
     """
-    positions = split.tokens if documents else split.sequence_length
+    positions = split.tokens if documents else split.own_length
     angles = 2 * 4 * positions * (model.head_dim // 2)  # cosines and sines
     if not documents:
         return angles
-    prepared = split.bytes_of(kernels.attention.layout_elements(split.sequence_length))
-    return angles + 2 * 4 * split.tokens + prepared  # where documents begin and end
+    length, chunk, prepared = split.sequence_length, split.own_length // 2, kernels.attention.layout_elements
+    bounds, masks = 2 * length, length * prepared(length)  # where documents begin and end
+    if split.context_size > 1:
+        ends = length + chunk  # the keys that one chunk's queries and the other's read
+        bounds += split.own_length + ends
+        masks = chunk * prepared(ends) if split.context_exchange == "gather" else masks
+    return angles + split.micro_size * (4 * bounds + split.element_bytes * masks)
 
 
 def ends_activations(model: ModelConfig, split: Split) -> int:
@@ -133,6 +139,4 @@ def _product(model: ModelConfig, split: Split, kernels: Kernels) -> int:
     heads = rank_heads(kind.maps, model, kind.key_value_heads(model), split)
     behind = kind.kept_bytes(model, split, kernels) - product_bytes(heads, split, kernels)
     free = behind + _norm(model, split) + _feed_forward(model, split)
-    length = split.sequence_length
-    needed = kernels.attention.workspace(heads, split.micro_size, length, length, split.element_bytes)
-    return needed + _residual(model, split) - free
+    return product_workspace(model, split, kernels) + _residual(model, split) - free

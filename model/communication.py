@@ -1,9 +1,9 @@
-"""What the tensor-parallel ranks exchange: every collective of every layer, as a formula.
+"""What ranks exchange inside layers: every collective of every layer, as a formula.
 
 In: a ModelConfig, the split and the micro-batch. Out: the collectives of each layer's forward and backward pass with
 their bytes. Always: pure arithmetic; a test counts the same collectives in real processes.
 
-Per block and micro-batch, in elements (TB = tokens of the micro-batch):
+Per block and micro-batch, in elements (TB = tokens of the micro-batch on this rank), between tensor-parallel ranks:
 
                                         plain                       with sequence parallelism
     forward                             2 all-reduces of TB D       2 all-gathers, 2 reduce-scatters of TB D
@@ -15,11 +15,14 @@ and what the kind of attention adds between them (``Kind.exchanges``); for `shar
     base layer, forward / backward      1 all-gather / 1 reduce-scatter of TB 2K, in both
     down layer, forward / backward      -                           1 all-gather / 1 reduce-scatter of TB 4R
 
+Ranks that share the tokens of samples exchange around the attention product (model/context/costs.py).
+
 Once per optimizer step the partial gradients are summed (``partial_gradient_elements``): for `shared_diff` the factors
 A and B of every block, which is what replicating them costs.
 """
 
 from model.config import ModelConfig
+from model.context.costs import sharing
 from model.kinds.registry import kind_of
 from model.split import Collective, LayerCommunication, Split, entering, gathering, leaving
 
@@ -30,7 +33,8 @@ def layer_communication(config: ModelConfig, split: Split) -> dict[str, LayerCom
     The loss exchanges its numbers chunk by chunk (model/loss.py): so many bytes in all, in one call or several.
     """
     if split.tensor_size == 1:
-        return {layer: LayerCommunication() for layer in ("embedding", "block", "head", "loss")}
+        nothing = LayerCommunication()
+        return {"embedding": nothing, "block": _block(config, split), "head": nothing, "loss": nothing}
     scalar_bytes = 4 * split.tokens
     exchanged = (("largest logit", 1), ("sum of exponentials and logit of the label", 2))  # fp32 numbers of each token
     return {
@@ -58,16 +62,23 @@ def _head(config: ModelConfig, split: Split) -> LayerCommunication:
 
 
 def _block(config: ModelConfig, split: Split) -> LayerCommunication:
-    D, of_values = config.hidden_size, kind_of(config).matrices(config)["value"]
-    steps = [
-        entering(split, D, "attention input", of_values // D // split.tensor_size),  # more columns than those of values
-        *kind_of(config).exchanges(config, split),
-        leaving(split, D, "attention output", kind_of(config).matrices(config)["output"] // D // split.tensor_size),
-        entering(split, D, "ffn input", 2 * config.ffn_hidden_size // split.tensor_size),
-        leaving(split, D, "ffn output", config.ffn_hidden_size // split.tensor_size),
-    ]
+    """Recomputation ends where nothing more is needed: before the last sum of the block, or of the product."""
+    D, t, kind = config.hidden_size, split.tensor_size, kind_of(config)
+    attending = [sharing(config, split)] if split.context_size > 1 else []
+    steps, last = attending, LayerCommunication()
+    if t > 1:
+        matrices = kind.matrices(config)
+        steps = [
+            entering(split, D, "attention input", matrices["value"] // D // t),  # more columns than those of values
+            *kind.exchanges(config, split),
+            *attending,
+            leaving(split, D, "attention output", matrices["output"] // D // t),
+            entering(split, D, "ffn input", 2 * config.ffn_hidden_size // t),
+        ]
+        last = leaving(split, D, "ffn output", config.ffn_hidden_size // t)
     forward = tuple(exchange for step in steps for exchange in step.forward)
-    backward = tuple(exchange for step in steps for exchange in step.backward)
-    if split.activation_checkpointing == "full":  # recomputation ends where nothing more is needed: before the last sum
-        backward = forward[:-1] + backward
-    return LayerCommunication(forward, backward)
+    backward = tuple(exchange for step in (*steps, last) for exchange in step.backward)
+    again: tuple[Collective, ...] = ()
+    if split.activation_checkpointing == "full":
+        again = forward
+    return LayerCommunication((*forward, *last.forward), (*again, *backward))

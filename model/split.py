@@ -9,22 +9,30 @@ from typing import Literal
 
 from model.recompute import ActivationCheckpointing
 
-Operation = Literal["all_reduce", "all_gather", "reduce_scatter"]
+Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+Ranks = Literal["tensor", "context"]
+"""who exchanges inside a layer: those that split its features, or those that split the tokens of samples"""
+ContextExchange = Literal["gather", "heads"]
+"""how attention reaches across the parts of a sample (model/context)"""
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One exchange within the tensor-parallel group."""
+    """One exchange inside a layer."""
 
     operation: Operation
     purpose: str
     """what is exchanged, in words"""
     whole_bytes: int
-    """size of the whole tensor: what an all-reduce sums, an all-gather returns, a reduce-scatter takes"""
+    """size of the whole tensor: what an all-reduce sums, an all-gather returns, a reduce-scatter takes; what a rank has
+    before or after an all-to-all"""
     beside: int = 0
     """floating-point operations of this rank that go on meanwhile"""
     pieces: int = 1
-    """in which the tensor travels, the first when as large a part of those operations is done; 1: with their begin"""
+    """in which the tensor travels, the first when as large a part of those operations is done, or the last while it is;
+    1: with their begin"""
+    ranks: Ranks = "tensor"
+    """who exchanges; those of ``context`` have the attention product beside it, others a linear layer's"""
 
     def wire_bytes(self, ranks: int) -> float:
         """Bytes that each rank sends with ring algorithms."""
@@ -49,19 +57,32 @@ class Split:
     micro_size: int
     """sequences per forward pass"""
     sequence_length: int
+    """of whole samples, T"""
     element_bytes: int
     """of activations: 2 for bf16, 4 for fp32"""
     activation_checkpointing: ActivationCheckpointing = "none"
     row_pieces: int = 1
     """in which the output of a row-parallel layer leaves under sequence parallelism"""
+    context_size: int = 1
+    """ranks that share the tokens of a sample"""
+    context_exchange: ContextExchange = "gather"
+    context_pieces: int = 1
+    """in which keys and values are gathered over them"""
+    attends_again: bool = False
+    """the attention product is computed again in the backward pass (``Form.is_recomputed``)"""
+
+    @property
+    def own_length(self) -> int:
+        """Tokens of a sample that this rank has."""
+        return self.sequence_length // self.context_size
 
     @property
     def tokens(self) -> int:
-        """Tokens of one micro-batch."""
-        return self.micro_size * self.sequence_length
+        """Tokens of one micro-batch that this rank has."""
+        return self.micro_size * self.own_length
 
     def bytes_of(self, width: int) -> int:
-        """Size of the activations of one micro-batch, ``width`` elements for each token."""
+        """Size of this rank's activations of one micro-batch, ``width`` elements for each token."""
         return self.tokens * width * self.element_bytes
 
 
@@ -96,7 +117,7 @@ def leaving(split: Split, width: int, purpose: str, features: int = 0) -> LayerC
     look-up, which has none. With sequence parallelism the layer's output leaves beside its product, in pieces."""
     whole = split.bytes_of(width)
     if split.sequence_parallel:
-        pieces = min(split.row_pieces, split.sequence_length // split.tensor_size) if features else 1
+        pieces = min(split.row_pieces, split.own_length // split.tensor_size) if features else 1
         product = 2 * split.tokens * width * features if pieces > 1 else 0
         return LayerCommunication(
             (Collective("reduce_scatter", purpose, whole, product, pieces),),

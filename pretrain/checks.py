@@ -58,7 +58,7 @@ def _check_lengths(config: RunConfig, topology: Topology) -> None:
         over, unit = [f"parallel.context {topology.context_size} (two chunks each)"], 2 * topology.context_size
     if topology.sequence_parallel:
         over.append(f"parallel.tensor {topology.tensor_size} (parallel.sequence)")
-        unit = math.lcm(unit, topology.context_size * topology.tensor_size)
+        unit = math.lcm(unit, len(topology.ranks("tensor", "context")))
     stages = enumerate(config.data.stages)
     later = [(f"data.stages[{number}].sequence_length", stage.sequence_length) for number, stage in stages]
     for name, length in [("data.sequence_length", config.data.sequence_length), *later]:

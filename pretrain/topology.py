@@ -163,14 +163,10 @@ class Topology:
         return self.rank == 0
 
     def describe(self) -> str:
-        """The topology in words, as in "tensor 2 x pipeline 2 x data 2"; what is left over for data comes last.
-
-        Context, which only long samples need, is told where there is one.
-        """
-        told = [axis for axis in AXES if axis != "context" or self.context_size > 1]
-        axes = sorted(told, key=lambda axis: axis == "data")
+        """The topology in words, as in "tensor 2 x pipeline 2 x data 2"; what is left over for data comes last."""
+        axes = sorted(AXES, key=lambda axis: axis == "data")
         sequence = " with sequence parallelism" if self.sequence_parallel else ""
-        return " x ".join(f"{axis} {self.size(axis)}" for axis in axes) + sequence
+        return _in_words({axis: self.size(axis) for axis in axes}) + sequence
 
     def _stride(self, axis: Axis) -> int:
         """From a rank to the next one along ``axis``."""
@@ -196,8 +192,8 @@ def plan_topology(config: ParallelConfig, world_size: int, rank: int = 0, local_
     replica, ranks = replica_sizes(config), replica_size(config)
     if world_size % ranks:
         raise InputError(
-            f"parallel: {' x '.join(f'{axis} {size}' for axis, size in replica.items())} needs a multiple of {ranks} "
-            f"processes, there are {world_size}; start {nearest_multiples(world_size, ranks)}"
+            f"parallel: {_in_words(replica)} needs a multiple of {ranks} processes, there are {world_size}; "
+            f"start {nearest_multiples(world_size, ranks)}"
         )
     if not 0 <= rank < world_size:
         raise InputError(
@@ -205,6 +201,11 @@ def plan_topology(config: ParallelConfig, world_size: int, rank: int = 0, local_
         )
     sizes: dict[Axis, int] = {**replica, "data": world_size // ranks}
     return Topology(rank, local_rank, tuple(sizes[axis] for axis in AXES), config.sequence)
+
+
+def _in_words(sizes: dict[Axis, int]) -> str:
+    """As in "tensor 2 x pipeline 2"; context, which only long samples need, is told where there is one."""
+    return " x ".join(f"{axis} {size}" for axis, size in sizes.items() if axis != "context" or size > 1)
 
 
 def topology_from_environment(config: ParallelConfig) -> Topology:

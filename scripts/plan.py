@@ -2,12 +2,13 @@
 
 In: the training's own arguments, a number of devices and their kind. Out: parameters by part, operations per token,
 memory of the most loaded device, communication and time of one step, as text or JSON; with --search, the fastest splits
-over the devices that fit.
+over the devices that fit; with --lengths, memory and time of longer samples, over ranks that share them.
 """
 
 import argparse
 import json
 import sys
+from typing import Any
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
     device = device_by_name(settings.device)
     config = parse_config(RunConfig, training, PROGRAM)
     from pretrain.plan.cluster import Cluster
+    from pretrain.plan.lengths import lengths_report, plan_lengths
     from pretrain.plan.plan import make_plan  # torch is slow to import: --help does without
     from pretrain.plan.report import report
     from pretrain.plan.search import search
@@ -34,20 +36,25 @@ def main(arguments: list[str]) -> int:
 
     world_size = settings.world_size or replica_size(config.parallel)
     cluster = Cluster(device, settings.device, settings.gpus_per_node, settings.efficiency)
+    figures: Any
     if settings.search:
         found = search(config, world_size, cluster)
-        as_json = [candidate.as_json() for candidate in found]
-        print(json.dumps(finite(as_json), indent=1) if settings.json else "\n".join(search_report(found, cluster)))
-        return 0
-    plan = make_plan(config, world_size, cluster)
-    print(json.dumps(finite(plan.as_json()), indent=1) if settings.json else "\n".join(report(plan)))
+        figures, lines = [candidate.as_json() for candidate in found], search_report(found, cluster)
+    elif settings.lengths:
+        places = plan_lengths(config, world_size, cluster)
+        figures, lines = [place.as_json() for place in places], lengths_report(config, world_size, cluster, places)
+    else:
+        plan = make_plan(config, world_size, cluster)
+        figures, lines = plan.as_json(), report(plan)
+    print(json.dumps(finite(figures), indent=1) if settings.json else "\n".join(lines))
     return 0
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = FlagParser(
         prog=PROGRAM,
-        usage="%(prog)s --config FILE [--world-size N] [--device H100] [--search] [--json] [--section.key value ...]",
+        usage="%(prog)s --config FILE [--world-size N] [--device H100] [--search | --lengths] [--json] "
+        "[--section.key value ...]",
         description="What a run needs. All other arguments are those of `python -m pretrain`; its --help lists them.",
     )
     parser.add_argument("--world-size", type=int, help="devices (default: those of one replica of the model)")
@@ -61,12 +68,16 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--search", action="store_true", help="list the fastest splits over --world-size devices that fit (seconds)"
     )
+    parser.add_argument(
+        "--lengths", action="store_true", help="samples of 4K to 1M tokens, each shared by 1 to 32 devices (seconds)"
+    )
     parser.add_argument("--json", action="store_true", help="all figures, for machines")
     settings, training = parser.parse_known_args(arguments)
     check_range(settings, "--", "world_size", "gpus_per_node", low=1)
     check_range(settings, "--", "efficiency", above=0, high=1)
-    if settings.search and settings.world_size is None:
-        raise InputError("--search: needs the number of devices; add --world-size N")
+    for name in ("search", "lengths"):
+        if getattr(settings, name) and settings.world_size is None:
+            raise InputError(f"--{name}: needs the number of devices; add --world-size N")
     return settings, training
 
 

@@ -146,7 +146,7 @@ def test_an_optimizer(carried_out: Callable[[str], tuple[Path, list[str]]], corp
 
 def test_an_axis(carried_out: Callable[[str], tuple[Path, list[str]]]) -> None:
     tree, (plan,) = carried_out("an axis")
-    assert "64 x H100: tensor 2 x context 2 x pipeline 1 x data 16" in run(tree, plan)
+    assert "64 x H100: tensor 2 x expert 2 x pipeline 1 x data 16" in run(tree, plan)
 
 
 def test_a_number_from_inside_the_model(carried_out: Callable[[str], tuple[Path, list[str]]], corpus: Path) -> None:

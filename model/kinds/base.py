@@ -40,8 +40,7 @@ class Attention(nn.Module):
         self.context = around.context
         self.form = around.kernels.attention
         self.rotary = around.kernels.rowwise.rotary
-        asked_for = around.recompute == "selective" or (around.context.size > 1 and self.form.keeps_copies)
-        self.recompute_product = asked_for and not self.form.keeps_inputs_only
+        self.recompute_product = self.form.is_recomputed(around.recompute, around.context.size)
 
     @abstractmethod
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
@@ -103,6 +102,8 @@ class Kind(ABC):
     """names of the other kinds whose function its weights can be written as, exactly: ``recipe`` tells how"""
     maps: ClassVar[Maps]
     """the attention maps that share a value"""
+    weighs_by_token: ClassVar[bool]
+    """every token has a weight of its own for the second map of each head"""
     widens: ClassVar[Mapping[str, tuple[Any, Any]]]
     """setting of ``settings`` -> (from, to): the change that its own weights can follow, exactly"""
 

@@ -54,6 +54,7 @@ class DiffV2(PlainHeads):
 
     name = "diff_v2"
     maps = SHARED_KEYS
+    weighs_by_token = True
     readings = (Reading("", "diff_v2", {}),)
 
     def check(self, config: ModelConfig) -> None:
@@ -80,7 +81,11 @@ class DiffV2(PlainHeads):
         return {"query and key": D * 2 * H * K + key, "value": key, "output": D * H * K, "lambda": D * H}
 
     def kept_bytes(self, config: ModelConfig, split: Split, kernels: Kernels) -> int:
-        """What the form keeps, of H/t pairs; the difference h K, which the output layer reads; sigmoid h in fp32."""
+        """What the form keeps, of H/t pairs; the difference h K, which the output layer reads; sigmoid h in fp32, and
+        the same of all tokens of some heads, where these were exchanged."""
         heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
         product = product_bytes(heads, split, kernels)
-        return product + split.bytes_of(heads.heads * config.head_dim) + 4 * heads.heads * split.tokens
+        again = kernels.attention.is_recomputed(split.activation_checkpointing, split.context_size)
+        exchanged = split.context_size > 1 and split.context_exchange == "heads" and not again
+        weights = 4 * heads.heads * split.tokens * (2 if exchanged else 1)
+        return product + split.bytes_of(heads.heads * config.head_dim) + weights

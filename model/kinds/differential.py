@@ -92,6 +92,7 @@ class Differential(Kind):
     """The declarations that do not depend on where queries and keys come from."""
 
     maps = TWO_STREAMS
+    weighs_by_token = False
 
     def check(self, config: ModelConfig) -> None:
         check_groups(config, config.num_heads, "model.num_heads, so that both streams of a head share one")

@@ -29,9 +29,18 @@ def rank_heads(maps: Maps, config: ModelConfig, groups: int, split: Split) -> He
 
 
 def product_bytes(heads: Heads, split: Split, kernels: Kernels) -> int:
-    """What stays of queries, keys, values and what the product makes of them; `selective` makes all of that again."""
-    if split.activation_checkpointing == "selective":
-        keys_and_values = 2 * heads.maps.keys * heads.groups
-        return split.bytes_of((heads.maps.queries * heads.heads + keys_and_values) * heads.head_dim)
+    """What stays of queries, keys, values and what the product makes of them, unless that is made again."""
+    if not kernels.attention.is_recomputed(split.activation_checkpointing, split.context_size):
+        return made_bytes(heads, split, kernels)
+    keys_and_values = 2 * heads.maps.keys * heads.groups
+    return split.bytes_of((heads.maps.queries * heads.heads + keys_and_values) * heads.head_dim)
+
+
+def made_bytes(heads: Heads, split: Split, kernels: Kernels) -> int:
+    """What the product's own backward pass needs of them.
+
+    Ranks that share samples bring results together in a tensor of their own.
+    """
     kept = kernels.attention.kept(heads)
-    return split.bytes_of(kept.elements) + 4 * kept.numbers * split.tokens
+    result = heads.maps.keys * heads.heads * heads.head_dim if kept.result and split.context_size > 1 else 0
+    return split.bytes_of(kept.elements + result) + 4 * kept.numbers * split.tokens

@@ -19,6 +19,7 @@ class PlainHeads(Kind):
     """The declarations that the kinds share."""
 
     settings: ClassVar[frozenset[str]] = frozenset()
+    weighs_by_token: ClassVar[bool] = False
     converts_into: ClassVar[frozenset[str]] = frozenset()
     widens: ClassVar[dict[str, tuple[Any, Any]]] = {}
 

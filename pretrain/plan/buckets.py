@@ -11,13 +11,12 @@ With e bytes per weight, c per gradient on its way, P elements of a padded bucke
     weights      all_gather                     e P     after the update
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.engines.zero.gradients import TRAVELS, adds_on_the_way
-from pretrain.plan.exchange import Exchange, Group, group_ranks
+from pretrain.plan.exchange import Exchange, Group, group_ranks, summed_by_purpose
 from pretrain.plan.layers import stage_readers
 from pretrain.plan.zero import planned_buckets
 from pretrain.topology import Topology
@@ -84,31 +83,13 @@ def summed_exchanges(config: RunConfig, topology: Topology, backend: str) -> lis
     """What all buckets exchange in a step."""
     passes = accumulation_steps(config, topology) if config.parallel.zero_stage == 2 else 1
     buckets = bucket_exchanges(config, topology, backend)
-    gradients = _sum(bucket.gradients for bucket in buckets)
+    gradients = summed_by_purpose(bucket.gradients for bucket in buckets)
     repeated = (
         replace(one, whole_bytes=passes * one.whole_bytes, own_bytes=passes * one.own_bytes, calls=passes * one.calls)
         for one in gradients
     )
     return [
         *repeated,
-        *_sum(one for bucket in buckets for one in bucket.further),
-        *_sum(bucket.weights for bucket in buckets),
+        *summed_by_purpose(one for bucket in buckets for one in bucket.further),
+        *summed_by_purpose(bucket.weights for bucket in buckets),
     ]
-
-
-def _sum(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """One exchange for each purpose."""
-    found: dict[str, Exchange] = {}
-    for one in exchanges:
-        before = found.get(one.purpose)
-        found[one.purpose] = (
-            one
-            if before is None
-            else replace(
-                before,
-                whole_bytes=before.whole_bytes + one.whole_bytes,
-                own_bytes=before.own_bytes + one.own_bytes,
-                calls=before.calls + one.calls,
-            )
-        )
-    return list(found.values())

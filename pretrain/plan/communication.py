@@ -4,16 +4,18 @@ In: a RunConfig and a Topology. Out: the exchanges of ``topology.rank`` with the
 configuration that DeepSpeed gets (pretrain/engines/deepspeed_config.py); tests/parallel/test_ledger.py counts the same
 bytes in real steps of the real engine.
 
-With M micro-batches of B sequences on each of d data-parallel ranks, e bytes per activation, N parameters on this rank:
+With M micro-batches of B sequences on each of d data-parallel ranks, e bytes per activation, N parameters on this rank,
+T/c tokens of each sequence where c ranks share it, and c d copies of the same weights:
 
     group      operation                 bytes                                           when
     tensor     see model/communication   those x M                                       t > 1
+    context    see model/context/costs   those x M                                       c > 1
     tensor     all_reduce                4 x elements of partial gradients, ZeRO 1, 2:
                                          of this rank's partition of them                t > 1, once per step
-    stages     send / receive            M B T D e (T/t with sequence parallelism)       p > 1, each way at each cut
+    stages     send / receive            M B T/c D e (1/t with sequence parallelism)     p > 1, each way at each cut
     tied       all_reduce                4 V D / t, ZeRO 1: of a part, 4 V D / (t n)     p > 1, tied embeddings
-    data       gradients and weights     see pretrain/plan/zero.py                       d > 1
-    data       all_to_all                what the optimizer declares                     d > 1, pretrain/plan/update.py
+    copies     gradients and weights     see pretrain/plan/zero.py                       c d > 1
+    copies     all_to_all                see pretrain/plan/update.py                     c d > 1, if an optimizer asks
     tensor     all_gather                the same                                        t > 1
     scalars    norm, loss                a few bytes                                     always
 
@@ -23,12 +25,13 @@ DeepSpeed's pipeline tells the global loss once per step; under ZeRO 0 the engin
 from collections import Counter
 
 from model.communication import layer_communication
-from model.split import Split
+from model.split import Collective, Split
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps, exchanges_itself
 from pretrain.optimizers.registry import optimizer_kind
 from pretrain.plan.buckets import summed_exchanges
-from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks
+from pretrain.plan.exchange import Exchange, Group, Operation, group_ranks, summed_by_purpose
+from pretrain.plan.kernels import planned_kernels
 from pretrain.plan.layers import elements_per_rank, stage_layers, stage_parameters
 from pretrain.plan.update import update_cost
 from pretrain.plan.zero import data_exchanges, overflow_checks
@@ -63,6 +66,28 @@ def layer_split(config: RunConfig, topology: Topology) -> Split:
         element_bytes=activation_bytes(config),
         activation_checkpointing=config.train.activation_checkpointing,
         row_pieces=config.parallel.row_pieces,
+        context_size=topology.context_size,
+        context_exchange=config.parallel.context_exchange,
+        context_pieces=config.parallel.context_pieces,
+        attends_again=planned_kernels(config).attention.is_recomputed(
+            config.train.activation_checkpointing, topology.context_size
+        ),
+    )
+
+
+def layer_exchange(topology: Topology, collective: Collective, times: int = 1) -> Exchange:
+    """What a layer exchanges, ``times`` times."""
+    ranks = topology.ranks(collective.ranks)
+    size = times * collective.whole_bytes
+    return Exchange(
+        collective.ranks,
+        ranks,
+        collective.operation,
+        collective.purpose,
+        size,
+        per_micro_batch=True,
+        own_bytes=size / len(ranks) if collective.operation == "all_to_all" else 0.0,
+        calls=times * collective.pieces,
     )
 
 
@@ -86,22 +111,17 @@ def _exchange(
 
 
 def _layers(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """The tensor-parallel layers of this stage."""
+    """Inside the layers of this stage."""
     by_layer = layer_communication(config.model, layer_split(config, topology))
     names = [layer.name for layer in stage_layers(config, topology)]
     kinds = Counter("block" if name.startswith("blocks.") else name for name in names)
     kinds["loss"] = kinds["head"]
-    summed: Counter[tuple[Operation, str]] = Counter()
-    calls: Counter[tuple[Operation, str]] = Counter()
-    for kind, communication in by_layer.items():
-        for collective in (*communication.forward, *communication.backward):
-            times = kinds[kind] * accumulation_steps(config, topology)
-            summed[collective.operation, collective.purpose] += times * collective.whole_bytes
-            calls[collective.operation, collective.purpose] += times * collective.pieces
-    return [
-        _exchange(topology, "tensor", operation, purpose, size, per_micro_batch=True, calls=calls[operation, purpose])
-        for (operation, purpose), size in summed.items()
-    ]
+    return summed_by_purpose(
+        layer_exchange(topology, collective, kinds[kind] * accumulation_steps(config, topology))
+        for kind, communication in by_layer.items()
+        if kinds[kind]
+        for collective in (*communication.forward, *communication.backward)
+    )
 
 
 def _replicas(config: RunConfig, topology: Topology, backend: str) -> list[Exchange]:
@@ -167,18 +187,18 @@ def _update(config: RunConfig, topology: Topology) -> list[Exchange]:
     """What the optimizer needs of other ranks."""
     cost = update_cost(config, topology)
     return [
-        _exchange(topology, "data", "all_to_all", "matrices across ZeRO's borders", cost.exchanged),
+        _exchange(topology, "copies", "all_to_all", "matrices across ZeRO's borders", cost.exchanged),
         _exchange(topology, "tensor", "all_gather", "whole matrices for the update", cost.gathered),
     ]
 
 
 def _loss(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """The loss: averaged over replicas; with a pipeline the last stage knows it and tells the others."""
+    """The loss: averaged over copies of the weights; with a pipeline the last stage knows it and tells the others."""
     ours = exchanges_itself(config)  # it travels with the norm
     if topology.pipeline_size == 1:
-        return [] if ours else [_exchange(topology, "data", "all_reduce", "loss", 8)]  # a mean in fp64
+        return [] if ours else [_exchange(topology, "copies", "all_reduce", "loss", 8)]  # a mean in fp64
     times = 1 if ours else 2  # DeepSpeed's pipeline tells it at the end of the step, in any case
     told = [_exchange(topology, "pipeline", "broadcast", "loss", times * 2 * 4)]  # of the replica and of all replicas
     if topology.stage == topology.pipeline_size - 1:
-        told.append(_exchange(topology, "data", "all_reduce", "loss", times * 4))
+        told.append(_exchange(topology, "copies", "all_reduce", "loss", times * 4))
     return told

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from model.parallel import ParameterInfo
 from pretrain.config import RunConfig
 from pretrain.engines.deepspeed_config import accumulation_steps
-from pretrain.plan.communication import activation_bytes, boundary_bytes
+from pretrain.plan.communication import boundary_bytes, layer_split
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.topology import Topology
 
@@ -66,7 +66,7 @@ def deferred_flops(config: RunConfig, topology: Topology) -> int:
     """Operations of one micro-batch's deferred products on one rank of the stage."""
     if not defers(config):
         return 0
-    tokens = config.batch.micro_size * config.data.sequence_length
+    tokens = layer_split(config, topology).tokens
     return 2 * tokens * sum(elements_per_rank(info, topology.tensor_size) for info in _weights(config, topology))
 
 
@@ -79,7 +79,7 @@ def _bytes(config: RunConfig, topology: Topology) -> int:
     """What the deferred products of one micro-batch keep on this rank."""
     weights, width = _weights(config, topology), config.model.hidden_size
     blocks = len({info.name.split(".")[1] for info in weights})
-    whole = config.batch.micro_size * config.data.sequence_length * activation_bytes(config)
+    whole = layer_split(config, topology).bytes_of(1)
     features = sum(elements_per_rank(info, topology.tensor_size) for info in weights) // width
     return blocks * 2 * (boundary_bytes(config, topology) + whole * width) + whole * features
 

@@ -5,13 +5,13 @@ counts a real step in the same terms, so a formula and a count can be compared n
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from pretrain.topology import Axis, Topology
+from pretrain.topology import COPIES, Axis, Topology
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"]
-Group = Axis | Literal["sharing", "alike", "tied", "model", "world", "next stage", "previous stage"]
+Group = Axis | Literal["copies", "sharing", "alike", "tied", "model", "world", "next stage", "previous stage"]
 """who takes part: the ranks along one axis, or others"""
 Totals = dict[tuple[tuple[int, ...], Operation], int]
 """bytes by (ranks, operation)"""
@@ -49,6 +49,8 @@ class Exchange:
 def group_ranks(topology: Topology, group: Group, partition_ranks: int | None = None) -> tuple[int, ...]:
     """The ranks of ``topology.rank``'s group; for a neighbouring stage, this rank and its partner there."""
     match group:
+        case "copies":
+            return topology.ranks(*COPIES)
         case "sharing":
             return topology.sharing(partition_ranks)
         case "alike":
@@ -76,3 +78,22 @@ def totals(exchanges: Iterable[Exchange]) -> Totals:
             key = exchange.ranks, exchange.operation
             result[key] = result.get(key, 0) + exchange.whole_bytes
     return result
+
+
+def summed_by_purpose(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """One exchange for each group, operation and purpose: bytes and calls added up."""
+    found: dict[tuple[Group, Operation, str], Exchange] = {}
+    for one in exchanges:
+        key = one.group, one.operation, one.purpose
+        before = found.get(key)
+        found[key] = (
+            one
+            if before is None
+            else replace(
+                before,
+                whole_bytes=before.whole_bytes + one.whole_bytes,
+                own_bytes=before.own_bytes + one.own_bytes,
+                calls=before.calls + one.calls,
+            )
+        )
+    return list(found.values())

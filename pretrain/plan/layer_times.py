@@ -10,8 +10,8 @@ order of the forward pass. Always: three rates, one for each kind of work, whate
                    for the backward pass, at the memory's rate; twice as many backward
     loss           a logit is made, read and turned into its gradient: 8 bytes forward, 8 backward
 
-and what is recomputed once more. Of what tensor-parallel ranks exchange counts what is longer than the product beside
-it; most have none.
+and what is recomputed once more. Of what layers exchange counts what is longer than the product beside it; most have
+none. Of a sample that ranks share, each has its part of the attention: in pairs of chunks, all have the same.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,11 @@ from dataclasses import dataclass, replace
 from model.activations import block_activations
 from model.communication import layer_communication
 from model.counts import executed_flops, head_flops
-from model.split import Collective
+from model.split import Collective, Ranks
 from pretrain.config import RunConfig
 from pretrain.devices import Device
 from pretrain.plan.cluster import Cluster
-from pretrain.plan.communication import layer_split
-from pretrain.plan.exchange import Exchange
+from pretrain.plan.communication import layer_exchange, layer_split
 from pretrain.plan.kernels import planned_kernels
 from pretrain.plan.layers import stage_layers
 from pretrain.topology import Topology
@@ -37,43 +36,65 @@ LOGIT_BYTES = 8
 
 
 @dataclass(frozen=True)
+class Waits:
+    """Seconds of a layer's exchanges, of one pass or of both."""
+
+    tensor: float = 0.0
+    """for which tensor-parallel ranks wait"""
+    context: float = 0.0
+    """for which ranks wait that share samples"""
+    beside: float = 0.0
+    """of theirs, the rest: what goes on beside attention products"""
+
+    def __add__(self, other: "Waits") -> "Waits":
+        return Waits(self.tensor + other.tensor, self.context + other.context, self.beside + other.beside)
+
+
+@dataclass(frozen=True)
 class LayerTime:
     """Seconds of one layer for one micro-batch."""
 
     forward: float
     backward: float
     """both with what they wait for"""
-    exchange: float
-    """of both: what tensor-parallel ranks wait for"""
+    waits: Waits
+    """of both"""
 
     @property
     def compute(self) -> float:
         """The rest."""
-        return self.forward + self.backward - self.exchange
+        return self.forward + self.backward - self.waits.tensor - self.waits.context
 
 
 def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list[LayerTime]:
     """Of the layers of ``topology``'s stage."""
     exchanged = layer_communication(config.model, layer_split(config, topology))
-    group = topology.ranks("tensor")
-    own_speed = peak_flops(config, cluster.device) * cluster.efficiency
+    peak = peak_flops(config, cluster.device)
+    speeds: dict[Ranks, float] = {
+        "tensor": peak * cluster.efficiency,
+        "context": peak * cluster.attention_efficiency,
+    }
 
-    def waited(collectives: Sequence[Collective]) -> float:
-        if len(group) == 1:
-            return 0.0
-        total = 0.0
+    def waited(collectives: Sequence[Collective]) -> Waits:
+        total = Waits()
         for one in collectives:
-            exchange = Exchange("tensor", group, one.operation, one.purpose, one.whole_bytes, calls=one.pieces)
-            total += exposed(cluster.seconds(exchange), one.beside / own_speed, one.pieces)
+            if topology.size(one.ranks) == 1:
+                continue
+            seconds = cluster.seconds(layer_exchange(topology, one))
+            here = exposed(seconds, one.beside / speeds[one.ranks], one.pieces)
+            total += Waits(here) if one.ranks == "tensor" else Waits(context=here, beside=seconds - here)
         return total
 
     compute = {"embedding": (0.0, 0.0), **_computed(config, topology, cluster)}
     parts = {"head": ("head", "loss")}
     by_kind: dict[str, LayerTime] = {}
     for kind, (forward, backward) in compute.items():
-        there = sum(waited(exchanged[part].forward) for part in parts.get(kind, (kind,)))
-        back = sum(waited(exchanged[part].backward) for part in parts.get(kind, (kind,)))
-        by_kind[kind] = LayerTime(forward + there, backward + back, there + back)
+        of_parts = [exchanged[part] for part in parts.get(kind, (kind,))]
+        there = sum((waited(part.forward) for part in of_parts), Waits())
+        back = sum((waited(part.backward) for part in of_parts), Waits())
+        by_kind[kind] = LayerTime(
+            forward + there.tensor + there.context, backward + back.tensor + back.context, there + back
+        )
     names = (layer.name for layer in stage_layers(config, topology))
     return [by_kind.get("block" if name.startswith("blocks.") else name, NOTHING) for name in names]
 
@@ -81,7 +102,8 @@ def layer_times(config: RunConfig, topology: Topology, cluster: Cluster) -> list
 def exposed(exchange: float, product: float, pieces: int) -> float:
     """Seconds that an exchange takes longer than the product beside it.
 
-    In one piece they begin together. In several, each piece is sent when it is computed: the last one travels alone.
+    In one piece they begin together. In several, each piece is sent when it is computed, so that the last one travels
+    alone; or each is computed when it is there, and the first does.
     """
     last = exchange / pieces if pieces > 1 else 0.0
     return last + max(0.0, exchange - last - product * (pieces - 1) / pieces if pieces > 1 else exchange - product)
@@ -90,7 +112,7 @@ def exposed(exchange: float, product: float, pieces: int) -> float:
 def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[str, tuple[float, float]]:
     """Seconds forward and backward of a block and of the head."""
     split = layer_split(config, topology)
-    tokens = split.micro_size * split.sequence_length
+    tokens = split.tokens
     peak = topology.tensor_size * peak_flops(config, cluster.device)
     memory = cluster.device.memory_bandwidth
     everything, of_attention = executed_flops(config.model, split.sequence_length)
@@ -111,7 +133,7 @@ def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[s
     }
 
 
-NOTHING = LayerTime(0.0, 0.0, 0.0)
+NOTHING = LayerTime(0.0, 0.0, Waits())
 """a norm"""
 
 

@@ -3,7 +3,7 @@
 In: a RunConfig and a Topology. Out: bytes on ``topology.rank``. Always: pure arithmetic. Tests compare the state with
 what an engine really holds after a step, and the activations with what real blocks keep (model/activations.py).
 
-With N parameters on this rank, d data-parallel ranks, N' and N" the padded sizes of pretrain/plan/zero.py, bytes:
+With N parameters on this rank, d ranks with the same ones, N' and N" the padded sizes of pretrain/plan/zero.py, bytes:
 
               weights             gradients                        master    optimizer
     fp32  0   4 N                 4 N                              -         b N
@@ -134,7 +134,7 @@ def _kept_partial_gradients(config: RunConfig, topology: Topology) -> int:
 
 def _zero_state(config: RunConfig, topology: Topology) -> State:
     """What DeepSpeed and the optimizer hold."""
-    stage, ranks, weight = config.parallel.zero_stage, topology.data_size, activation_bytes(config)
+    stage, ranks, weight = config.parallel.zero_stage, topology.copies, activation_bytes(config)
     parameters = stage_parameters(config, topology)
     sizes = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     kind = optimizer_kind(config.optimizer)

@@ -27,14 +27,18 @@ ROWS = {
 STEP_ROWS = {
     "compute": "compute, slowest stage",
     "tensor": "tensor-parallel exchanges",
+    "context": "waiting for keys and values",
     "boundaries": "between stages",
     "bubble": "pipeline bubble",
     "data": "waiting for gradients and weights",
     "update": "optimizer",
     "total": "total",
     "hidden": "not in it: gradients and weights, hidden",
+    "context_hidden": "not in it: keys and values, hidden",
 }
 """parts of StepTime in words"""
+OF_CONTEXT = ("context", "context_hidden")
+"""those that there are only where ranks share samples"""
 
 
 def report(plan: Plan) -> list[str]:
@@ -109,7 +113,8 @@ def step(plan: Plan) -> list[str]:
     kinds = list(plan.times)
     rows = [["seconds per step (estimate)", *kinds]]
     rows += [
-        [words, *(f"{getattr(plan.times[kind], name):.3f}" for kind in kinds)] for name, words in STEP_ROWS.items()
+        [words, *(f"{getattr(plan.times[kind], name):.3f}" for kind in kinds)]
+        for name, words in step_rows(plan.topology.context_size > 1).items()
     ]
     rows.append(["tokens per second", *(f"{plan.times[kind].tokens_per_second:,.0f}" for kind in kinds)])
     rows.append(["MFU", *(f"{plan.times[kind].model_flops_utilization:.1%}" for kind in kinds)])
@@ -123,6 +128,11 @@ def step(plan: Plan) -> list[str]:
         f"{device.network / 1e9:.0f} GB/s per GPU between them;",
         f"   {beside(plan.config)})",
     ]
+
+
+def step_rows(context: bool) -> dict[str, str]:
+    """``STEP_ROWS`` with or without those of shared samples."""
+    return {name: words for name, words in STEP_ROWS.items() if context or name not in OF_CONTEXT}
 
 
 def beside(config: RunConfig) -> str:

@@ -4,9 +4,9 @@ In: a RunConfig, a world size and a Cluster. Out: the candidates that fit, faste
 time are those of pretrain/plan/memory.py and time.py, with their assumptions; what check_run refuses is no candidate.
 
 Tried are tensor-parallel sizes up to a node (with sequence parallelism), pipelines, ZeRO stages, micro-batches and
-activation checkpointing; of those that could be the fastest if nothing waited for other replicas, also gradients that
-travel in bf16, and state that is shared within a node only. The model, the global batch and everything else stay the
-config's.
+activation checkpointing, for long samples also ranks that share one, with either way to reach across; of those that
+could be the fastest if nothing waited for other replicas, gradients that travel in bf16, and state that is shared
+within a node only. The model, the global batch and everything else stay the config's.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from itertools import product
 from typing import Any, Literal
 
 from common.errors import InputError
+from model.split import ContextExchange
 from pretrain.checks import check_run
 from pretrain.config import RunConfig
 from pretrain.plan.cluster import Cluster
@@ -26,7 +27,11 @@ from pretrain.topology import Topology, plan_topology
 PIPELINES = (1, 2, 4, 8, 16)
 ZERO_STAGES: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
 MICRO_SIZES = (1, 2, 4, 8)
+CONTEXTS = (1, 2, 4, 8, 16, 32)
+LONG = 16_384
+"""tokens of a sample from which on ranks may share it"""
 TRAVELS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+EXCHANGES: tuple[ContextExchange, ...] = ("gather", "heads")
 GIB = 2**30
 
 
@@ -39,6 +44,10 @@ class Candidate:
     memory: RankMemory
     """of the most loaded rank"""
     time: StepTime
+
+    def with_exchange(self, exchange: ContextExchange) -> RunConfig:
+        """Its config, with another way in which attention reaches across the parts of a sample."""
+        return replace(self.config, parallel=replace(self.config.parallel, context_exchange=exchange))
 
     def flags(self) -> str:
         """The settings that make it, for a command line."""
@@ -98,11 +107,12 @@ def _candidate(config: RunConfig, topology: Topology, cluster: Cluster) -> Candi
 
 def _exchanges(candidate: Candidate, gpus_per_node: int) -> Iterator[RunConfig]:
     """Other ways in which the candidate's replicas can exchange gradients and weights."""
-    config, data = candidate.config, candidate.topology.data_size
-    if config.parallel.zero_stage not in (1, 2) or data == 1:
+    config, copies = candidate.config, candidate.topology.copies
+    if config.parallel.zero_stage not in (1, 2) or copies == 1:
         return
     inside = max(1, gpus_per_node // candidate.topology.tensor_size)
-    groups = {config.parallel.partition_ranks, None, *([inside] if 1 < inside < data and data % inside == 0 else [])}
+    smaller = [inside] if 1 < inside < copies and copies % inside == 0 else []
+    groups = {config.parallel.partition_ranks, None, *smaller}
     for among, travels in product(sorted(groups, key=str), TRAVELS):
         parallel = replace(config.parallel, partition_ranks=among, gradient_exchange=travels)
         if parallel != config.parallel:
@@ -124,22 +134,33 @@ def _nothing_fits(config: RunConfig, world_size: int, cluster: Cluster, smallest
 
 def _possible(config: RunConfig, world_size: int, gpus_per_node: int) -> Iterator[tuple[RunConfig, Topology]]:
     """The variants that check_run accepts."""
-    for tensor in (size for size in range(1, gpus_per_node + 1) if gpus_per_node % size == 0):
-        for pipeline in PIPELINES:
-            for zero_stage in ZERO_STAGES:
-                for micro_size in MICRO_SIZES:
-                    parallel = replace(
-                        config.parallel, tensor=tensor, pipeline=pipeline, sequence=tensor > 1, zero_stage=zero_stage
-                    )
-                    batch = replace(config.batch, micro_size=micro_size)
-                    try:
-                        variant = replace(config, parallel=parallel, batch=batch)
-                        topology = plan_topology(parallel, world_size)
-                        check_run(variant, topology)
-                    except InputError:
-                        continue
-                    for mode in MODES:
-                        yield with_checkpointing(variant, mode), topology
+    tensors = [size for size in range(1, gpus_per_node + 1) if gpus_per_node % size == 0]
+    axes = product(tensors, PIPELINES, ZERO_STAGES, _contexts(config), MICRO_SIZES)
+    for tensor, pipeline, zero_stage, (context, exchange), micro_size in axes:
+        parallel = replace(
+            config.parallel,
+            tensor=tensor,
+            context=context,
+            context_exchange=exchange,
+            pipeline=pipeline,
+            sequence=tensor > 1,
+            zero_stage=zero_stage,
+        )
+        try:
+            variant = replace(config, parallel=parallel, batch=replace(config.batch, micro_size=micro_size))
+            topology = plan_topology(parallel, world_size)
+            check_run(variant, topology)
+        except InputError:
+            continue
+        for mode in MODES:
+            yield with_checkpointing(variant, mode), topology
+
+
+def _contexts(config: RunConfig) -> list[tuple[int, ContextExchange]]:
+    """Ranks that share a sample, and how attention reaches across; the config's own where samples are short."""
+    if config.data.sequence_length < LONG:
+        return [(config.parallel.context, config.parallel.context_exchange)]
+    return [(size, exchange) for size in CONTEXTS for exchange in EXCHANGES[: min(size, 2)]]
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
@@ -148,6 +169,11 @@ def _settings(config: RunConfig) -> dict[str, str]:
     return {
         "parallel.tensor": str(parallel.tensor),
         "parallel.sequence": str(parallel.sequence).lower(),
+        **(
+            {"parallel.context": str(parallel.context), "parallel.context_exchange": parallel.context_exchange}
+            if parallel.context > 1
+            else {}
+        ),
         "parallel.pipeline": str(parallel.pipeline),
         "parallel.zero_stage": str(parallel.zero_stage),
         **({"parallel.partition_ranks": str(parallel.partition_ranks)} if parallel.partition_ranks else {}),

@@ -23,7 +23,7 @@ from pretrain.engines.deepspeed_config import accumulation_steps
 from pretrain.plan.cluster import Cluster
 from pretrain.plan.communication import step_communication
 from pretrain.plan.deferred import deferred_flops
-from pretrain.plan.layer_times import LayerTime, layer_times, peak_flops
+from pretrain.plan.layer_times import LayerTime, Waits, layer_times, peak_flops
 from pretrain.plan.memory import rank_state
 from pretrain.plan.replicas import replica_time
 from pretrain.plan.update import update_cost
@@ -38,6 +38,8 @@ class StepTime:
     """products of the slowest stage, for all its micro-batches"""
     tensor: float
     """that it waits for tensor-parallel exchanges"""
+    context: float
+    """that it waits for keys and values of other parts of its samples"""
     boundaries: float
     """activations and their gradients between that stage and its neighbours"""
     bubble: float
@@ -48,6 +50,8 @@ class StepTime:
     """reading and writing the optimizer's state, and the products of an optimizer that has some"""
     hidden: float
     """of gradients and weights between replicas, beside which passes go on; not in the total"""
+    context_hidden: float
+    """of keys and values, beside which attention products go on; not in the total"""
     tokens: int
     flops_per_token: int
     peak_flops: float
@@ -56,7 +60,8 @@ class StepTime:
     @property
     def total(self) -> float:
         """Seconds of the step."""
-        return self.compute + self.tensor + self.boundaries + self.bubble + self.data + self.update
+        passes = self.compute + self.tensor + self.context + self.boundaries + self.bubble
+        return passes + self.data + self.update
 
     @property
     def tokens_per_second(self) -> float:
@@ -74,7 +79,7 @@ class _StageTime:
     """Seconds of one stage."""
 
     compute: float
-    tensor: float
+    waits: Waits
     boundaries: float
     """each for one micro-batch"""
     once: float
@@ -86,7 +91,7 @@ class _StageTime:
 
     @property
     def micro_batch(self) -> float:
-        return self.compute + self.tensor + self.boundaries
+        return self.compute + self.waits.tensor + self.waits.context + self.boundaries
 
     @property
     def waited_for(self) -> float:
@@ -106,12 +111,14 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
     moved = 2 * (state.master + state.optimizer) + state.weights + state.gradients
     return StepTime(
         compute=steps * slowest.compute,
-        tensor=steps * slowest.tensor,
+        tensor=steps * slowest.waits.tensor,
+        context=steps * slowest.waits.context,
         boundaries=steps * slowest.boundaries,
         bubble=sum(stage.waited_for for stage in stages) - slowest.waited_for,
         data=max(stage.once for stage in stages) + replicas.exposed,
         update=moved / cluster.device.memory_bandwidth + max(stage.update for stage in stages),
         hidden=replicas.hidden,
+        context_hidden=steps * slowest.waits.beside,
         tokens=config.batch.global_size * config.data.sequence_length,
         flops_per_token=training_flops_per_token(config.model, config.data.sequence_length),
         peak_flops=topology.world_size * peak_flops(config, cluster.device),
@@ -122,7 +129,7 @@ def _stage_time(config: RunConfig, topology: Topology, layers: Sequence[LayerTim
     steps = accumulation_steps(config, topology)
     boundaries = once = 0.0
     for exchange in step_communication(config, topology, cluster.backend):
-        if exchange.overlaps or (exchange.per_micro_batch and exchange.group == "tensor"):
+        if exchange.overlaps or (exchange.per_micro_batch and exchange.group in ("tensor", "context")):
             continue  # counted beside the passes, or in the layers' own time
         seconds = cluster.seconds(exchange)
         if exchange.per_micro_batch:
@@ -134,7 +141,7 @@ def _stage_time(config: RunConfig, topology: Topology, layers: Sequence[LayerTim
     update = update_cost(config, topology).flops / speed
     return _StageTime(
         compute=sum(layer.compute for layer in layers),
-        tensor=sum(layer.exchange for layer in layers),
+        waits=sum((layer.waits for layer in layers), Waits()),
         boundaries=boundaries,
         once=once,
         update=update,

@@ -1,11 +1,11 @@
-"""Gradients and weights between data-parallel ranks, by ZeRO stage.
+"""Gradients and weights between the ranks with the same weights, by ZeRO stage.
 
-In: a RunConfig and a Topology. Out: the exchanges of one rank with its data-parallel group. Always: for ZeRO 1 and 2
-what pretrain/engines/zero does, bucket by bucket; for ZeRO 0 and 3, and with state on the host, what DeepSpeed 0.19
-does with the settings that it gets.
+In: a RunConfig and a Topology. Out: the exchanges of one rank with those along data and context. Always: for ZeRO 1
+and 2 what pretrain/engines/zero does, bucket by bucket; for ZeRO 0 and 3, and with state on the host, what DeepSpeed
+0.19 does with the settings that it gets.
 
-With N parameters on this rank, n ranks that share state (all d, or `parallel.partition_ranks`), M micro-batches, c
-bytes per communicated gradient, e per weight:
+With N parameters on this rank, d ranks with the same ones, n of which share state (all, or `parallel.partition_ranks`),
+M micro-batches, c bytes per communicated gradient, e per weight:
 
     ZeRO   gradients                                             weights after the update
     0      all_reduce      c N                                   -
@@ -35,7 +35,7 @@ from pretrain.plan.exchange import Exchange, Operation
 from pretrain.plan.layers import Stage, elements_per_rank, parameters_of, stage_parameters
 from pretrain.plan.zero3 import Zero3Limits, Zero3Traffic, micro_batch_traffic
 from pretrain.plan.zero3_overlap import Zero3Calls
-from pretrain.topology import Topology
+from pretrain.topology import COPIES, Topology
 
 BYTES = {"fp32": 4, "fp16": 2, "bfp16": 2, "bf16": 2}
 """DeepSpeed's names of types"""
@@ -74,15 +74,15 @@ def _buckets(
 
 
 def data_exchanges(config: RunConfig, topology: Topology) -> list[Exchange]:
-    """The exchanges within this rank's data-parallel group, where DeepSpeed makes them."""
+    """The exchanges between ranks with the same weights, where DeepSpeed makes them."""
     stage, bf16 = config.parallel.zero_stage, config.train.precision == "bf16"
-    ranks, steps = topology.ranks("data"), accumulation_steps(config, topology)
+    ranks, steps = topology.ranks(*COPIES), accumulation_steps(config, topology)
     parameters = stage_parameters(config, topology)
     elements = [elements_per_rank(info, topology.tensor_size) for info in parameters]
     gradient, weight = gradient_bytes(config, topology), 2 if bf16 else 4
 
     def exchange(operation: Operation, purpose: str, size: int, calls: int = 1, overlaps: bool = False) -> Exchange:
-        return Exchange("data", ranks, operation, purpose, size, calls=calls, overlaps=overlaps)
+        return Exchange("copies", ranks, operation, purpose, size, calls=calls, overlaps=overlaps)
 
     scalars = [exchange("all_reduce", "gradient norm", norm_bytes(config))]
     if stage == 3:
@@ -138,7 +138,7 @@ def flat_members(config: RunConfig, topology: Topology) -> list[tuple[tuple[int,
     for group in kind.groups:
         members = tuple(index for index, info in enumerate(parameters) if kind.group_of(info) is group)
         elements = sum(elements_per_rank(parameters[index], topology.tensor_size) for index in members)
-        found.append((members, padded_size(elements, 2 * topology.data_size)))
+        found.append((members, padded_size(elements, 2 * topology.copies)))
     return found
 
 
@@ -162,14 +162,14 @@ def zero3_traffic(config: RunConfig, topology: Topology) -> Zero3Traffic:
     """What ZeRO-3 gathers for one micro-batch on this rank."""
     sizes = {info.name: elements_per_rank(info, topology.tensor_size) for info in stage_parameters(config, topology)}
     limits, recomputes = zero3_limits(config, topology), config.train.activation_checkpointing == "full"
-    return micro_batch_traffic(config.model, sizes, limits, topology.data_size, recomputes)
+    return micro_batch_traffic(config.model, sizes, limits, topology.copies, recomputes)
 
 
 def zero3_calls(config: RunConfig, topology: Topology) -> Zero3Calls:
     """In how many calls that is, and how many reduce the gradients."""
     sizes = [elements_per_rank(info, topology.tensor_size) for info in stage_parameters(config, topology)]
     held = sum(sizes)
-    again = zero3_traffic(config, topology).gathered - sum(padded_size(size, topology.data_size) for size in sizes)
+    again = zero3_traffic(config, topology).gathered - sum(padded_size(size, topology.copies) for size in sizes)
     group = max(1, zero3_limits(config, topology).prefetch)
     bucket = int(deepspeed_config(config, topology)["zero_optimization"]["reduce_bucket_size"])
     return Zero3Calls(-(-held // group), -(-max(0, again) // group), -(-held // bucket))

@@ -60,16 +60,16 @@ class Visit:
 
 
 def micro_batch_traffic(
-    model: ModelConfig, sizes: dict[str, int], limits: Zero3Limits, data_size: int, recomputes_blocks: bool
+    model: ModelConfig, sizes: dict[str, int], limits: Zero3Limits, copies: int, recomputes_blocks: bool
 ) -> Zero3Traffic:
     """Follows the rule over forward and backward pass; known once, for a plan asks again for each of its figures.
 
     Args:
         sizes: elements of each parameter on this rank by logical name, in the order of the layers.
-        data_size: ranks over which each parameter is split; it is padded to a multiple of them.
+        copies: ranks over which each parameter is split; it is padded to a multiple of them.
         recomputes_blocks: full activation checkpointing.
     """
-    return _traffic(model, tuple(sizes.items()), limits, data_size, recomputes_blocks)
+    return _traffic(model, tuple(sizes.items()), limits, copies, recomputes_blocks)
 
 
 @functools.lru_cache(maxsize=32)
@@ -77,7 +77,7 @@ def _traffic(
     model: ModelConfig,
     named: tuple[tuple[str, int], ...],
     limits: Zero3Limits,
-    data_size: int,
+    copies: int,
     recomputes_blocks: bool,
 ) -> Zero3Traffic:
     sizes = dict(named)
@@ -88,7 +88,7 @@ def _traffic(
             coordinator.fetch(visit)
         else:
             coordinator.release(visit)
-    gathered = sum(count * -(-sizes[name] // data_size) * data_size for name, count in coordinator.gathers.items())
+    gathered = sum(count * -(-sizes[name] // copies) * copies for name, count in coordinator.gathers.items())
     return Zero3Traffic(gathered, coordinator.largest_live)
 
 

@@ -147,17 +147,19 @@ def _contenders(program: Program) -> dict[str, Step]:
 
 def _batches(program: Program) -> Sequence[Any]:
     """One step's micro-batches of this rank, the same in every step."""
+    from model.context.base import spans_of
     from pretrain.engines.micro_batch import MicroBatch
     from pretrain.topology import topology_from_environment
 
     config = program.config
-    seed = topology_from_environment(config.parallel).data_rank
-    generator = torch.Generator().manual_seed(seed)
+    topology = topology_from_environment(config.parallel)
+    spans = spans_of(config.data.sequence_length, topology.context_size, topology.context_rank)
+    generator = torch.Generator().manual_seed(topology.data_rank)
     shape = config.batch.micro_size, config.data.sequence_length + 1
     found = []
     for _ in range(program.micro_batches):
         tokens = torch.randint(0, config.model.vocab_size, shape, generator=generator)
-        found.append(MicroBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()))
+        found.append(MicroBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).cut(spans))
     return found
 
 

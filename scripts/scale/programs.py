@@ -19,6 +19,10 @@ Kind = Literal["engine", "plain", "ddp", "alone", "races"]
 Precision = Literal["fp32", "bf16"]
 SAMPLES = 4
 """of each replica in a step of one micro-batch"""
+LENGTH = 128
+"""tokens of a sample"""
+SHARED_LENGTH = 1024
+"""of one that ranks share, one to a micro-batch: as many tokens for each of two ranks, and products to hide behind"""
 BUCKET_MEGABYTES = 4
 """what leaves together: a 22nd of the gradients"""
 MODEL = ModelConfig(
@@ -49,13 +53,16 @@ class Program:
     tensor: int = 1
     row_pieces: int = 1
     """with tensor parallelism, which here is sequence parallel"""
+    context: int = 1
+    context_pieces: int = 1
+    """in which keys and values are gathered where ranks share samples"""
     grown: bool = False
     """each micro-batch has the samples of a whole step, which so has several times as many; else its part of them"""
 
     @property
     def nodes(self) -> int:
         """Nodes of one process each."""
-        return 1 if self.kind == "alone" else max(2, self.tensor) * self.pipeline
+        return 1 if self.kind == "alone" else max(2, self.tensor, self.context) * self.pipeline
 
     @property
     def name(self) -> str:
@@ -65,9 +72,10 @@ class Program:
         parts += [f"x{self.micro_batches}" + " samples" * self.grown] if self.micro_batches > 1 else []
         parts += ["2 stages"] if self.pipeline > 1 else []
         parts += [f"tensor {self.tensor}, pieces {self.row_pieces}"] if self.tensor > 1 else []
+        parts += [f"context {self.context}, pieces {self.context_pieces}"] if self.context > 1 else []
         if self.kind == "races":
             parts.insert(0, "races")
-        elif self.kind == "engine" and self.can_overlap and self.tensor == 1:
+        elif self.kind == "engine" and self.can_overlap and self.tensor == self.context == 1:
             parts.append("overlap" if self.overlap else "no overlap")
         return " ".join(parts)
 
@@ -80,19 +88,24 @@ class Program:
     def config(self) -> RunConfig:
         """The training's settings."""
         micro_size = SAMPLES if self.grown else SAMPLES // self.micro_batches
-        replicas = self.nodes // self.pipeline // self.tensor
+        length = 32 if self.kind == "races" else LENGTH
+        if self.context > 1:
+            micro_size, length = 1, SHARED_LENGTH
+        replicas = self.nodes // self.pipeline // self.tensor // self.context
         exchange: dict[str, Any] = {}
         if self.can_overlap:
             exchange = {"overlap": self.overlap, "bucket_megabytes": BUCKET_MEGABYTES}
         return RunConfig(
             model=TINY if self.kind == "races" else MODEL,
-            data=DataConfig(sequence_length=32 if self.kind == "races" else 128),
+            data=DataConfig(sequence_length=length),
             parallel=ParallelConfig(
                 zero_stage=self.zero_stage,
                 pipeline=self.pipeline,
                 tensor=self.tensor,
                 sequence=self.tensor > 1,
                 row_pieces=self.row_pieces,
+                context=self.context,
+                context_pieces=self.context_pieces,
                 **exchange,
             ),
             batch=BatchConfig(global_size=micro_size * self.micro_batches * replicas, micro_size=micro_size),
@@ -121,9 +134,10 @@ def all_programs() -> list[Program]:
     staged = [Program("engine", 1, "fp32", 4, overlap, pipeline=2) for overlap in (True, False)]
     staged.insert(0, Program("engine", 1, "fp32", 4, pipeline=2, grown=True))
     divided = [Program("engine", 1, tensor=2, row_pieces=pieces) for pieces in (4, 1)]
+    shared = [Program("engine", 1, "fp32", 4, grown=True, context=2, context_pieces=pieces) for pieces in (3, 1)]
     raced: tuple[tuple[Stage, int], ...] = ((1, 1), (1, 4), (2, 4), (3, 1))
     races = [Program("races", stage, micro_batches=size) for stage, size in raced]
-    return [*plain, *alone, *peers, *engines, *grown, *staged, *divided, *races]
+    return [*plain, *alone, *peers, *engines, *grown, *staged, *divided, *shared, *races]
 
 
 def yardstick(program: Program) -> Program:

@@ -50,6 +50,11 @@ def test_the_same_batch_on_more_devices_is_as_the_planner_says(row: Row, capsys:
         assert said == f"{100 * step['model_flops_utilization']:.1f}"
 
 
+def test_the_table_of_lengths_is_what_the_planner_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(CONFIG), "--world-size", "64", "--lengths"]) == 0
+    assert f"```\n{capsys.readouterr().out}```\n" in TEXT
+
+
 KEPT = dict(re.findall(r"^\| ([a-z][^|]*?) \| [^|]* \| [^|]* \| ([\d.]+) \|$", TEXT, flags=re.MULTILINE))
 
 

@@ -5,11 +5,16 @@ import time
 from dataclasses import replace
 from unittest import mock
 
+import pytest
 import torch
+import torch.distributed as dist
 
 from model import loss
 from model.activations import block_activations, layout_bytes, logits_bytes, loss_bytes
 from model.config import ModelConfig
+from model.context.base import ALONE, Context, spans_of
+from model.context.gathering import Gathering
+from model.context.over_heads import OverHeads
 from model.documents import Documents
 from model.kernels.forms.arrangements import Halves
 from model.kernels.forms.registry import form_named
@@ -22,7 +27,7 @@ from model.layout import Layout
 from model.loss import mean_loss
 from model.parallel import Sharding, Unsharded
 from model.payload import Payload
-from model.split import Split
+from model.split import ContextExchange, Split
 from tests.live_bytes import LiveBytes
 from tests.model.helpers import CPU, GPU, READINGS
 from tests.parallel.test_layers import tensor_parallel
@@ -41,6 +46,8 @@ KINDS = {
     "shared_diff head head grouped": {"base": "head", "down": "head", "num_kv_heads": 2},
     "diff without head norm": {"attention": "diff", "head_norm": False},
 }
+SHARED = ({"attention": "standard"}, {"attention": "shared_diff"}, {"attention": "diff_v2"})
+"""one of each arrangement of maps"""
 FORMS = [replace(CPU, attention=form) for form in (form_named("explicit"), form_named("sdpa"), Halves(Sdpa()))]
 """those that a CPU can run; what they keep of their kernel's own is what flash-attn's keep, too"""
 DTYPES = {4: torch.float32, 2: torch.bfloat16}
@@ -55,16 +62,27 @@ def block_input(sharding: Sharding, dtype: torch.dtype, length: int = T) -> torc
     return torch.randn(rows, B, MODEL.hidden_size).to(dtype).requires_grad_()
 
 
-def bytes_kept(model: ModelConfig, sharding: Sharding, split: Split, kernels: Kernels, expected: int) -> int:
+def bytes_kept(
+    model: ModelConfig,
+    sharding: Sharding,
+    split: Split,
+    kernels: Kernels,
+    expected: int,
+    context: Context = ALONE,
+) -> int:
     """What a real block holds after its forward pass, its input included.
 
     Waits for ``expected`` for a moment: gloo's threads let go of what they sent a little later.
     """
     dtype = DTYPES[split.element_bytes]
     recompute = split.activation_checkpointing
-    layers = build_layers(model, sharding, seed=1, dtype=dtype, activation_checkpointing=recompute, kernels=kernels)
-    block, x_TBD = layers[1].build(), block_input(sharding, dtype)
-    payload = Payload(x_TBD, Layout.of(model, split.sequence_length, None, x_TBD, kernels))
+    layers = build_layers(
+        model, sharding, seed=1, dtype=dtype, activation_checkpointing=recompute, kernels=kernels, context=context
+    )
+    block, x_TBD = layers[1].build(), block_input(sharding, dtype, split.own_length)
+    payload = Payload(x_TBD, Layout.of(model, split.own_length, None, x_TBD, kernels, context))
+    if context is not ALONE:
+        block(payload)  # masks that are made once
     with LiveBytes([*block.parameters(), x_TBD, *payload.layout.angles]) as live:
         out_TBD = block(payload).x_TBD
     outside = out_TBD.nbytes - x_TBD.nbytes
@@ -86,6 +104,31 @@ def compare_blocks(sharding: Sharding) -> list[str]:
         counted = bytes_kept(model, sharding, split, kernels, planned)
         if planned != counted:
             case = f"{name}, {kernels.attention.name}, {DTYPES[size]}, {mode}"
+            wrong.append(f"{case}: {planned} planned, {counted} kept")
+    return wrong
+
+
+def compare_shared_samples() -> list[str]:
+    """The cases in which formula and count differ for a block whose samples all ranks share."""
+    dist.init_process_group("gloo")
+    size, wrong = dist.get_world_size(), []
+    exchanges: dict[ContextExchange, Context] = {
+        "gather": Gathering(dist.group.WORLD, 3),
+        "heads": OverHeads(dist.group.WORLD),
+    }
+    cases = itertools.product(SHARED, DTYPES, ("none", "selective", "full"), FORMS[:2], exchanges.items())
+    for kind, e, mode, kernels, (exchange, context) in cases:
+        model = replace(MODEL, **kind)
+        split = replace(
+            split_of(Unsharded(), e, mode),
+            context_size=size,
+            context_exchange=exchange,
+            context_pieces=3,
+        )
+        planned = block_activations(model, split, kernels).kept
+        counted = bytes_kept(model, Unsharded(), split, kernels, planned, context)
+        if planned != counted:
+            case = f"{kind}, {exchange}, {kernels.attention.name}, {DTYPES[e]}, {mode}"
             wrong.append(f"{case}: {planned} planned, {counted} kept")
     return wrong
 
@@ -154,6 +197,20 @@ def test_so_they_do_on_two_tensor_parallel_ranks() -> None:
     assert run_world(2, compare_on_two_ranks) == [[], []]
 
 
+def test_so_they_do_on_ranks_that_share_samples() -> None:
+    assert run_world(2, compare_shared_samples) == [[], []]
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_what_a_block_keeps_falls_as_ranks_share_samples(mode: str) -> None:
+    whole = split_of(Unsharded(), 2, mode, length=2**14)
+    for kernels in (GPU, *FORMS[:2]):
+        alone = block_activations(MODEL, whole, kernels).kept
+        for size in (2, 4, 8):
+            part = block_activations(MODEL, replace(whole, context_size=size), kernels).kept
+            assert part * size == pytest.approx(alone, rel=0.15)
+
+
 def test_a_block_keeps_no_more_than_the_sum_in_the_docs() -> None:
     for counted, summed, planned in run_world(2, count_the_sum):
         assert counted == planned
@@ -181,6 +238,21 @@ def test_the_layout_of_a_micro_batch_is_counted_once_for_all_blocks() -> None:
         assert layout_bytes(MODEL, split, True, kernels) == sum(x.nbytes for x in held[:-1])
         unmasked = Layout.of(MODEL, T, Documents.of(torch.zeros(B, T, dtype=torch.int32)), like, kernels)
         assert unmasked.documents is not None and unmasked.documents.mask is None
+
+
+@pytest.mark.parametrize("exchange", ["gather", "heads"])
+def test_ranks_that_share_samples_hold_bounds_of_the_whole_and_of_their_parts(exchange: ContextExchange) -> None:
+    group = mock.Mock(**{"size.return_value": 4, "rank.return_value": 1})
+    split = replace(split_of(Unsharded(), 2), context_size=4, context_exchange=exchange)
+    context = Gathering(group, 1) if exchange == "gather" else OverHeads(group)
+    kernels, like = replace(CPU, attention=form_named("sdpa")), torch.empty(0, dtype=torch.bfloat16)
+    documents = Documents.of(torch.zeros(B, T, dtype=torch.int32)).cut(spans_of(T, 4, 1))
+    layout = Layout.of(MODEL, T // 4, documents, like, kernels, context)
+    assert layout.documents is not None
+    held = [*layout.angles]
+    for one in (layout.documents, *layout.documents.parts):
+        held += [one.starts_TB, one.ends_TB, *([] if one.mask is None else [one.mask])]
+    assert layout_bytes(MODEL, split, True, kernels) == sum(x.nbytes for x in held)
 
 
 def test_the_logits_of_the_3b_model_are_no_burden_on_any_rank() -> None:

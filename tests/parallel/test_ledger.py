@@ -61,6 +61,15 @@ def recomputing(config: RunConfig, mode: str) -> RunConfig:
     return replace(config, train=replace(config.train, activation_checkpointing=mode))
 
 
+def kernel(config: RunConfig) -> RunConfig:
+    """With a form of attention that keeps more than its inputs, unless it is recomputed."""
+    return replace(config, train=replace(config.train, attention_form="sdpa"))
+
+
+def heads(**parallel: object) -> RunConfig:
+    return split(context=2, context_exchange="heads", **parallel)
+
+
 ODD = {"hidden_size": 35, "ffn_hidden_size": 66, "vocab_size": 99, "rank": 5}  # nothing divides evenly
 KINDS = {
     **{f"shared_diff {base} {down}": {"base": base, "down": down} for base, down in READINGS},
@@ -90,6 +99,33 @@ WORLDS: dict[str, tuple[int, dict[str, RunConfig]]] = {
             "zero3, full recompute": recomputing(split(tensor=2, sequence=True, zero_stage=3), "full"),
         },
     ),
+    "cp2": (
+        2,
+        {
+            "keys and values in pieces of 2, 1 and 1 heads": split(context=2, context_pieces=3),
+            "standard, more pieces than heads": with_model(
+                split(context=2, context_pieces=9, zero_stage=0), attention="standard", num_kv_heads=2
+            ),
+            "the product recomputed": recomputing(kernel(split(context=2, context_pieces=3)), "selective"),
+            "blocks recomputed, diff": with_model(recomputing(split(context=2), "full"), attention="diff"),
+            "zero3, documents": replace(split(context=2, zero_stage=3), data=DOCUMENTS),
+            "muon": replace(split(context=2), optimizer=MUON),
+            "heads": heads(),
+            "heads, weights of each token": with_model(heads(), attention="diff_v2"),
+            "heads, the product recomputed": with_model(
+                recomputing(kernel(heads()), "selective"), attention="diff_v2", num_kv_heads=2
+            ),
+            "heads, bf16, blocks recomputed": bf16(recomputing(heads(), "full")),
+        },
+    ),
+    "tp2-cp2": (
+        4,
+        {
+            "sequence": split(tensor=2, context=2, sequence=True),
+            "sequence, heads, blocks recomputed": recomputing(heads(tensor=2, sequence=True), "full"),
+        },
+    ),
+    "cp2-pp2-dp2": (8, {"in pairs": split(context=2, pipeline=2, partition_ranks=2)}),
     "dp2": (
         2,
         {

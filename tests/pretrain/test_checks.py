@@ -39,9 +39,15 @@ def refusal(world_size: int, parallel: dict[str, object], **sections: object) ->
         (
             12,
             {"partition_ranks": 5},
-            "parallel.partition_ranks: must divide the data-parallel size 12, is 5; nearest: 4 or 6",
+            "parallel.partition_ranks: must divide the 12 ranks with the same weights (along data and context), "
+            "is 5; nearest: 4 or 6",
         ),
-        (3, {"partition_ranks": 7}, "parallel.partition_ranks: must divide the data-parallel size 3, is 7; nearest: 3"),
+        (
+            3,
+            {"partition_ranks": 7},
+            "parallel.partition_ranks: must divide the 3 ranks with the same weights (along data and context), "
+            "is 7; nearest: 3",
+        ),
         (
             2,
             {"partition_ranks": 2, "zero_stage": 3},

@@ -32,7 +32,7 @@ def test_programs_have_names_of_their_own_and_settings_that_fit() -> None:
     programs = all_programs()
     assert len({program.name for program in programs}) == len(programs)
     for program in programs:
-        replicas = program.nodes // program.pipeline // program.tensor
+        replicas = program.nodes // program.pipeline // program.tensor // program.context
         assert plan_topology(program.config.parallel, program.nodes).data_size == replicas
         samples = program.config.batch.micro_size * program.micro_batches
         assert samples * replicas == program.config.batch.global_size

@@ -123,3 +123,45 @@ def test_a_search_in_which_nothing_fits_names_the_smallest(capsys) -> None:
         "error: --world-size 2: nothing fits into the usable 21.6 GiB of 4090; the smallest needs "
     )
     assert errors.count("\n") == 1
+
+
+def test_long_samples_are_searched_with_ranks_that_share_them_in_both_ways(capsys) -> None:
+    arguments = ("--config", "configs/shared_diff_830m.yaml", "--world-size", "16", "--data.sequence_length", "65536")
+    arguments = (*arguments, "--batch.global_size", "16", "--search")
+    _, raw, _ = run(capsys, *arguments, "--json")
+    found = json.loads(raw)
+    ways = {candidate["settings"].get("parallel.context_exchange") for candidate in found}
+    assert ways == {None, "gather", "heads"}
+    assert {candidate["settings"].get("parallel.context", "1") for candidate in found} >= {"1", "2", "4"}
+    shared = next(one for one in found if "parallel.context" in one["settings"])
+    flags = [part for key, value in shared["settings"].items() for part in (f"--{key}", value)]
+    _, raw, _ = run(capsys, *arguments[:-1], *flags, "--json")
+    plan = json.loads(raw)
+    assert plan["memory"]["total"] == shared["memory"]
+    assert plan["step"]["shared_diff"]["seconds"] == shared["step"]["seconds"]
+    _, text, _ = run(capsys, *arguments)
+    assert f"the first with shared samples: gather {shared['step']['seconds']:.3f} s, heads " in text
+
+
+def test_lengths_are_planned_as_a_run_of_that_length_is(capsys) -> None:
+    arguments = ("--config", "configs/shared_diff_3b.yaml", "--world-size", "64")
+    _, raw, _ = run(capsys, *arguments, "--lengths", "--json")
+    places = {(place["sequence_length"], place["context"]): place for place in json.loads(raw)}
+    assert sorted({length for length, _ in places}) == [4096, 16384, 65536, 262144, 1048576]
+    one = places[65536, 8]
+    settings = {
+        "data.sequence_length": 65536,
+        "parallel.context": 8,
+        "parallel.context_exchange": one["context_exchange"],
+        "batch.global_size": 64,
+        "batch.micro_size": 1,
+    }
+    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    _, raw, _ = run(capsys, *arguments, *flags, "--json")
+    plan = json.loads(raw)
+    assert plan["memory"]["total"] == one["memory"]
+    assert plan["memory"]["fits"] == one["fits"]
+    assert plan["step"]["shared_diff"]["seconds"] == one["step"]["seconds"]
+    for length in (65536, 1048576):
+        used = [places[length, context]["memory"] for context in (1, 2, 4, 8, 16, 32)]
+        assert used == sorted(used, reverse=True)

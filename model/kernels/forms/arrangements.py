@@ -59,7 +59,7 @@ class Arrangement(Form):
         H, G, K = heads.heads, heads.groups, heads.head_dim
         queries = heads.maps.queries * H
         outputs = queries * K if heads.maps.queries == 2 else 0
-        return Kept((queries + 2 * G) * K + outputs, numbers=queries)
+        return Kept((queries + 2 * G) * K + outputs, numbers=queries, result=not outputs)
 
     def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
         return 0

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.documents import Documents
 from model.kernels.machine import Machine
+from model.recompute import ActivationCheckpointing
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Kept:
     """in the tensors' type"""
     numbers: int
     """in fp32"""
+    result: bool = False
+    """and the result, which costs nothing where its reader keeps the same tensor"""
 
 
 class Form(ABC):
@@ -89,6 +92,15 @@ class Form(ABC):
     keeps_copies: ClassVar[bool]
     """what the backward pass needs of keys or values are copies: where they are gathered from other ranks, the product
     is recomputed, or these would stay"""
+
+    def is_recomputed(self, mode: ActivationCheckpointing, context_size: int) -> bool:
+        """Whether its product is computed again in the backward pass, short of whole blocks.
+
+        Args:
+            context_size: ranks that share samples.
+        """
+        asked_for = mode == "selective" or (context_size > 1 and self.keeps_copies)
+        return asked_for and not self.keeps_inputs_only
 
     @abstractmethod
     def refusal(self, case: Case) -> str | None:

@@ -49,7 +49,7 @@ class Fused(Form):
         """The inputs, the second map's output, log-sum-exps; the result, which its reader counts."""
         inputs = 2 * heads.heads + 2 * heads.maps.keys * heads.groups
         second = heads.maps.keys * heads.heads
-        return Kept((inputs + second) * heads.head_dim, numbers=2 * heads.heads)
+        return Kept((inputs + second) * heads.head_dim, numbers=2 * heads.heads, result=True)
 
     def workspace(self, heads: Heads, sequences: int, queries: int, keys: int, element_bytes: int) -> int:
         """The gradients of result and inputs, and for each query and head dQ in fp32 and three numbers: two

@@ -56,7 +56,7 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, Ran
 
             engine.optimizer.step = watched
             peaks, updates = [], []
-            for _ in range(STEPS if config.parallel.tensor > 1 or config.parallel.pipeline > 1 else 1):
+            for _ in range(STEPS if name in SPLIT else 1):
                 gc.collect()
                 live.peak = live.now
                 within.clear()
@@ -120,6 +120,8 @@ SPLIT = {
     "pipeline, deferred": small("bf16", pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"),
     "pipeline, deferred, full": small("bf16", "full", pipeline=2, zero_stage=1, pipeline_schedule="zero_bubble"),
     "sequence, selective": small("bf16", "selective", tensor=2, sequence=True, zero_stage=1),
+    "shared samples": small("bf16", form="explicit", context=2, context_pieces=3, zero_stage=1),
+    "shared samples, heads": small("bf16", form="explicit", context=2, context_exchange="heads", zero_stage=1),
 }
 
 

@@ -157,6 +157,29 @@ def test_of_row_parallel_outputs_the_last_piece_travels_in_the_open() -> None:
     assert before - after == pytest.approx(M * 4 * 2 * travels * 4 / 5)
 
 
+def test_ranks_that_share_samples_divide_their_work_and_wait_for_the_first_piece_and_the_last() -> None:
+    alone, one = plan()
+    shared, two = plan(2, context=2, context_pieces=4, zero_stage=1)
+    fast = step_time(shared, two, CLUSTER)
+    assert fast.compute == pytest.approx(step_time(alone, one, CLUSTER).compute / 2)
+    travels = B * T * (2 * 4) * (2 * 8) * 2 / 2 / 1e11  # keys and values of 2 x 4 heads of 8, as many from the other
+    product = B * T / 2 * executed_flops(MODEL, T)[1] / (1e12 * 0.25)
+    assert travels / 4 < product / 4
+    open_ones = (travels + travels + 2 * travels) / 4  # forward, backward, gradients: twice, as gloo has it
+    assert fast.context == pytest.approx(M * 4 * open_ones)
+    assert fast.context_hidden == pytest.approx(M * 4 * 3 * open_ones)
+    at_once = step_time(replace(shared, parallel=replace(shared.parallel, context_pieces=1)), two, CLUSTER)
+    assert (at_once.context, at_once.context_hidden) == (pytest.approx(4 * fast.context), pytest.approx(0))
+
+
+def test_heads_that_are_exchanged_are_in_the_open() -> None:
+    config, topology = plan(2, context=2, context_exchange="heads", zero_stage=1)
+    time = step_time(config, topology, CLUSTER)
+    own = B * T / 2 * (2 * 4 * 8) * 2 / 2  # of one number for each token, head and dimension half goes to the other
+    assert time.context == pytest.approx(M * 4 * 2 * (3 + 1) * own / 1e11)  # queries, keys, values; results; and back
+    assert time.context_hidden == 0
+
+
 def test_without_overlap_the_step_waits_for_every_exchange_and_with_it_for_a_part() -> None:
     for stage, passes in ((1, 1), (2, M)):
         config, topology = plan(2, data=2, zero_stage=stage, overlap=False)
