@@ -27,7 +27,8 @@ def query_and_key(model: ModelConfig) -> int:
 
 
 def test_every_size_of_the_paper_has_its_row() -> None:
-    assert {Path(name).name for name in LABELS} == {path.name for path in (ROOT / "configs").glob("shared_diff_*.yaml")}
+    configs = {path.name for path in (ROOT / "configs").glob("shared_diff_*.yaml")}
+    assert {Path(name).name for name in LABELS} == configs - {"shared_diff_3b_64k.yaml"}  # a stage of 3B
 
 
 @pytest.mark.parametrize("config", LABELS)

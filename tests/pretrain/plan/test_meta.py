@@ -11,7 +11,7 @@ from model.config import ModelConfig
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.plan.layers import elements_per_rank, stage_parameters
 from pretrain.plan.meta import BuiltParameter, build_stages, shape_problems
-from pretrain.topology import plan_topology
+from pretrain.topology import plan_topology, replica_size
 from tests.model.helpers import READINGS
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
@@ -32,7 +32,7 @@ def planned_elements(config: RunConfig, world_size: int, stage: int) -> int:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds_and_its_shards_make_up_the_model(path: Path) -> None:
     config = parse_config(RunConfig, ["--config", str(path)], "test")
-    world_size = config.parallel.tensor * config.parallel.pipeline * 2
+    world_size = replica_size(config.parallel) * 2
     stages = build_stages(config, world_size)
     assert len(stages) == config.parallel.tensor * config.parallel.pipeline
     assert list(shape_problems(config, stages)) == []
