@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 WORLDS = ("launch", "old", "parallel", "pretrain")
-"""folders of tests that start several processes, or whole runs"""
+"""folders of tests of several processes, or of whole runs"""
+STARTERS = ("run_world", "subprocess", "multiprocessing", "tests.old.runs", "fake_slurm")
+"""what a file there says that starts some"""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,10 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Ranks wait for each other thousands of times. Beside other tests on two cores, each of these waits takes a turn of
     the scheduler: two worlds at a time took three times as long as one after the other.
     """
-    reads_world = {path: "run_world" in path.read_text() for path in {item.path for item in items}}
+    worlds = {path for path in {item.path for item in items} if _starts_a_world(path)}
     for item in items:
-        if item.path.relative_to(ROOT / "tests").parts[0] in WORLDS or reads_world[item.path]:
+        if item.path in worlds:
             item.add_marker(pytest.mark.world)
+
+
+def _starts_a_world(path: Path) -> bool:
+    text, folder = path.read_text(), path.relative_to(ROOT / "tests").parts[0]
+    return "run_world" in text or (folder in WORLDS and any(starter in text for starter in STARTERS))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -67,6 +67,8 @@ def test_plain_loops_send_nothing_and_replicas_more_than_their_gradients() -> No
 def test_the_ledger_s_sums_are_bytes_sent() -> None:
     pair, three = (0, 1), (0, 1, 2)
     assert sent_bytes({(pair, "all_reduce"): 100, (three, "all_gather"): 90}) == 100 + 60
+    scattered = {(three, "reduce_scatter"): 90}
+    assert (sent_bytes(scattered), sent_bytes(scattered, by_gloo=True)) == (60, 120)
     assert sent_bytes({(three, "all_to_all"): 90, (pair, "send"): 7, (pair, "receive"): 1000}) == 60 + 7
 
 
