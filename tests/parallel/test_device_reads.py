@@ -14,7 +14,7 @@ from tests.world import run_world
 
 OURS = 2
 """reads per step by the engine's own code, after the last backward pass: loss and gradient norm"""
-ONE_READ = ("ZeRO 1", "ZeRO 1, bf16", "ZeRO 2", "tensor", "pipeline")
+ONE_READ = ("ZeRO 1", "ZeRO 1, bf16", "ZeRO 2", "tensor", "pipeline", "context", "context, heads")
 """where both travel together and are read at once, and nobody else reads"""
 DEEPSPEED = {
     "deepspeed/runtime/utils.py:is_invalid_grad_norm",
@@ -63,6 +63,8 @@ def test_a_step_reads_loss_and_gradient_norm_and_nothing_else() -> None:
         "tensor": split("bf16", zero_stage=1, tensor=2),
         "sequence": split(zero_stage=0, tensor=2, sequence=True),
         "pipeline": split("bf16", zero_stage=1, pipeline=2),
+        "context": split("bf16", zero_stage=1, context=2),
+        "context, heads": split("bf16", zero_stage=1, context=2, context_exchange="heads"),
     }
     for reads_by_case in run_world(2, reads_of_a_step, {name: with_documents(c) for name, c in configs.items()}):
         for name, reads in reads_by_case.items():

@@ -27,6 +27,7 @@ SPLITS: dict[str, tuple[int, dict[str, dict[str, object]]]] = {
             "zero 1, bf16": {"parallel": {"zero_stage": 1}, "train": {"precision": "bf16"}},
             "zero 2, accumulation": {"parallel": {"zero_stage": 2}, "batch": {"micro_size": 2}},
             "zero 3": {"parallel": {"zero_stage": 3}},
+            "context": {"parallel": {"zero_stage": 1, "context": 2}, "batch": {"micro_size": 4}},
         },
     ),
     "two stages of two replicas": (
