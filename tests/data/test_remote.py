@@ -17,6 +17,7 @@ import pytest
 
 from common.errors import InputError
 from data.config import CacheConfig, DataConfig, SourceConfig
+from data.lengths import LengthsConfig, sort_by_length
 from data.manifest import checksum_file
 from data.outlook import outlook_of
 from data.run_order import RunOrder
@@ -195,6 +196,23 @@ def test_what_is_missing_is_named_at_once(server: WebServer, tmp_path: Path) -> 
     assert time.monotonic() - begin < 10  # the tries of a fetch that fails take longer
     with pytest.raises(InputError, match="gopher://x: cannot be read"):
         open_stream(DataConfig([SourceConfig("gopher://x")], sequence_length=LENGTH), 1)
+
+
+def test_shards_from_afar_are_sorted_by_length_and_their_classes_read_from_there(
+    server: WebServer, tmp_path: Path
+) -> None:
+    config = remote(server, tmp_path)
+    for source, output in ((server.url, server.root / "shards" / "sorted"), (server.root / "origin", tmp_path / "out")):
+        sort_by_length(LengthsConfig(str(source), str(output), [64], workers=1, cache=config.cache))
+    streams = []
+    for path in (f"{server.url}/sorted", str(tmp_path / "out")):
+        data = DataConfig([SourceConfig(path, 1.0, 1.5)], sequence_length=LENGTH, cache=config.cache)
+        streams.append(open_stream(data, 1))
+    assert [source.name.rpartition("/")[2] for source in streams[0].sources] == ["under_64", "from_64"]
+    assert np.array_equal(*(stream.fetch(np.arange(40)) for stream in streams))
+    gone = DataConfig([SourceConfig(server.url, 1.0, 1.0)], sequence_length=LENGTH, cache=config.cache)
+    with pytest.raises(InputError, match=r"length_power: http.*/shards is not sorted by length"):
+        open_stream(gone, 1)
 
 
 def test_the_tokenizer_comes_along(server: WebServer, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Stream(SyntheticTokens):
 
     @property
     def first_mixture(self) -> list[tuple["TrainingText", float]]:
-        return [(TrainingText(), 1.0)]
+        return [(TrainingText(), 1.0), (TrainingText(), 3.0)]
 
     def fetch(self, sample_numbers: np.ndarray) -> np.ndarray:
         tokens = super().fetch(sample_numbers)
@@ -48,7 +48,7 @@ class Stream(SyntheticTokens):
 
 @dataclass
 class TrainingText:
-    """One source: the held-out samples one after the other, three times as long as what is counted."""
+    """A source: the held-out samples one after the other, three times as long as what is counted."""
 
     tokens: int = 3 * COUNTED
 
@@ -84,8 +84,9 @@ def measure(config: RunConfig) -> dict[str, float]:
 def by_definition(config: RunConfig) -> dict[str, float]:
     stream = Stream(config.model.vocab_size, config.data.sequence_length)
     tokens = stream.fetch(np.arange(SAMPLES))
-    frequent = count_frequent([TrainingText().read(0, COUNTED)[None]], config.model.vocab_size)
-    assert frequent.counted == COUNTED - 1
+    texts = [TrainingText().read(0, COUNTED * quarters // 4)[None] for quarters in (1, 3)]
+    frequent = count_frequent(texts, config.model.vocab_size)
+    assert frequent.counted == COUNTED - 2
     hits = torch.from_numpy(ar_hits(tokens, frequent))
     assert len(frequent.keys) > 0
     model = LanguageModel(build_layers(config.model, Unsharded(), seed=config.seed))
