@@ -12,6 +12,7 @@ FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 COMPAT = {
     "data/tiktoken_compat.py",
     "model/megatron_compat.py",
+    "model/torch_compat.py",
     "pretrain/engines/compat.py",
     "pretrain/torch_compat.py",
     "scripts/hub/modeling_shared_diff.py",  # transformers reads and offers these names for models of others
