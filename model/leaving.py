@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.deferred import Finish, Keep, keeper_of
 from model.exchange import gather_flat, reduce_scatter_flat
+from model.kernels.products import product
 
 
 class Output:
@@ -35,7 +35,7 @@ class Output:
 
     def leave(self, hidden: "Hidden", inputs: Sequence[Tensor], weight: Tensor) -> Tensor:
         """Of hidden(inputs) W^T, inputs [T, B, ...], what belongs to this rank."""
-        return F.linear(hidden.of(*inputs), weight)
+        return product(hidden.of(*inputs), weight)
 
     def gradient(self, part: Tensor) -> Tensor:
         """The gradient of the product, from that of what ``leave`` has returned."""
@@ -134,7 +134,7 @@ class _Inputs(torch.autograd.Function):
             (of_weight,) = finish()
         else:
             ctx.keep(lambda: finish)
-        return None, None, None, of_weight, *of_inputs(gradient @ weight)
+        return None, None, None, of_weight, *of_inputs(product(gradient, weight.t()))
 
 
 class _Leaving(torch.autograd.Function):

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.exchange import InputExchange
+from model.kernels.products import product
 from model.kernels.rowwise.cross_entropy import piece_rows, slices
 from model.prediction import Finish, Prediction
 
@@ -73,7 +73,7 @@ class _Gradients:
     def add(self, rows: slice, x_nD: Tensor, gradient_nV: Tensor) -> None:
         """Takes the gradient of the logits of ``x_nD``, which is ``rows`` of each rank's part."""
         split = self._exchange.gathers
-        dx_nD = torch.mm(gradient_nV, self.weight_VD, out=None if split else self.dx_ND[rows])
+        dx_nD = product(gradient_nV, self.weight_VD.t(), out=None if split else self.dx_ND[rows])
         reduced = self._exchange.reduce(dx_nD)
         self._add_to_dweight(x_nD, gradient_nV, of_everything=rows == slice(0, len(self.x_ND)))
         dx_nD = reduced()
@@ -125,7 +125,7 @@ def _losses(prediction: Prediction, labels_BT: Tensor, gradients: _Gradients | N
     labels_PN = labels_BT.t().reshape(-1, len(x_ND))  # P parts of the sequence
     loss_PN = torch.empty(labels_PN.shape, dtype=torch.float32, device=x_ND.device)
     for rows, x_nD in _chunks(x_ND, len(labels_PN), columns, prediction.sharding.exchange):
-        logits_nV = F.linear(x_nD, prediction.weight_VD)
+        logits_nV = product(x_nD, prediction.weight_VD)
         prediction.record_largest(logits_nV)
         factor = None if gradients is None else 1 / labels_PN.numel()
         labels_n = labels_PN[:, rows].flatten()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model.deferred import Finish, Keep, keeper_of
 from model.exchange import InputExchange
+from model.kernels.products import prefers_onednn, product
 from model.leaving import ALONE, Itself, Output, leaving_linear
 
 WHOLE = InputExchange()
@@ -43,7 +44,7 @@ def packed_linear(x: Tensor, weights: Sequence[Tensor], exchange: InputExchange 
 def linear(x: Tensor, weight: Tensor, output: Output = ALONE) -> Tensor:
     """x W^T, of one weight, by way of ``output``."""
     if output is ALONE and keeper_of([weight]) is None:
-        return F.linear(x, weight)
+        return packed_linear(x, [weight])[0] if prefers_onednn(x, weight) else F.linear(x, weight)
     return leaving_linear(Itself(), output, [x], weight)
 
 
@@ -94,7 +95,7 @@ class _PackedLinear(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.exchange, ctx.keep = exchange, keep
         ctx.save_for_backward(x, *weights)
-        return F.linear(exchange.gather(x)(), stacked(weights)).split([len(weight) for weight in weights], dim=-1)
+        return product(exchange.gather(x)(), stacked(weights)).split([len(weight) for weight in weights], dim=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,8 +110,8 @@ class _PackedLinear(torch.autograd.Function):
 
         if ctx.keep is not None:
             ctx.keep(start)
-            return None, None, exchange.reduce(gradient @ stacked(weights))(), *(None for _ in weights)
+            return None, None, exchange.reduce(product(gradient, stacked(weights).t()))(), *(None for _ in weights)
         finish = start()
-        of_x = exchange.reduce(gradient @ stacked(weights))
+        of_x = exchange.reduce(product(gradient, stacked(weights).t()))
         of_weights = finish()
         return None, None, of_x(), *of_weights
