@@ -79,6 +79,7 @@ def _opened(settings: EvaluateConfig) -> "Iterator[tuple[Subject, EvaluateConfig
         settings.batch_tokens,
         settings.trust_remote_code,
         settings.chunk_tokens,
+        settings.max_length,
     )
     yield subject, settings, read_provenance(Path(settings.model))
 

@@ -1,13 +1,12 @@
-"""Trains small models to find needles, from nothing, and compares the kinds of attention.
+"""Trains small models to find needles, from nothing, and compares the kinds of attention; extends them to long samples.
 
-In: configs/retrieval_cpu.yaml, kinds, seeds. Out: for each kind and seed a run, an export, an evaluation with its heat
-map; for all of them one table with seeds, and a picture.
+In: configs/retrieval_cpu.yaml, kinds, seeds; configs/retrieval_long_cpu.yaml. Out: for each kind and seed a run, an
+export, an evaluation with its heat map; for all of them one table with seeds, and a picture; the same at more tokens.
 Always: the whole chain is the project's own (data prepare, launch, export, evaluate); what is finished is not made
 again, so the same command goes on after an interruption.
 """
 
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
 from model.kinds.default import DEFAULT_KIND
+from scripts.retrieval.commands import run_command_line
+from scripts.retrieval.extension import ExtensionSettings, Measured, extend_one
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class RetrievalConfig:
     """prompts per depth"""
     settings: list[str] = field(default_factory=list)
     """further training settings, as in ["--train.steps=100"]"""
+    extension: ExtensionSettings = field(default_factory=ExtensionSettings)
 
     def __post_init__(self) -> None:
         check_filled(self, "--", "training", "corpora", "output")
@@ -54,35 +56,45 @@ class RetrievalConfig:
 
 
 def train_retrieval(settings: RetrievalConfig) -> None:
-    """Trains, exports, evaluates, compares."""
+    """Trains, exports, evaluates, compares; then the same at longer samples, if that is asked for."""
     from scripts.retrieval.comparison import compare
+    from scripts.retrieval.lengths import compare_lengths
 
     started = time.monotonic()
     output = Path(settings.output)
-    length = build_corpora(settings)
+    length = max(build_corpora(settings, settings.training))
+    trials = [(kind, seed, output / f"{kind}_{seed}") for kind in settings.kinds for seed in settings.seeds]
     results: dict[str, list[Path]] = {}
-    for kind in settings.kinds:
-        for seed in settings.seeds:
-            results.setdefault(kind, []).append(train_one(settings, output / f"{kind}_{seed}", kind, seed, length))
+    for kind, seed, folder in trials:
+        results.setdefault(kind, []).append(train_one(settings, folder, kind, seed, length))
     print("\n".join(["", *compare(results, output / "needles")]))
     print(f"\n{output / 'needles'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
+    if settings.extension.training is None:
+        return
+    lengths = sorted({length, *build_corpora(settings, settings.extension.training)})
+    extended: dict[str, list[Measured]] = {}
+    for kind, seed, folder in trials:
+        own = ["--nproc", str(settings.processes), f"--model.attention={kind}", f"--seed={seed}"]
+        extended.setdefault(kind, []).append(extend_one(settings.extension, folder, own, seed, lengths))
+    print("\n".join(["", *compare_lengths(extended, output / "lengths")]))
+    print(f"\n{output / 'lengths'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
 
 
-def build_corpora(settings: RetrievalConfig) -> int:
-    """Makes the text of every stage; returns the length of the longest documents."""
+def build_corpora(settings: RetrievalConfig, training: str) -> list[int]:
+    """Makes the text of every stage of the config ``training``; returns the lengths of their documents."""
     from pretrain.config import RunConfig
     from scripts.retrieval.corpus import build_corpus
     from scripts.retrieval.documents import CURRICULUM
 
-    config = parse_config(RunConfig, ["--config", settings.training], "python scripts/train_retrieval.py")
+    config = parse_config(RunConfig, ["--config", training], "python scripts/train_retrieval.py")
     mixtures = [config.data.train, *(stage.train or [] for stage in config.data.stages)]
     names = [Path(source.path).parent.name for mixture in mixtures for source in mixture]
     for name in names:
         if name not in CURRICULUM:
-            raise InputError(f"{settings.training}: no text for '{name}' is known, only for {', '.join(CURRICULUM)}")
+            raise InputError(f"{training}: no text for '{name}' is known, only for {', '.join(CURRICULUM)}")
         count = max(1, settings.tokens_per_stage // CURRICULUM[name].length)
         build_corpus(Path(settings.corpora), name, CURRICULUM[name], count, seed=0, workers=os.cpu_count() or 1)
-    return max(CURRICULUM[name].length for name in names)
+    return [CURRICULUM[name].length for name in names]
 
 
 def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, length: int) -> Path:
@@ -91,21 +103,13 @@ def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, len
     if not results.exists():
         own = [f"--model.attention={kind}", f"--seed={seed}", f"--name={folder.name}", f"--run-dir={run}"]
         training = ["--config", settings.training, *own, *settings.settings]
-        _run(["-m", "launch", "local", "--nproc", str(settings.processes), *training])
-        _run(["scripts/export.py", "--run", str(run), "--output", str(exported)])
+        run_command_line(["-m", "launch", "local", "--nproc", str(settings.processes), *training])
+        run_command_line(["scripts/export.py", "--run", str(run), "--output", str(exported)])
         needles = [f"--needles.lengths=[{length}]", f"--needles.pairs={settings.pairs}"]
         needles += [f"--needles.samples={settings.samples}", f"--seed={seed}"]
         evaluation = ["--model", str(exported), "--tasks", "needles", "--output", str(results)]
-        _run(["scripts/evaluate.py", *evaluation, *needles])
+        run_command_line(["scripts/evaluate.py", *evaluation, *needles])
     return results
-
-
-def _run(arguments: list[str]) -> None:
-    """Runs one of the project's own commands and shows what it prints."""
-    print(f"$ python {' '.join(arguments)}", flush=True)
-    status = subprocess.run([sys.executable, *arguments]).returncode
-    if status:
-        raise InputError(f"python {' '.join(arguments[:3])} ...: ended with status {status}")
 
 
 def main(arguments: list[str]) -> None:

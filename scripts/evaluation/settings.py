@@ -221,6 +221,8 @@ class EvaluateConfig:
     chunk_tokens: int = CHUNK_TOKENS
     """tokens of a sample or prompt in one forward pass, at most: a longer one goes through in chunks over a cache, in
     memory that grows with its length, not with its square"""
+    max_length: int | None = None
+    """tokens that a sample or prompt may have (default: the model's positions); more, to see how it does beyond them"""
     run: RunSettings = field(default_factory=RunSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
@@ -234,6 +236,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "--", "batch_tokens", "chunk_tokens", low=1, high=MOST_TOKENS)
+        check_range(self, "--", "max_length", low=2, high=LONGEST_SEQUENCE)
         check_range(self, "--", "seed", low=0, high=2**32 - 1)
         check_filled(self, "--", "data", "text_field", "output")
         check_place(self, "--", "output")

@@ -32,7 +32,7 @@ class Subject:
     model: Any
     tokenizer: Any
     max_length: int
-    """positions that the model was made for"""
+    """tokens that it may be given: the positions it was made for, where nothing else was asked for"""
     batch_tokens: int
     """tokens of the samples or prompts of a batch, at most; a longer one is alone"""
     chunk_tokens: int = CHUNK_TOKENS
@@ -203,6 +203,7 @@ def load_subject(
     batch_tokens: int,
     trust_remote_code: bool = False,
     chunk_tokens: int = CHUNK_TOKENS,
+    max_length: int | None = None,
 ) -> Subject:
     """Loads a model and its tokenizer; code that they bring along runs only with ``trust_remote_code``.
 
@@ -246,4 +247,4 @@ def load_subject(
             f"--model {name}: its tokenizer has ids up to {largest}, its embedding only {vocab_size} entries; "
             "the tokenizer belongs to another model"
         )
-    return Subject(name, model, tokenizer, positions, batch_tokens, chunk_tokens)
+    return Subject(name, model, tokenizer, max_length or positions, batch_tokens, chunk_tokens)

@@ -7,12 +7,13 @@ Why this shape. What must be learned is to copy the token that followed the same
 hundreds of tokens is asked for once, hardly any token rewards that, and a small model stays at chance. Even needles
 that are stated and asked again and again did not move it in 1,500 steps. Where the same few tokens repeat until the
 document is full, nearly every token rewards copying, and 300 steps teach it; 300 more carry it over to needles. The
-later stages only let the distance grow.
+later stages only let the distance grow. From 1,024 tokens on, needles that are stated again and again would be near
+wherever they are asked for: there each is stated once, and as often far from its question as near.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 from scripts.evaluation.needle_text import Needle, draw_needles, question, sentences, stem
@@ -33,6 +34,8 @@ class Recipe:
     """share of the tokens that says nothing, at most; small shares are the more common"""
     copying: float
     """share of the documents that are a few tokens, repeated"""
+    scattered: bool = field(default=False, repr=False)  # seeds are made of the representation, and have to stay
+    """needles are stated once and asked once, and sentences fill the document (``most_haystack`` is not read)"""
 
 
 CURRICULUM = {
@@ -41,15 +44,18 @@ CURRICULUM = {
     "128": Recipe(128, most_needles=4, most_haystack=0.9, copying=0.25),
     "256": Recipe(256, most_needles=8, most_haystack=0.9, copying=0.25),
     "512": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25),
+    "1024": Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.25, scattered=True),
+    "2048": Recipe(2048, most_needles=32, most_haystack=1.0, copying=0.25, scattered=True),
+    "4096": Recipe(4096, most_needles=64, most_haystack=1.0, copying=0.25, scattered=True),
 }
 """The stages by the names of their folders: the longer the document, the more needles and the more haystack."""
 
 
 def documents(recipe: Recipe, encode: Encode, draw: random.Random) -> Iterator[str]:
     """Documents without end; each has ``recipe.length - 1`` tokens."""
+    told = _scattered_text if recipe.scattered else _needle_text
     while True:
-        copying = draw.random() < recipe.copying
-        text = _repeated_digits(recipe, encode, draw) if copying else _needle_text(recipe, encode, draw)
+        text = (_repeated_digits if draw.random() < recipe.copying else told)(recipe, encode, draw)
         missing = recipe.length - 1 - len(encode(text))
         text = "".join(f" {draw.choice(FILLERS)}" for _ in range(missing)) + text
         if len(encode(text)) == recipe.length - 1:
@@ -88,6 +94,27 @@ def _needle_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
         earliest = max(place for city, place in stated.items() if city in block)
         blocks.append((draw.uniform(earliest, 1.0), block))
         room -= size
+    return _filled(blocks, room, encode, draw) + last
+
+
+def _scattered_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
+    """Few needles or many, stated anywhere and asked once anywhere after that, between sentences; one is asked last."""
+    needles = draw_needles(round(recipe.most_needles ** draw.random()), draw)
+    last = _asked(needles[:1], draw)
+    room = recipe.length - 1 - len(encode(last))
+    blocks: list[tuple[float, str]] = []
+    for needle in needles:
+        question_with_answer = _asked([needle], draw)
+        room -= len(encode(needle.sentence)) + len(encode(question_with_answer))
+        if room < 0:
+            break
+        stated = draw.random()
+        blocks += [(stated, needle.sentence), (draw.uniform(stated, 1.0), question_with_answer)]
+    return _filled(blocks, room, encode, draw) + last
+
+
+def _filled(blocks: list[tuple[float, str]], room: int, encode: Encode, draw: random.Random) -> str:
+    """The blocks by their places, and between them sentences of ``room`` tokens at most."""
     for sentence in sentences(draw):
         size = len(encode(sentence))
         if size > room:
@@ -95,7 +122,7 @@ def _needle_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
         blocks.append((draw.random(), sentence))
         room -= size
     blocks.sort(key=lambda block: block[0])
-    return "".join(text for _, text in blocks) + last
+    return "".join(text for _, text in blocks)
 
 
 def _asked(needles: list[Needle], draw: random.Random) -> str:
