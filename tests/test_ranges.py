@@ -16,6 +16,7 @@ from data.verify import VerifyConfig
 from launch.slurm.site import Site
 from scripts.evaluation import settings as evaluation
 from scripts.export import ExportConfig
+from scripts.retrieval.extension import ExtensionSettings
 from scripts.train_retrieval import RetrievalConfig
 
 
@@ -37,6 +38,7 @@ NEEDED: dict[Any, dict[str, Any]] = {
     Site: {},
     ExportConfig: {"run": "x", "output": "y"},
     RetrievalConfig: {},
+    ExtensionSettings: {},
     evaluation.EvaluateConfig: {"model": "x", "tasks": "sample"},
     evaluation.HeldOutSettings: {},
     evaluation.SampleSettings: {},

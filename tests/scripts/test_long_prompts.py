@@ -31,8 +31,7 @@ END = 299
 
 def reading(folder: Path, chunk_tokens: int, batch_tokens: int = 8192) -> Subject:
     """The model of ``folder``, allowed any length."""
-    own = load_subject(str(folder), "cpu", "auto", batch_tokens)
-    return Subject(own.name, own.model, own.tokenizer, 1 << 20, batch_tokens, chunk_tokens)
+    return load_subject(str(folder), "cpu", "auto", batch_tokens, chunk_tokens=chunk_tokens, max_length=1 << 20)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_cities_are_one_token_and_numbers_three(folder: Path) -> None:
     assert sum(size == 3 for size in sizes) > 250
 
 
-@pytest.mark.parametrize("name", ["64", "128", "512"])
+@pytest.mark.parametrize("name", ["64", "128", "512", "1024"])
 def test_documents_have_one_length_and_ask_for_what_was_stated(name: str, folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
     recipe = CURRICULUM[name]
@@ -49,6 +49,23 @@ def test_documents_have_one_length_and_ask_for_what_was_stated(name: str, folder
                 assert known.setdefault(city, number) == number
                 told += 1
     assert told >= 1.5 * len(made)
+
+
+def test_needles_of_long_documents_are_stated_once_and_asked_for_at_all_distances(folder: Path) -> None:
+    encode = build_tokenizer(folder / "tokenizer").encode
+    recipe = Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.0, scattered=True)
+    distances, counts = [], []
+    for text in islice(documents(recipe, encode, random.Random(2)), 40):
+        stated = {found[1]: found.start() for found in re.finditer(r"\nThe special magic (\w+) number", text)}
+        asked = list(re.finditer(r"\? The special magic (\w+) number", text))
+        assert len(re.findall(r"\nThe special magic", text)) == len(stated)
+        distances += [(found.start() - stated[found[1]]) / len(text) for found in asked]
+        counts.append(len(stated))
+    assert min(counts) == 1
+    assert 8 < max(counts) <= 16
+    assert min(distances) > 0
+    for distance in (0.2, 0.5, 0.8):  # of a document
+        assert 0.05 < sum(abs(found - distance) < 0.1 for found in distances) / len(distances) < 0.5
 
 
 def test_the_first_stage_rewards_copying_with_nearly_every_token(folder: Path) -> None:
@@ -69,6 +86,11 @@ def test_a_sample_of_the_corpus_is_one_document(folder: Path) -> None:
     samples = validation.fetch(range(validation.num_samples))  # type: ignore[arg-type]
     assert (samples[:, 63] == validation.eod_id).all()
     assert (samples[:, :63] != validation.eod_id).all()
+
+
+def test_the_text_of_long_documents_left_that_of_short_ones_as_it_was() -> None:
+    """Corpora are drawn from the recipe's words: a study that is repeated reads the same text."""
+    assert repr(CURRICULUM["512"]) == "Recipe(length=512, most_needles=8, most_haystack=0.9, copying=0.25)"
 
 
 def results_file(path: Path, value: float) -> Path:
