@@ -44,7 +44,7 @@ def draw_curves(
         (line,) = axes.plot(xs, [points[x].value for x in xs], "o-", ms=3, lw=1.2, label=name)
         lows, highs = [points[x].low for x in xs], [points[x].high for x in xs]
         axes.fill_between(xs, lows, highs, color=line.get_color(), alpha=0.2, lw=0)
-    if log_x:
+    if log_x and any(curves.values()):  # matplotlib has no logarithmic axis without a point
         axes.set_xscale("log", base=2)
     axes.set(xlabel=x_title, ylabel=y_title, title=title)
     axes.grid(alpha=0.3)

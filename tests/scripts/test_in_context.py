@@ -14,6 +14,7 @@ from scripts.evaluation import in_context
 from scripts.evaluation.constrained import END, build_trie, classify, depth_of
 from scripts.evaluation.in_context import _alternating, _draw_demonstrations, _shuffled
 from scripts.evaluation.labelled import Example, find_data_set, label_in_words, load_split
+from scripts.evaluation.result import render
 from scripts.evaluation.settings import EvaluateConfig, InContextSettings
 from scripts.evaluation.subject import Subject, load_subject
 
@@ -118,6 +119,13 @@ def test_the_curve_ends_where_demonstrations_no_longer_fit(subject: Subject, fol
     assert set(result.metrics) == {"trec_1_shots", "trec_4_shots"}
     assert result.metrics["trec_4_shots"].count == 3 * 8
     assert result.settings["sets"]["trec"] == {"classes": 5, "train": 60, "test": 8}
+
+
+def test_a_picture_is_drawn_where_no_demonstrations_fit(subject: Subject, folder: Path) -> None:
+    chosen = InContextSettings(sets=["trec"], folder=str(folder), shots=[60], test_examples=2, draws=1)
+    result = in_context.run(subject, EvaluateConfig("", "", in_context=chosen), None)
+    assert not result.metrics and result.draw is not None
+    assert render(result.draw)
 
 
 def test_what_a_model_that_knows_gets(subject: Subject, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
