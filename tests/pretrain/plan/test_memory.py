@@ -56,7 +56,8 @@ def measure(configs: dict[str, RunConfig]) -> dict[str, tuple[int, int, int, Ran
 
             engine.optimizer.step = watched
             peaks, updates = [], []
-            for _ in range(STEPS if name in SPLIT else 1):
+            axes = config.parallel.tensor, config.parallel.context, config.parallel.pipeline
+            for _ in range(STEPS if max(axes) > 1 else 1):
                 gc.collect()
                 live.peak = live.now
                 within.clear()
