@@ -77,7 +77,7 @@ class TrainedSubject(Subject):
         self, settings: EvaluateConfig, scorer: Scorer, tokenizer: Tokenizer, config: RunConfig, topology: Topology
     ) -> None:
         lengths = [stage.sequence_length or 0 for stage in config.data.stages]
-        longest = max([config.data.sequence_length, *lengths])
+        longest = settings.max_length or max([config.data.sequence_length, *lengths])
         super().__init__(settings.model, scorer, _Names(tokenizer.eod_id), longest, settings.batch_tokens)
         self.is_main = topology.is_main
         self._tokenizer, self._config, self._topology = tokenizer, config, topology
