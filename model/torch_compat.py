@@ -19,3 +19,9 @@ def saved_tensor_hooks() -> Hooks | None:
     ``torch.autograd.graph.saved_tensors_hooks`` around the caller; None: there are none."""
     hooks: Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
     return hooks
+
+
+def onednn_linear(x: Tensor, weight_nD: Tensor) -> Tensor:
+    """``torch.ops.mkldnn._linear_pointwise``: x W^T by oneDNN, for x [..., D], without a gradient."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_nD, None, "none", [], "")
+    return result

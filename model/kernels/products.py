@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.torch_compat import onednn_linear
+
 LEAST_OPERATIONS = 2**26
 """multiplications and additions of a product that oneDNN computes"""
 
@@ -17,7 +19,7 @@ LEAST_OPERATIONS = 2**26
 def product(x: Tensor, weight_nD: Tensor, out: Tensor | None = None) -> Tensor:
     """``x`` W^T; written to ``out``, where that is given, for x [N, D]."""
     if prefers_onednn(x, weight_nD):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_nD, None, "none", [], "")
+        result = onednn_linear(x, weight_nD)
         return result if out is None else out.copy_(result)
     return F.linear(x, weight_nD) if out is None else torch.mm(x, weight_nD.t(), out=out)
 

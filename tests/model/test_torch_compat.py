@@ -2,7 +2,7 @@
 
 import torch
 
-from model.torch_compat import saved_tensor_hooks
+from model.torch_compat import onednn_linear, saved_tensor_hooks
 
 
 def test_the_innermost_hooks_are_found() -> None:
@@ -18,3 +18,9 @@ def test_the_innermost_hooks_are_found() -> None:
             assert saved_tensor_hooks() == (inner, outer)
         assert saved_tensor_hooks() == (outer, outer)
     assert saved_tensor_hooks() is None
+
+
+def test_onednn_multiplies_by_the_transposed_weight() -> None:
+    draw = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(5, 2, 7, generator=draw), torch.randn(11, 7, generator=draw)
+    torch.testing.assert_close(onednn_linear(x, weight), x @ weight.t())
