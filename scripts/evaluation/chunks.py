@@ -52,7 +52,7 @@ def in_chunks(
         if cache is None and end < length:
             raise InputError(
                 f"--model {model.name_or_path}: returns no cache from which {length} tokens could go on in chunks; "
-                f"take them at once with --chunk_tokens {length}"
+                f"take them at once with --chunk-tokens {length}"
             )
         del out  # nor may the caller hold a chunk's logits while the next ones are computed
         yield begin, end, logits, cache
