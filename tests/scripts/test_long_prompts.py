@@ -177,7 +177,7 @@ def test_a_model_without_a_cache_is_refused_by_name_where_it_takes_several_chunk
 
     model, ids = Forgetful(), torch.arange(10).view(1, 10)
     assert [(begin, end) for begin, end, _, _ in in_chunks(model, ids, 10)] == [(0, 10)]
-    with pytest.raises(InputError, match=r"^--model some/model: returns no cache .* with --chunk_tokens 10$"):
+    with pytest.raises(InputError, match=r"^--model some/model: returns no cache .* with --chunk-tokens 10$"):
         list(in_chunks(model, ids, 9))
 
 
