@@ -12,6 +12,7 @@ from torch import Tensor
 from model.context.base import Context, spans_of
 from model.context.gathering import Gathering, heads_of_pieces
 from model.context.over_heads import OverHeads
+from model.context.pieces import Piece
 from model.documents import Documents
 from model.kernels.forms.registry import form_named
 from model.recompute import recomputed
@@ -138,6 +139,33 @@ def test_gathered_keys_and_values_are_not_kept() -> None:
         assert kept == both + outputs
     for (_, at_once), (_, by_heads) in zip(found[1], found[5], strict=True):
         assert by_heads < at_once - both  # all ranks' keys and values, of one head instead of five
+
+
+def order_of_work(pieces: int) -> list[str]:
+    """Exchanges that set out in a backward pass; a sum follows a piece's products."""
+    dist.init_process_group("gloo")
+    rank, context, seen = dist.get_rank(), Gathering(dist.group.WORLD, pieces), []
+    tensors, outer = inputs("shared_diff", 5)
+    parts = [(own(x, rank) if x.ndim else x.clone()).requires_grad_() for x in tensors]
+    out = context.attend(form_named("explicit").difference, *parts, None)
+    start, send = Piece.start, Piece.send_gradient
+
+    def started(piece: Piece, part: Tensor) -> None:
+        seen.append("gather")
+        start(piece, part)
+
+    def sent(piece: Piece, gradient: Tensor) -> Tensor:
+        seen.append("sum")
+        return send(piece, gradient)
+
+    Piece.start, Piece.send_gradient = started, sent  # type: ignore[method-assign]
+    out.backward(own(outer, rank))
+    return seen
+
+
+def test_the_next_piece_sets_out_before_a_product_of_the_backward_pass_ends() -> None:
+    for seen in run_world(RANKS, order_of_work, 3):
+        assert seen == ["gather", "gather", "sum", "gather", "sum", "sum"]
 
 
 def test_pieces_are_as_even_as_can_be() -> None:
