@@ -129,15 +129,15 @@ def digest_of(reader: "CheckpointReader") -> str:
     return sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step])
 
 
-def find_checkpoint(run: Path, step: int | None) -> Path:
-    """The checkpoint folder of ``step``, or the newest."""
+def find_checkpoint(run: Path, step: int | None, flags: tuple[str, str] = ("--run", "--step")) -> Path:
+    """The checkpoint folder of ``step``, or the newest; ``flags`` are what names both."""
     from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 
     folders = {step_of(folder): folder for folder in list_steps(checkpoints_of(run))}
     if not folders:
-        raise InputError(f"--run {run}: holds no checkpoints; expected {checkpoints_of(run)}/step_*")
+        raise InputError(f"{flags[0]} {run}: holds no checkpoints; expected {checkpoints_of(run)}/step_*")
     if step is not None and step not in folders:
-        raise InputError(f"--step {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
+        raise InputError(f"{flags[1]} {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
     return folders[max(folders) if step is None else step]
 
 

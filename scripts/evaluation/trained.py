@@ -45,7 +45,7 @@ def opened_run(settings: EvaluateConfig) -> Iterator[tuple[Subject, EvaluateConf
             f"{', '.join(TASKS)}"
         )
     folder = Path(settings.model)
-    reader = CheckpointReader(find_checkpoint(folder, settings.run.step))
+    reader = CheckpointReader(find_checkpoint(folder, settings.run.step, ("--model", "--run.step")))
     config = scoring_config(reader.config, settings.run.tensor)
     topology = topology_from_environment(config.parallel)
     training, validation = config.data.train[0].path, config.data.validation

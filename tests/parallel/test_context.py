@@ -21,6 +21,7 @@ from model.kernels.forms.registry import form_named
 from model.kernels.forms.sdpa import Sdpa
 from model.recompute import recomputed
 from model.split import Split
+from pretrain.plan.layer_times import ATTENTION_BACKWARD
 from tests.live_bytes import LiveBytes
 from tests.world import run_world
 
@@ -192,7 +193,9 @@ def test_a_ranks_products_are_those_of_the_plan_and_the_next_piece_sets_out_befo
     """The plan has T/2 keys for a token, of which there are (T + 1)/2: a token reads itself."""
     model = ModelConfig(num_heads=10, num_kv_heads=5, head_dim=K)
     split = Split(1, False, B, T, 8, context_size=RANKS, context_pieces=3)
-    planned = sharing(model, split).forward[0].beside
+    communication = sharing(model, split)
+    planned = communication.forward[0].beside
+    assert [one.beside for one in communication.backward] == [ATTENTION_BACKWARD / 2 * planned] * 2
     of_a_pair = 2 * (2 * 2 * K + 2 * 2 * K)  # as grouped queries: two maps, keys and values of 2K
     for products, seen in run_world(RANKS, order_of_work, 3):
         pairs = sum(heads * (queries * keys - queries * (queries - 1) // 2) for queries, keys, heads in products)

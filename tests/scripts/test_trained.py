@@ -122,7 +122,8 @@ def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) ->
             {"tasks": "positions,sample"},
             r"^--tasks sample: needs an exported model .*; a run folder itself answers held_",
         ),
-        ({"run": RunSettings(step=7)}, r"^--step 7: .* has no such checkpoint"),
+        ({"run": RunSettings(step=7)}, r"^--run.step 7: .* has no such checkpoint"),
+        ({"run": RunSettings(tokenizer="nowhere")}, r"nowhere"),
         ({"run": RunSettings(tensor=5)}, r"cannot be split over parallel.tensor 5"),
     ],
 )
