@@ -9,7 +9,6 @@ says so.
 
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from common.ranges import check_place, check_range
 from pretrain.optimizers.registry import OPTIMIZERS
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
+from scripts.commands import run_logged
 
 FIRST_SEED = 1234
 
@@ -107,11 +107,9 @@ def run_trial(trial: Trial, config: Path, output: Path, overrides: Sequence[str]
         "seed": str(trial.seed),
         "run_dir": str(folder),
     }
-    command = [sys.executable, "-m", "pretrain", "--config", str(config), *overrides]
+    command = ["-m", "pretrain", "--config", str(config), *overrides]
     command += [word for key, value in settings.items() for word in (option(key), value)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"{trial.name}: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+    run_logged(command, output / f"{trial.name}.log", trial.name)
     result = read_result(trial, folder)
     print(f"{trial.name}: held-out loss {result.validation_loss:.4f} after {result.steps} steps", flush=True)
     return result

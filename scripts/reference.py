@@ -28,6 +28,7 @@ from pretrain.config import RunConfig
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.export import ExportConfig
 from scripts.import_hf import ImportConfig
+from scripts.replication.config import StudyConfig
 from scripts.train_retrieval import RetrievalConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -60,6 +61,7 @@ COMMANDS = (
     Command("python scripts/evaluate.py", EvaluateConfig),
     Command("python scripts/import_hf.py", ImportConfig),
     Command("python scripts/train_retrieval.py", RetrievalConfig),
+    Command("python scripts/study.py", StudyConfig),
 )
 
 
@@ -99,7 +101,7 @@ def _section(config: type, prefix: str, defaults: Any = None) -> Iterator[str]:
         yield ""
     for heading, section, below, default in sections:
         yield f"{heading}\n"
-        yield from _section(section, below, default)
+        yield from _section(section, below, None if default is dataclasses.MISSING else default)
 
 
 def _default(entry: "dataclasses.Field[Any]") -> Any:

@@ -34,14 +34,14 @@ CITIES = _words(
     """
 )
 _DETERMINERS = _words("the this that every another some")
-_ADJECTIVES = _words(
+ADJECTIVES = _words(
     """
     old new quiet tall narrow bright empty broken distant gentle heavy hidden early late warm cold simple
     careful famous local modern round silent wooden green grey yellow long short wide clever patient proud
     humble lonely
     """
 )
-_NOUNS = _words(
+NOUNS = _words(
     """
     river bridge tower garden market station harbour teacher painter sailor farmer doctor baker writer student
     house street window letter picture book song mountain forest island winter summer morning evening journey
@@ -123,8 +123,8 @@ def haystack(path: str | None, draw: random.Random) -> Iterator[str]:
 
 def _sentence(draw: random.Random) -> str:
     def thing() -> str:
-        adjective = f"{draw.choice(_ADJECTIVES)} " if draw.random() < 0.6 else ""
-        return f"{draw.choice(_DETERMINERS)} {adjective}{draw.choice(_NOUNS)}"
+        adjective = f"{draw.choice(ADJECTIVES)} " if draw.random() < 0.6 else ""
+        return f"{draw.choice(_DETERMINERS)} {adjective}{draw.choice(NOUNS)}"
 
     words = f"{thing()} {draw.choice(_VERBS)} {thing()}"
     if draw.random() < 0.5:

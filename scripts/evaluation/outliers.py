@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
+from scripts.evaluation.calls import attending, causal_logits
 from scripts.evaluation.held_out import open_samples
-from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import mean
-from scripts.hub.loading import ATTENTION
+from scripts.evaluation.subject import Subject
 
 RANKS = (1, 2, 3, 10, 100)
 PROBE = "outlier_probe"
@@ -48,7 +48,7 @@ class Largest:
         return ranks | {"median": float(torch.cat(self.sampled).median())}
 
 
-def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures both kinds of activations."""
     held_out = open_samples(subject, settings, provenance)
     count = min(settings.outliers.samples, held_out.count)
@@ -78,33 +78,22 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
 
 
 @contextmanager
-def probing(subject: LoadedSubject, sinks: list[Largest]) -> Iterator[None]:
+def probing(subject: Subject, sinks: list[Largest]) -> Iterator[None]:
     """While this lasts, every attention call of the model shows its logits to ``sinks``; a layer once per pass."""
-    from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
     seen: set[int] = set()
 
     def probe(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
         if id(module) not in seen:  # a differential layer calls twice with the same queries and keys
             seen.add(id(module))
-            scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-            keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-            causal = torch.ones(query.shape[2], keys.shape[2], dtype=torch.bool, device=query.device).tril()
-            for head in range(query.shape[1]):
-                product = query[:, head] @ keys[:, head].transpose(-1, -2) * scale
+            for logits, causal in causal_logits(query, key, kwargs.get("scaling")):
                 for sink in sinks:
-                    sink.add(product[:, causal])
+                    sink.add(logits[:, causal])
         return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
-    AttentionInterface.register(PROBE, probe)
-    AttentionMaskInterface.register(PROBE, sdpa_mask)
-    subject.model.set_attn_implementation(PROBE)
-    try:
+    with attending(subject, PROBE, probe):
         yield
-    finally:
-        subject.model.set_attn_implementation(ATTENTION)
 
 
 def _draw(figure: Any, table: dict[str, dict[str, float]]) -> None:

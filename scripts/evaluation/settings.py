@@ -126,6 +126,20 @@ class OutlierSettings:
 
 
 @dataclass(frozen=True)
+class QuantisedSettings:
+    """Attention logits of few bits (task quantised)."""
+
+    samples: int = 16
+    """held-out samples"""
+    bits: list[int] = field(default_factory=lambda: [16, 8, 6, 4])
+    """of a logit, its sign included"""
+
+    def __post_init__(self) -> None:
+        check_range(self, "quantised.", "samples", low=1, high=MOST_STEPS)
+        check_range(self, "quantised.", "bits", low=2, high=24)
+
+
+@dataclass(frozen=True)
 class AttentionSettings:
     """Attention to the answer and to noise (task attention)."""
 
@@ -181,11 +195,8 @@ class RunSettings:
     """step of the checkpoint (default: the newest)"""
     tensor: int = 1
     """processes among which the weights are split (tensor parallelism); the others split the tokens of a sample"""
-    tokenizer: str | None = None
-    """folder with the tokenizer of the training data (default: the run's first source)"""
 
     def __post_init__(self) -> None:
-        check_filled(self, "run.", "tokenizer")
         check_range(self, "run.", "step", low=0, high=MOST_STEPS)
         check_range(self, "run.", "tensor", low=1, high=MOST_PROCESSES)
 
@@ -233,6 +244,7 @@ class EvaluateConfig:
     in_context: InContextSettings = field(default_factory=InContextSettings)
     harness: HarnessSettings = field(default_factory=HarnessSettings)
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    quantised: QuantisedSettings = field(default_factory=QuantisedSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     needles: NeedleSettings = field(default_factory=NeedleSettings)
     needles_long: NeedleSettings = field(default_factory=_long_needles)

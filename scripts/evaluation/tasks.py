@@ -23,6 +23,7 @@ TASKS = {
     "ar_hit": ("ar_hit.run", "held-out loss of what can be recalled from the context, and of the rest"),
     "positions": ("positions.run", "loss by position in long samples"),
     "outliers": ("outliers.run", "largest attention logits and hidden states against the median"),
+    "quantised": ("quantised.run", "held-out loss with attention logits of 16 to 4 bits"),
     "paper_zero_shot": ("harness.run", "the seven harness tasks of the Shared DIFF paper's Table 2, zero-shot"),
     "needles": ("needles.run", "multi-needle retrieval at 4K tokens"),
     "needles_long": ("needles.run_long", "one of eight needles at 8K to 64K tokens"),

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 
+from scripts.evaluation.labelled import SEPARATOR
 from scripts.evaluation.needle_text import Needle, draw_needles, question, sentences, stem
+from scripts.retrieval.classes import FORM, draw_classes, example
 
 Encode = Callable[[str], list[int]]
 FILLERS = ("river", "garden", "winter", "story", "train", "lamp", "house", "song")
@@ -36,6 +38,10 @@ class Recipe:
     """share of the documents that are a few tokens, repeated"""
     scattered: bool = field(default=False, repr=False)  # seeds are made of the representation, and have to stay
     """needles are stated once and asked once, and sentences fill the document (``most_haystack`` is not read)"""
+    from_start: float = field(default=0.0, repr=False)
+    """share of the documents of needles stated again and again in which one of them stands before all else"""
+    most_classes: int = field(default=0, repr=False)
+    """instead of needles: texts with their class, of two classes at least, whose labels hold in the document only"""
 
 
 CURRICULUM = {
@@ -47,13 +53,17 @@ CURRICULUM = {
     "1024": Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.25, scattered=True),
     "2048": Recipe(2048, most_needles=32, most_haystack=1.0, copying=0.25, scattered=True),
     "4096": Recipe(4096, most_needles=64, most_haystack=1.0, copying=0.25, scattered=True),
+    "256_from_start": Recipe(256, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
+    "512_from_start": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
+    "classes_128": Recipe(128, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=3),
+    "classes_256": Recipe(256, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=6),
 }
 """The stages by the names of their folders: the longer the document, the more needles and the more haystack."""
 
 
 def documents(recipe: Recipe, encode: Encode, draw: random.Random) -> Iterator[str]:
     """Documents without end; each has ``recipe.length - 1`` tokens."""
-    told = _scattered_text if recipe.scattered else _needle_text
+    told = _class_text if recipe.most_classes else _scattered_text if recipe.scattered else _needle_text
     while True:
         text = (_repeated_digits if draw.random() < recipe.copying else told)(recipe, encode, draw)
         missing = recipe.length - 1 - len(encode(text))
@@ -86,6 +96,9 @@ def _needle_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
         room -= len(encode(needle.sentence))
         stated[needle.city] = draw.random() * 0.6
         blocks.append((stated[needle.city], needle.sentence))
+    if recipe.from_start and draw.random() < recipe.from_start:
+        stated[needles[0].city] = 0.0
+        blocks[0] = (0.0, needles[0].sentence)
     while True:
         block = _asked(needles, draw) if draw.random() < 0.5 else draw.choice(needles).sentence
         size = len(encode(block))
@@ -111,6 +124,19 @@ def _scattered_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
         stated = draw.random()
         blocks += [(stated, needle.sentence), (draw.uniform(stated, 1.0), question_with_answer)]
     return _filled(blocks, room, encode, draw) + last
+
+
+def _class_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
+    """Examples as the evaluation writes them, of a few classes, until the document is full."""
+    classes = draw_classes(draw.randint(2, recipe.most_classes), draw)
+    room = recipe.length - 1
+    text = ""
+    while True:
+        more = FORM.demonstration(example(draw.choice(classes), draw)) + SEPARATOR
+        size = len(encode(more))
+        if size > room:
+            return text
+        text, room = text + more, room - size
 
 
 def _filled(blocks: list[tuple[float, str]], room: int, encode: Encode, draw: random.Random) -> str:
