@@ -155,6 +155,11 @@ class DataConfig:
             self._check_mixture(f"{where}.train", stage.train or [])
             previous = stage.from_tokens
 
+    @property
+    def longest_sample(self) -> int:
+        """Tokens of the samples of the stage that has the longest."""
+        return max([self.sequence_length, *(stage.sequence_length or 0 for stage in self.stages)])
+
     @staticmethod
     def _check_mixture(where: str, sources: list[SourceConfig]) -> None:
         paths = [source.path for source in sources]

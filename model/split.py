@@ -72,6 +72,11 @@ class Split:
     """the attention product is computed again in the backward pass (``Form.is_recomputed``)"""
 
     @property
+    def gathers(self) -> bool:
+        """Keys and values of all tokens are gathered for the attention product, and let go of."""
+        return self.context_size > 1 and self.context_exchange == "gather"
+
+    @property
     def own_length(self) -> int:
         """Tokens of a sample that this rank has."""
         return self.sequence_length // self.context_size

@@ -9,14 +9,11 @@ megatron-core takes the group explicitly. Building layers works on the meta devi
 
 import torch
 import torch.distributed as dist
-from megatron.core import tensor_parallel
-from megatron.core.model_parallel_config import ModelParallelConfig
-from megatron.core.tensor_parallel import mappings
 from torch import Tensor, nn
 
 from model.exchange import ReplicatedInput, SequenceSplitInput
 from model.leaving import SequenceSplitOutput
-from model.megatron_compat import let_megatron_run_on_cpu
+from model.megatron_compat import ModelParallelConfig, let_megatron_run_on_cpu, mappings, tensor_parallel
 from model.packed import linear
 from model.parallel import ParameterInfo, Product, Sharding, describe
 from model.unpacked import SplitInput, linear_of_split_input

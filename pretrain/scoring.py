@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.checks import check_split
-from model.context.base import in_order, spans_of
+from model.context.base import of_all_ranks, spans_of
 from model.documents import Documents
 from model.exchange import gather_flat
 from model.layers import LanguageModel
@@ -70,7 +70,9 @@ class Scorer:
         """
         batch = self._batch(tokens_BT[:, :-1], tokens_BT[:, 1:], starts_BT)
         loss_TB = self._model(batch.payload(), finish=cross_entropy_TB(batch.labels_BT))
-        return self._of_all_ranks(loss_TB)[: tokens_BT.shape[1] - 1].t().cpu()
+        if self._topology.context_size > 1:
+            loss_TB = of_all_ranks(loss_TB, context_group())
+        return loss_TB[: tokens_BT.shape[1] - 1].t().cpu()
 
     @torch.no_grad()
     def logits(self, ids_T: Sequence[int], places: Sequence[int]) -> Tensor:
@@ -89,15 +91,6 @@ class Scorer:
 
     def _spans(self, length: int) -> tuple[tuple[int, int], ...]:
         return spans_of(length, self._topology.context_size, self._topology.context_rank)
-
-    def _of_all_ranks(self, x: Tensor) -> Tensor:
-        """[T, ...] in the order of the sample, of which each rank has its part."""
-        size = self._topology.context_size
-        if size == 1:
-            return x
-        everyone = x.new_empty(size * len(x), *x.shape[1:])
-        gather_flat(everyone, x.contiguous(), context_group()).wait()
-        return in_order(everyone, size)
 
     def _behind(self, places: Sequence[int], tokens_per_rank: int) -> Finish:
         """Of a prediction the logits [places, V] of the only sample: who has a place sends its activations to all."""

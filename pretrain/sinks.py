@@ -78,6 +78,7 @@ class LossPlot(Sink):
     def __init__(self, before: Iterable[Mapping[str, Any]], picture: Path, title: str) -> None:
         """``before``: the lines of earlier starts."""
         self._lines = [_drawn(line) for line in before]
+        self._lines_drawn = -1
         self._picture = picture
         self._title = title
 
@@ -87,6 +88,9 @@ class LossPlot(Sink):
             self.close()
 
     def close(self) -> None:
+        if self._lines_drawn == len(self._lines):
+            return
+        self._lines_drawn = len(self._lines)
         try:
             draw_losses(self._lines, self._picture, self._title)
         except OSError as error:

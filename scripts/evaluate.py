@@ -69,7 +69,7 @@ def _opened(settings: EvaluateConfig) -> "Iterator[tuple[Subject, EvaluateConfig
         with opened_run(settings) as opened:
             yield opened
         return
-    from scripts.evaluation.subject import load_subject
+    from scripts.evaluation.loaded import load_subject
     from scripts.hub.provenance import read_provenance
 
     subject = load_subject(

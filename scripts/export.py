@@ -17,8 +17,10 @@ from common.files import sha256_of_json
 from common.private import check_trusted
 from common.ranges import MOST_STEPS, check_filled, check_place, check_range
 
-if TYPE_CHECKING:
-    from pretrain.checkpoint.reader import CheckpointReader  # imports torch, which --help does without
+if TYPE_CHECKING:  # --help does without torch and tiktoken
+    from data.tokenizer import Tokenizer
+    from pretrain.checkpoint.reader import CheckpointReader
+    from pretrain.config import RunConfig
 
 SHARD_UNIT = 10**6
 
@@ -55,7 +57,6 @@ def export(settings: ExportConfig) -> None:
     Raises:
         InputError: no such checkpoint, no tokenizer, an output that is not ours to replace, or logits that differ.
     """
-    from data.tokenizer import load_tokenizer
     from model.kinds.registry import kind_of
     from pretrain.checkpoint.reader import CheckpointReader
     from scripts.hub.check import compare_logits
@@ -71,12 +72,7 @@ def export(settings: ExportConfig) -> None:
     check_trusted(output, "--output")
     reader = CheckpointReader(find_checkpoint(Path(settings.run), settings.step))
     config = reader.config
-    tokenizer = load_tokenizer(Path(settings.tokenizer or config.data.train[0].path))
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise InputError(
-            f"{settings.tokenizer or config.data.train[0].path}: the tokenizer has {tokenizer.vocab_size} ids, "
-            f"the model only {config.model.vocab_size}; name the one of the training data: --tokenizer DIR"
-        )
+    tokenizer = find_tokenizer(config, settings.tokenizer, "--tokenizer")
     factored, can_merge = settings.weights == "factored", bool(kind_of(config.model).converts_into)
     kept: dict[str, Any] = {
         "format": FORMAT,
@@ -92,8 +88,7 @@ def export(settings: ExportConfig) -> None:
     dtype = dtype_named(settings.dtype)
     tensors = hub_tensors(config.model, factored)
     parameters = sum(tensor.numel for tensor in tensors)
-    lengths = [stage.sequence_length or 0 for stage in config.data.stages]
-    max_length = max([config.data.sequence_length, *lengths])
+    max_length = config.data.longest_sample
     with whole_folder(output) as temporary:
         write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
         write_tokenizer(temporary, tokenizer, max_length)
@@ -111,20 +106,38 @@ def export(settings: ExportConfig) -> None:
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
 
 
+def find_tokenizer(config: "RunConfig", folder: str | None, flag: str) -> "Tokenizer":
+    """The tokenizer in ``folder``, which ``flag`` names, or in the run's first source.
+
+    Raises:
+        InputError: there is none, or it has more ids than the model.
+    """
+    from data.tokenizer import load_tokenizer
+
+    place = folder or config.data.train[0].path
+    tokenizer = load_tokenizer(Path(place))
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"{place}: the tokenizer has {tokenizer.vocab_size} ids, the model only {config.model.vocab_size}; name "
+            f"the one of the training data: {flag} DIR"
+        )
+    return tokenizer
+
+
 def digest_of(reader: "CheckpointReader") -> str:
     """What tells a checkpoint from every other, in export.json and in the results of evaluations."""
     return sha256_of_json([str(reader.manifest.files), reader.manifest.state, reader.step])
 
 
-def find_checkpoint(run: Path, step: int | None) -> Path:
-    """The checkpoint folder of ``step``, or the newest."""
+def find_checkpoint(run: Path, step: int | None, flags: tuple[str, str] = ("--run", "--step")) -> Path:
+    """The checkpoint folder of ``step``, or the newest; ``flags`` are what names both."""
     from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_of
 
     folders = {step_of(folder): folder for folder in list_steps(checkpoints_of(run))}
     if not folders:
-        raise InputError(f"--run {run}: holds no checkpoints; expected {checkpoints_of(run)}/step_*")
+        raise InputError(f"{flags[0]} {run}: holds no checkpoints; expected {checkpoints_of(run)}/step_*")
     if step is not None and step not in folders:
-        raise InputError(f"--step {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
+        raise InputError(f"{flags[1]} {step}: {run} has no such checkpoint, only {', '.join(map(str, folders))}")
     return folders[max(folders) if step is None else step]
 
 

@@ -1,8 +1,9 @@
 """`python scripts/recipes.py [--devices 8,64,512]`: writes docs/recipes.md, how to split each of the papers' sizes.
 
-In: configs/shared_diff_*.yaml and the planner's search. Out: one page, a table for each size. Always: a recipe fits
-into the device, and its shards make up the model, as `python -m launch preflight` asks; of those as good as the
-fastest the plainest is taken: least ZeRO, fewest stages, smallest tensor-parallel group, least memory.
+In: configs/shared_diff_*.yaml and the planner's search. Out: one page, a table for each size and for the stage of long
+samples. Always: a recipe fits into the device, and its shards make up the model, as `python -m launch preflight` asks;
+of those as good as the fastest the plainest is taken: least ZeRO, fewest stages, smallest tensor-parallel group, fewest
+ranks that share a sample, least memory.
 """
 
 import sys
@@ -22,13 +23,14 @@ from pretrain.plan.search import Candidate, search
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
-SIZES = ("830m", "1.4b", "2.8b", "3b", "6.8b", "13b")
+SIZES = ("830m", "1.4b", "2.8b", "3b", "3b_64k", "6.8b", "13b")
 NEAR = 1.03
 """of the fastest step: nearer than a plan is to a measurement"""
 INTRODUCTION = f"""# Recipes
 
-Made by `python scripts/recipes.py` from the planner's search; do not edit. How each of the papers' sizes is split over
-{DEFAULT_DEVICE}s in nodes of 8, with the global batch and the steps of its config. Take a row's settings as they are:
+Made by `python scripts/recipes.py` from the planner's search; do not edit. How each of the papers' sizes, and their
+stage of 64K tokens, is split over {DEFAULT_DEVICE}s in nodes of 8, with the global batch and the steps of its config.
+Take a row's settings as they are:
 
 ```
 python -m launch slurm --nodes 8 --config configs/shared_diff_3b.yaml SETTINGS
@@ -102,10 +104,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _plainness(candidate: Candidate) -> tuple[int, int, int, bool, bool, int]:
+def _plainness(candidate: Candidate) -> tuple[int, int, int, int, bool, bool, int]:
     parallel = candidate.config.parallel
     exchange = parallel.partition_ranks is not None, parallel.gradient_exchange != "fp32"
-    return parallel.zero_stage, parallel.pipeline, parallel.tensor, *exchange, candidate.memory.total
+    sizes = parallel.pipeline, parallel.tensor, parallel.context
+    return parallel.zero_stage, *sizes, *exchange, candidate.memory.total
 
 
 if __name__ == "__main__":

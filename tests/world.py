@@ -7,6 +7,7 @@ takes it from nobody.
 """
 
 import functools
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,13 +21,7 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-PRELOADED = [
-    "torch",
-    "deepspeed",
-    "megatron.core.parallel_state",
-    "megatron.core.tensor_parallel",
-    "pretrain.engines.build",
-]
+PRELOADED = ["pretrain.run", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 
 
 def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300.0) -> list[Any]:
@@ -87,6 +82,7 @@ def _run_rank(
         TORCHELASTIC_RESTART_COUNT="0",
         GLOO_SOCKET_IFNAME="lo",
     )
+    gc.freeze()  # else each collection would look through all that was imported, and so copy the server's memory
     import torch
 
     from pretrain.engines.connection import compile_nothing

@@ -9,17 +9,20 @@ rank the same.
                rank    0  1  2  3  3  2  1  0
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from model.documents import Documents
+from model.exchange import gather_flat
 
 Span = tuple[int, int]
 """[begin, end) of tokens of a sample"""
 Product = Callable[..., Tensor]
-"""``Form.softmax`` or ``Form.difference``"""
+"""``Form.softmax`` or ``Form.difference``, of which a part may be bound"""
 
 
 def spans_of(length: int, size: int, rank: int) -> tuple[Span, ...]:
@@ -34,23 +37,33 @@ def spans_of(length: int, size: int, rank: int) -> tuple[Span, ...]:
     return (rank * chunk, (rank + 1) * chunk), (late * chunk, (late + 1) * chunk)
 
 
-def in_order(by_rank: Tensor, size: int) -> Tensor:
+def in_order(laid: Tensor, size: int) -> Tensor:
     """[T, ...] in the order of the sample, from what ``size`` ranks have, laid end to end."""
-    early, late = by_rank.unflatten(0, (size, 2, -1)).unbind(1)
+    early, late = laid.unflatten(0, (size, 2, -1)).unbind(1)
     return torch.cat([early, late.flip(0)]).flatten(0, 1)
 
 
-def by_rank(in_order: Tensor, size: int) -> Tensor:
+def by_rank(sample: Tensor, size: int) -> Tensor:
     """The way back."""
-    early, late = in_order.unflatten(0, (2, size, -1)).unbind()
+    early, late = sample.unflatten(0, (2, size, -1)).unbind()
     return torch.stack([early, late.flip(0)], dim=1).flatten(0, 2)
 
 
+def of_all_ranks(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """[T, ...] in the order of the sample, of which each rank of ``group`` has its part."""
+    part, size = x.contiguous(), group.size()
+    everyone = part.new_empty(size * len(part), *part.shape[1:])
+    gather_flat(everyone, part, group).wait()
+    return in_order(everyone, size)
+
+
 class Context:
-    """Of a rank that has all tokens of its samples; subclasses share them."""
+    """Of a rank that has all tokens of its samples."""
 
     size: int = 1
     rank: int = 0
+    gathers: ClassVar[bool] = False
+    """the product reads keys and values of all tokens, gathered for as long as it takes"""
 
     def positions(self, tokens_per_rank: int, device: torch.device) -> Tensor:
         """Index in its sample of each of this rank's tokens, int64."""
@@ -66,20 +79,33 @@ class Context:
         return prepare(documents)
 
     def attend(
-        self, product: Product, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, documents: Documents | None
+        self, product: Product, q: Tensor, k: Tensor, v: Tensor, by_token: Sequence[Tensor], documents: Documents | None
     ) -> Tensor:
         """``product`` of this rank's queries with all keys and values that they may read.
 
         Args:
-            product: of (q, k, v, documents), or of (q, k, v, weight, documents) where there is a weight.
-            q, k, v, weight: of this rank's tokens.
+            product: of (q, k, v, *by_token, documents=documents).
+            q, k, v: of this rank's tokens.
+            by_token: what else each query head of theirs brings along, [T/size, B, H, 1]; what all tokens and heads
+                read alike is the product's own.
             documents: as ``prepared`` gave them.
         """
-        return product(q, k, v, *([] if weight is None else [weight]), documents)
+        return product(q, k, v, *by_token, documents=documents)
 
     def whole(self, x: Tensor) -> Tensor:
         """``x`` [T/size, ...] of all ranks in the order of the sample, without a gradient: for what is looked at."""
-        return x
+        return x.detach()
+
+
+class Shared(Context):
+    """Of a rank of ``group``, whose ranks share the tokens of their samples."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+        self.size, self.rank = group.size(), group.rank()
+
+    def whole(self, x: Tensor) -> Tensor:
+        return of_all_ranks(x.detach(), self.group)
 
 
 ALONE = Context()

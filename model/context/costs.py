@@ -14,6 +14,11 @@ streams of queries, E values' width; in elements, for one block and micro-batch:
 
 What is recomputed exchanges once more what is needed for it. The weight of the second map travels with the heads, in
 fp32, where every token has its own.
+
+Beside a gather goes a c-th of the causal half of T x T, T/2 keys for a token: the two chunks of a rank have (T + 1)/2
+on average, whatever the rank. Pieces count as equal. Of the backward pass, where a gather and a sum share the link,
+each is given half of the products: that is right where products hide them, and makes the wait longer by one piece's
+product at most where they do not (tests/pretrain/plan/test_time.py plays it through).
 """
 
 import math

@@ -21,25 +21,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.context.base import Context, Product, in_order, spans_of
+from model.context.base import Product, Shared, spans_of
 from model.context.pieces import Gathered, Parts, Piece
 from model.documents import Documents
-from model.exchange import gather_flat
 
 
-class Gathering(Context):
+class Gathering(Shared):
     """Keys and values of ``group``'s ranks are gathered in up to ``pieces`` pieces."""
 
+    gathers = True
+
     def __init__(self, group: dist.ProcessGroup, pieces: int) -> None:
-        self.group = group
-        self.size, self.rank = group.size(), group.rank()
+        super().__init__(group)
         self.pieces = pieces
 
     def prepared(self, documents: Documents, prepare: Callable[[Documents], Documents]) -> Documents:
         return replace(documents, parts=tuple(prepare(part) for part in documents.parts))
 
     def attend(
-        self, product: Product, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, documents: Documents | None
+        self, product: Product, q: Tensor, k: Tensor, v: Tensor, by_token: Sequence[Tensor], documents: Documents | None
     ) -> Tensor:
         groups, key_shape = k.shape[2], k.shape[3:]
         ends = [end for _, end in spans_of(len(q) * self.size, self.size, self.rank)]
@@ -48,32 +48,24 @@ class Gathering(Context):
         for _ in heads:
             pieces.append(Piece(self.group, key_shape.numel(), pieces[-1] if pieces else None))
         parts = Parts.apply(torch.cat([k.flatten(3), v], dim=-1), pieces, heads)
-        queries, weights = (_by_chunk_and_piece(x, len(ends), groups, heads) for x in (q, weight))
+        of_queries = [_by_chunk_and_piece(x, len(ends), groups, heads) for x in (q, *by_token)]
         inside = documents.parts if documents is not None else [None] * len(ends)
         found: list[list[Tensor]] = [[] for _ in ends]
         pieces[0].start(parts[0].detach())
         for number, (piece, part) in enumerate(zip(pieces, parts, strict=True)):
             if number + 1 < len(pieces):
                 pieces[number + 1].start(parts[number + 1].detach())
-            halves = Gathered.apply(part, piece, ends)
+            read = Gathered.apply(part, piece, ends)
             if part.requires_grad and torch.is_grad_enabled():
-                piece.remember(halves[0].grad_fn)
+                piece.remember(read[0].grad_fn)
             with piece.noted():
                 for chunk, outputs in enumerate(found):
-                    keys, values = halves[2 * chunk].unflatten(-1, key_shape), halves[2 * chunk + 1]
-                    arguments = [queries[chunk][number], keys, values]
-                    if weight is not None:
-                        arguments.append(weights[chunk][number])
-                    outputs.append(product(*arguments, inside[chunk]))
+                    keys, values = read[2 * chunk].unflatten(-1, key_shape), read[2 * chunk + 1]
+                    queries, *own = (x[chunk][number] for x in of_queries)
+                    outputs.append(product(queries, keys, values, *own, documents=inside[chunk]))
             piece.let_go()
-            del halves, keys, values, arguments
+            del read, keys, values
         return torch.cat([torch.cat(outputs, dim=2) for outputs in found])
-
-    def whole(self, x: Tensor) -> Tensor:
-        part = x.detach().contiguous()
-        everyone = part.new_empty(self.size * len(part), *part.shape[1:])
-        gather_flat(everyone, part, self.group).wait()
-        return in_order(everyone, self.size)
 
 
 def heads_of_pieces(groups: int, pieces: int) -> list[int]:
@@ -82,9 +74,7 @@ def heads_of_pieces(groups: int, pieces: int) -> list[int]:
     return [groups // pieces + (number < groups % pieces) for number in range(pieces)]
 
 
-def _by_chunk_and_piece(x: Tensor | None, chunks: int, groups: int, heads: Sequence[int]) -> list[tuple[Tensor, ...]]:
-    """Of [T/size, B, H, ...] what each chunk and piece reads; a scalar is read by all."""
-    if x is None or x.ndim == 0:
-        return [(x,) * len(heads)] * chunks  # type: ignore[list-item]
+def _by_chunk_and_piece(x: Tensor, chunks: int, groups: int, heads: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """Of [T/size, B, H, ...] what each chunk and piece reads."""
     each = x.shape[2] // groups
     return [chunk.split([each * count for count in heads], dim=2) for chunk in x.chunk(chunks)]

@@ -14,20 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.context.base import Context, Product, by_rank, in_order
-from model.context.gathering import Gathering
+from model.context.base import Product, Shared, by_rank, in_order
 from model.documents import Documents
 
 
-class OverHeads(Context):
+class OverHeads(Shared):
     """The key/value heads of a tensor-parallel rank are a multiple of ``group``'s ranks."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-        self.size, self.rank = group.size(), group.rank()
-
     def attend(
-        self, product: Product, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, documents: Documents | None
+        self, product: Product, q: Tensor, k: Tensor, v: Tensor, by_token: Sequence[Tensor], documents: Documents | None
     ) -> Tensor:
         groups = k.shape[2]
         by_group = [x.unflatten(2, (groups, -1)).flatten(3) for x in (q, k, v)]
@@ -36,14 +31,10 @@ class OverHeads(Context):
         q, k, v = (
             x.unflatten(-1, (-1, *like.shape[3:])).flatten(2, 3) for x, like in zip(mine, (q, k, v), strict=True)
         )
-        if weight is not None and weight.ndim:
-            (weight,) = _TokensOfHeads.apply(weight, [1], self.group)
-        out = product(q, k, v, *([] if weight is None else [weight]), documents)
+        others = (_TokensOfHeads.apply(x, [x.shape[-1]], self.group)[0] for x in by_token)
+        out = product(q, k, v, *others, documents=documents)
         result: Tensor = _HeadsOfTokens.apply(out, self.group)
         return result
-
-    def whole(self, x: Tensor) -> Tensor:
-        return Gathering(self.group, pieces=1).whole(x)
 
 
 class _TokensOfHeads(torch.autograd.Function):

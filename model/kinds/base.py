@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.context = around.context
         self.form = around.kernels.attention
         self.rotary = around.kernels.rowwise.rotary
-        self.recompute_product = self.form.is_recomputed(around.recompute, around.context.size)
+        self.recompute_product = self.form.is_recomputed(around.recompute, around.context.gathers)
 
     @abstractmethod
     def forward(self, x_TBD: Tensor, layout: Layout) -> Tensor:
@@ -52,18 +52,22 @@ class Attention(nn.Module):
 
     def softmax_product(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """The form's ``softmax``."""
-        return self._attend(self.form.softmax, q, k, v, None, layout)
+        return self._attend(self.form.softmax, q, k, v, (), layout)
 
     def difference(self, q: Tensor, k: Tensor, v: Tensor, weight: Tensor, layout: Layout) -> Tensor:
-        """The form's ``difference``."""
-        return self._attend(self.form.difference, q, k, v, weight, layout)
+        """The form's ``difference`` with one ``weight``, a scalar, for all tokens and heads."""
+        return self._attend(partial(self.form.difference, weight=weight), q, k, v, (), layout)
+
+    def difference_by_token(self, q: Tensor, k: Tensor, v: Tensor, weight_TBH1: Tensor, layout: Layout) -> Tensor:
+        """The form's ``difference`` with a weight for each token and head."""
+        return self._attend(self.form.difference, q, k, v, (weight_TBH1,), layout)
 
     def _attend(
-        self, product: Product, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, layout: Layout
+        self, product: Product, q: Tensor, k: Tensor, v: Tensor, by_token: Sequence[Tensor], layout: Layout
     ) -> Tensor:
         """``product`` with the keys and values of all tokens, recomputed in the backward pass where asked for."""
         attend = partial(self.context.attend, product)
-        arguments = q, k, v, weight, layout.documents
+        arguments = q, k, v, by_token, layout.documents
         return recomputed(attend, *arguments) if self.recompute_product else attend(*arguments)
 
 

@@ -45,7 +45,7 @@ class DiffV2Attention(Attention):
             self.recorder.record("lambda", weight_TBH1, "mean")
             queries, keys, weights = (self.context.whole(x) for x in (q, k, weight_TBH1))
             record_pairs(self.recorder, queries, keys, weights, layout.document_starts_TB)
-        heads_TBHK = self.difference(q.unflatten(2, (-1, 2)), k.unsqueeze(3), v, weight_TBH1, layout)
+        heads_TBHK = self.difference_by_token(q.unflatten(2, (-1, 2)), k.unsqueeze(3), v, weight_TBH1, layout)
         return self.output(heads_TBHK.flatten(2))
 
 
@@ -85,7 +85,7 @@ class DiffV2(PlainHeads):
         the same of all tokens of some heads, where these were exchanged."""
         heads = rank_heads(self.maps, config, self.key_value_heads(config), split)
         product = product_bytes(heads, split, kernels)
-        again = kernels.attention.is_recomputed(split.activation_checkpointing, split.context_size)
+        again = kernels.attention.is_recomputed(split.activation_checkpointing, split.gathers)
         exchanged = split.context_size > 1 and split.context_exchange == "heads" and not again
         weights = 4 * heads.heads * split.tokens * (2 if exchanged else 1)
         return product + split.bytes_of(heads.heads * config.head_dim) + weights

@@ -30,7 +30,7 @@ def rank_heads(maps: Maps, config: ModelConfig, groups: int, split: Split) -> He
 
 def product_bytes(heads: Heads, split: Split, kernels: Kernels) -> int:
     """What stays of queries, keys, values and what the product makes of them, unless that is made again."""
-    if not kernels.attention.is_recomputed(split.activation_checkpointing, split.context_size):
+    if not kernels.attention.is_recomputed(split.activation_checkpointing, split.gathers):
         return made_bytes(heads, split, kernels)
     keys_and_values = 2 * heads.maps.keys * heads.groups
     return split.bytes_of((heads.maps.queries * heads.heads + keys_and_values) * heads.head_dim)

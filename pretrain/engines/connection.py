@@ -14,8 +14,8 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 
+from model.megatron_compat import parallel_state
 from pretrain.engines.compat import compile_nothing
 from pretrain.topology import AXES, Topology, device_of
 

@@ -23,6 +23,7 @@ DeepSpeed's pipeline tells the global loss once per step; under ZeRO 0 the engin
 """
 
 from collections import Counter
+from dataclasses import replace
 
 from model.communication import layer_communication
 from model.split import Collective, Split
@@ -58,7 +59,7 @@ def activation_bytes(config: RunConfig) -> int:
 
 def layer_split(config: RunConfig, topology: Topology) -> Split:
     """What model/communication.py needs to know."""
-    return Split(
+    split = Split(
         tensor_size=topology.tensor_size,
         sequence_parallel=topology.sequence_parallel,
         micro_size=config.batch.micro_size,
@@ -69,10 +70,9 @@ def layer_split(config: RunConfig, topology: Topology) -> Split:
         context_size=topology.context_size,
         context_exchange=config.parallel.context_exchange,
         context_pieces=config.parallel.context_pieces,
-        attends_again=planned_kernels(config).attention.is_recomputed(
-            config.train.activation_checkpointing, topology.context_size
-        ),
     )
+    form = planned_kernels(config).attention
+    return replace(split, attends_again=form.is_recomputed(split.activation_checkpointing, split.gathers))
 
 
 def layer_exchange(topology: Topology, collective: Collective, times: int = 1) -> Exchange:

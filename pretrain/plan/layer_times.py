@@ -124,7 +124,7 @@ def _computed(config: RunConfig, topology: Topology, cluster: Cluster) -> dict[s
     swish = split.bytes_of(config.model.ffn_hidden_size // split.tensor_size)  # made again: it passes, too
     between = cluster.traffic * (kept + swish) / memory
     forward = products + attention + between
-    again = {"none": 0.0, "selective": attention, "full": forward}[config.train.activation_checkpointing]
+    again = (forward if split.activation_checkpointing == "full" else 0.0) + (attention if split.attends_again else 0.0)
     head = tokens * head_flops(config.model) / (peak * cluster.efficiency)
     loss = LOGIT_BYTES * tokens * config.model.vocab_size / topology.tensor_size / memory
     return {

@@ -90,7 +90,7 @@ class Plan:
             )
         if steps < stages:
             found.append(f"{steps} micro-batches cannot fill {stages} stages: raise batch.global_size")
-        longest = max((stage.sequence_length or 0 for stage in self.config.data.stages), default=0)
+        longest = self.config.data.longest_sample
         if longest > self.config.data.sequence_length:
             found.append(f"data.stages go up to {longest} tokens: plan those with --data.sequence_length {longest}")
         if self.topology.tensor_size > self.cluster.gpus_per_node:

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.needle_prompt import NeedlePrompt, build_prompt
 from scripts.evaluation.needle_text import haystack
 from scripts.evaluation.pictures import draw_curves
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, mean
-from scripts.evaluation.subject import Subject
 from scripts.hub.loading import ATTENTION
 
 KINDS = ("answer_normalised", "noise_normalised", "answer_raw", "noise_raw")
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures attention scores at every depth."""
     chosen = settings.attention
     subject.check_length(chosen.length, "--attention.length")
@@ -61,7 +61,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
     )
 
 
-def measure(subject: Subject, prompt: NeedlePrompt) -> tuple[float, ...]:
+def measure(subject: LoadedSubject, prompt: NeedlePrompt) -> tuple[float, ...]:
     """The numbers of ``KINDS`` for one prompt, averaged over the queries, heads and layers."""
     number = prompt.asked[0].number
     text = f"{prompt.text} {number}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.evaluation.subject import Subject
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.hub.loading import ATTENTION
 
 Attend = Callable[..., Any]
@@ -19,7 +19,7 @@ Attend = Callable[..., Any]
 
 
 @contextmanager
-def attending(subject: Subject, name: str, attend: Attend) -> Iterator[None]:
+def attending(subject: LoadedSubject, name: str, attend: Attend) -> Iterator[None]:
     """While this lasts, the model attends by ``attend``, which is registered as ``name``."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask

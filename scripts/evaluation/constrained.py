@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from scripts.evaluation.batches import left_padded
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.subject import Subject
 
 Trie = dict[int, Any]
@@ -38,7 +39,7 @@ def classify(subject: Subject, context: str, queries: Sequence[str], trie: Trie)
     encoded = [subject.encode(query) for query in queries]
     longest = max(map(len, encoded)) + depth_of(trie)
     subject.check_length(len(prefix) + longest, "in_context: demonstrations and a query")
-    if not subject.keeps_cache:
+    if not isinstance(subject, LoadedSubject):
         return [_decide(subject, prefix + query, trie) for query in encoded]
     cache: Any = subject.read(torch.tensor([prefix], device=subject.device)) if prefix else None
     rows = max(1, subject.batch_tokens // (len(prefix) + longest))
@@ -72,7 +73,7 @@ def _can_be_cut(cache: Any) -> bool:
 
 
 def _classify_batch(
-    subject: Subject, prefix_length: int, cache: Any, queries: Sequence[list[int]], trie: Trie
+    subject: LoadedSubject, prefix_length: int, cache: Any, queries: Sequence[list[int]], trie: Trie
 ) -> list[str]:
     if cache is not None and len(queries) > 1:
         cache.batch_repeat_interleave(len(queries))

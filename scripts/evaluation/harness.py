@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, nearest
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, Z
-from scripts.evaluation.subject import Subject
 
 PAPER_ZERO_SHOT = ("arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "winogrande")
 PREFERRED = ("acc_norm", "acc", "exact_match")
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """The seven tasks of Table 2, zero-shot, and their mean."""
     return harness_tasks(PAPER_ZERO_SHOT, settings)(subject, settings, provenance)
 
@@ -39,7 +39,7 @@ def harness_tasks(names: Sequence[str], settings: EvaluateConfig) -> Any:
 
 
 def _run(
-    names: list[str], manager: Any, subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None
+    names: list[str], manager: Any, subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None
 ) -> TaskResult:
     import transformers
     from lm_eval import simple_evaluate

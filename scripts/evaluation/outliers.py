@@ -17,10 +17,10 @@ from torch import Tensor
 from common.errors import InputError
 from scripts.evaluation.calls import attending, causal_logits
 from scripts.evaluation.held_out import open_samples
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import mean
-from scripts.evaluation.subject import Subject
 
 RANKS = (1, 2, 3, 10, 100)
 PROBE = "outlier_probe"
@@ -48,7 +48,7 @@ class Largest:
         return ranks | {"median": float(torch.cat(self.sampled).median())}
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures both kinds of activations."""
     held_out = open_samples(subject, settings, provenance)
     count = min(settings.outliers.samples, held_out.count)
@@ -78,7 +78,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
 
 
 @contextmanager
-def probing(subject: Subject, sinks: list[Largest]) -> Iterator[None]:
+def probing(subject: LoadedSubject, sinks: list[Largest]) -> Iterator[None]:
     """While this lasts, every attention call of the model shows its logits to ``sinks``; a layer once per pass."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

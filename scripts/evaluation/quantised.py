@@ -13,13 +13,13 @@ from torch import Tensor
 
 from scripts.evaluation.calls import attending, causal_logits
 from scripts.evaluation.held_out import open_samples, sample_losses
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, mean
-from scripts.evaluation.subject import Subject
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures the same samples with every number of bits."""
     held_out = open_samples(subject, settings, provenance)
     count = min(settings.quantised.samples, held_out.count)

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
+from common.errors import InputError
+from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
-from scripts.evaluation.subject import Subject
 
 
-def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
+def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Generates one sample."""
     chosen = settings.sample
-    prompt = subject.encode(chosen.prompt) or [subject.tokenizer.eos_token_id]
+    prompt = subject.encode(chosen.prompt) or [end for end in [subject.end_id] if end is not None]
+    if not prompt:
+        raise InputError(f"--sample.prompt: give one; the tokenizer of {subject.name} has no token to begin with")
     new_tokens = min(chosen.tokens, subject.max_length - len(prompt))
     subject.check_length(len(prompt) + 1, "--sample.prompt")
     sampling = {"do_sample": False}

@@ -195,8 +195,11 @@ class RunSettings:
     """step of the checkpoint (default: the newest)"""
     tensor: int = 1
     """processes among which the weights are split (tensor parallelism); the others split the tokens of a sample"""
+    tokenizer: str | None = None
+    """folder with the tokenizer of the training data (default: the run's first source)"""
 
     def __post_init__(self) -> None:
+        check_filled(self, "run.", "tokenizer")
         check_range(self, "run.", "step", low=0, high=MOST_STEPS)
         check_range(self, "run.", "tensor", low=1, high=MOST_PROCESSES)
 

@@ -119,7 +119,7 @@ def _encode(
     most_samples: int,
     left_out: Counter[str],
 ) -> HeldOutSamples:
-    end = subject.tokenizer.eos_token_id
+    end = subject.end_id
     if end is None:
         raise InputError(f"--model {subject.name}: its tokenizer has no end-of-text token to put between documents")
     ids: list[int] = []

@@ -7,7 +7,7 @@ sample need to fit on all ranks together only. There is no cache: a token of an 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from data.tokenizer import Tokenizer, load_tokenizer
+from data.tokenizer import Tokenizer
 from model.counts import parameter_counts
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
@@ -23,8 +23,8 @@ from pretrain.engines.connection import connect, disconnect
 from pretrain.scoring import Scorer, scoring_config
 from pretrain.topology import Topology, topology_from_environment
 from scripts.evaluation.settings import EvaluateConfig
-from scripts.evaluation.subject import Subject
-from scripts.export import digest_of, find_checkpoint
+from scripts.evaluation.subject import Ids, Subject
+from scripts.export import digest_of, find_checkpoint, find_tokenizer
 from scripts.hub.provenance import describe_export
 
 TASKS = ("held_out", "positions", "ar_hit", "needles", "needles_long", "in_context", "in_context_orders")
@@ -45,11 +45,11 @@ def opened_run(settings: EvaluateConfig) -> Iterator[tuple[Subject, EvaluateConf
             f"{', '.join(TASKS)}"
         )
     folder = Path(settings.model)
-    reader = CheckpointReader(find_checkpoint(folder, settings.run.step))
+    reader = CheckpointReader(find_checkpoint(folder, settings.run.step, ("--model", "--run.step")))
     config = scoring_config(reader.config, settings.run.tensor)
     topology = topology_from_environment(config.parallel)
     training, validation = config.data.train[0].path, config.data.validation
-    tokenizer = load_tokenizer(Path(training))
+    tokenizer = find_tokenizer(config, settings.run.tokenizer, "--run.tokenizer")
     facts = describe_export(folder, reader, {"checkpoint": digest_of(reader), "tokenizer": tokenizer.fingerprint})
     counting = replace(settings.ar_hit, training=settings.ar_hit.training or training)
     connect(topology)
@@ -60,27 +60,15 @@ def opened_run(settings: EvaluateConfig) -> Iterator[tuple[Subject, EvaluateConf
         disconnect()
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What the tasks read of transformers' tokenizers."""
-
-    eos_token_id: int
-
-
 class TrainedSubject(Subject):
     """A Scorer and the tokenizer of its training data."""
-
-    keeps_cache = False
-    model: Scorer
 
     def __init__(
         self, settings: EvaluateConfig, scorer: Scorer, tokenizer: Tokenizer, config: RunConfig, topology: Topology
     ) -> None:
-        lengths = [stage.sequence_length or 0 for stage in config.data.stages]
-        longest = settings.max_length or max([config.data.sequence_length, *lengths])
-        super().__init__(settings.model, scorer, _Names(tokenizer.eod_id), longest, settings.batch_tokens)
+        super().__init__(settings.model, settings.max_length or config.data.longest_sample, settings.batch_tokens)
         self.is_main = topology.is_main
-        self._tokenizer, self._config, self._topology = tokenizer, config, topology
+        self._scorer, self._tokenizer, self._config, self._topology = scorer, tokenizer, config, topology
 
     def describe(self) -> dict[str, Any]:
         """What a results file says about the model."""
@@ -94,14 +82,14 @@ class TrainedSubject(Subject):
         }
 
     @property
-    def device(self) -> torch.device:
-        """Tokens come from the host."""
-        return torch.device("cpu")
-
-    @property
     def fingerprint(self) -> str:
         """That of the tokenizer."""
         return self._tokenizer.fingerprint
+
+    @property
+    def end_id(self) -> int:
+        """The token between documents."""
+        return self._tokenizer.eod_id
 
     @property
     def vocab_size(self) -> int:
@@ -112,29 +100,19 @@ class TrainedSubject(Subject):
         """Token ids; names of special tokens are text."""
         return self._tokenizer.encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Ids) -> str:
         """The text of ``ids``."""
         return self._tokenizer.decode(list(ids))
 
-    def continue_greedily(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        guesses: Sequence[Sequence[int]] | None = None,
-    ) -> list[list[int]]:
-        """As an exported model's; what was guessed is checked in one pass, as far as it is right."""
-        for prompt in prompts:
-            self.check_length(len(prompt) + max_new_tokens, "prompt and answer")
-        guessed = guesses or [[] for _ in prompts]
-        return [
-            self._answer(list(prompt), max_new_tokens, guess) for prompt, guess in zip(prompts, guessed, strict=True)
-        ]
+    def _continuations(self, prompts: Sequence[Ids], length: int, guesses: Sequence[Ids]) -> list[list[int]]:
+        """What was guessed is checked in one pass, as far as it is right."""
+        return [self._answer(list(prompt), length, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
 
-    def next_logits(self, ids: Sequence[int]) -> Tensor:
+    def next_logits(self, ids: Ids) -> Tensor:
         """The logits [V] behind ``ids``."""
         return self._logits(ids, 1)[-1]
 
-    def _answer(self, prompt: list[int], length: int, guess: Sequence[int]) -> list[int]:
+    def _answer(self, prompt: list[int], length: int, guess: Ids) -> list[int]:
         said: list[int] = []
         while len(said) < length:
             right_so_far = list(guess[: len(said)]) == said
@@ -146,12 +124,12 @@ class TrainedSubject(Subject):
             said += best[: right + 1]
         return said
 
-    def _logits(self, ids: Sequence[int], last: int) -> Tensor:
+    def _logits(self, ids: Ids, last: int) -> Tensor:
         """Behind each of the ``last`` of ``ids``."""
         self.progress.add(0, len(ids))
-        return self.model.logits(ids, range(len(ids) - last, len(ids)))
+        return self._scorer.logits(ids, range(len(ids) - last, len(ids)))
 
     def _losses(self, tokens_BT: Tensor, starts_BT: Tensor | None) -> Tensor:
-        losses = self.model.losses(tokens_BT, starts_BT)
+        losses = self._scorer.losses(tokens_BT, starts_BT)
         self.progress.add(0, losses.numel())
         return losses

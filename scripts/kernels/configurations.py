@@ -15,7 +15,7 @@ from scripts.kernels.counted import COUNTED_TOKENS, fused_blocks
 from scripts.kernels.forms import Shape, deltas, forward_parts, keys_parts, queries_pass
 
 WIDTHS = (32, 64, 96, 104, 128)
-"""of a key: what the papers' models and the shipped configs have"""
+"""of a key: what the papers' models and the shipped configs have; 88 (13B) is filled up as 104 is"""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FORWARD, BACKWARD, REPEATABLE = "forward", "backward", "backward, repeatable"
 HEADS, GROUPS, SEQUENCES = 6, 3, 2

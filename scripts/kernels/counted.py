@@ -23,6 +23,8 @@ from scripts.kernels.forms import (
 )
 
 COUNTED_TOKENS = 4096
+WIDTHS = (32, 64, 88, 96, 104, 128)
+"""of a key, in the papers' models and the shipped configs"""
 EQUAL = Blocks(64, 64)
 SHAPES = tuple(Shape(COUNTED_TOKENS, 1, 1, K, E, E // K) for K, E in ((64, 128), (128, 256), (128, 128)))
 FLASH_FORWARD = {
@@ -69,7 +71,7 @@ def report() -> list[str]:
         for common, words in ((EQUAL, f"tiles of {EQUAL.queries} x {EQUAL.keys}"), (None, "each form's own tiles")):
             lines.append(f"K {shape.K}, E {shape.E}, T {shape.T}, {words}")
             lines += [*table(shape, own, common), verdict(shape, own, common), ""]
-    return lines[:-1]
+    return [*lines, *filled_widths()]
 
 
 def forms_of(shape: Shape, own: FusedBlocks, common: Blocks | None = None) -> dict[str, Counted]:
@@ -127,6 +129,28 @@ def verdict(shape: Shape, own: FusedBlocks, common: Blocks | None = None) -> str
         f"fused beside {name}: {arithmetic:.3f} of the arithmetic backward; "
         f"value traffic {ahead:.3f} forward, {back:.3f} backward"
     )
+
+
+def filled_widths() -> list[str]:
+    """What it costs that widths are filled up: multiply-adds of both directions over those of the widths themselves."""
+    lines = [
+        "multiply-adds of both directions over those of the true widths, tiles of 64 x 64",
+        f"{'K':>5}{'E':>5}{'fused, as':>14}{'over':>7}{'grouped, as':>15}{'over':>7}{'fused / grouped':>18}",
+    ]
+    own = FusedBlocks(EQUAL, EQUAL, EQUAL)
+    exact = Shape(COUNTED_TOKENS, 1, 1, 64, 128)  # neither form fills it up
+    for K in WIDTHS:
+        shape = Shape(COUNTED_TOKENS, 1, 1, K, 2 * K)
+        here, there = (
+            [_directed(forms_of(one, own, EQUAL)[form], "both").multiply_adds for form in ("fused", "grouped")]
+            for one in (shape, exact)
+        )
+        fused_over, grouped_over = (many / (few * K / exact.K) for many, few in zip(here, there, strict=True))
+        ours, theirs = "{}, {}".format(*shape.computed), "{0}, {0}".format(flash_width(2 * K))
+        lines.append(
+            f"{K:>5}{2 * K:>5}{ours:>14}{fused_over:>7.2f}{theirs:>15}{grouped_over:>7.2f}{here[0] / here[1]:>18.2f}"
+        )
+    return lines
 
 
 def _flash_blocks(width: int, common: Blocks | None) -> tuple[Blocks, Blocks]:

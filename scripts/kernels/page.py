@@ -31,6 +31,11 @@ For one differential head, causal; in brackets the part of the first line. Bytes
 values that are read once per query block count once per query block, whether or not a cache has them. How many query
 blocks there are is a matter of tiles, so the figures stand twice: with tiles of 64 x 64 for every form, and with each
 form's own, flash-attn's as its version 2 has them on an H100. `python scripts/kernel_report.py --counts` prints this.
+
+The last table is about widths that no kernel is built for. The fused operator fills K and E up to 64, 128 or 256 with
+zeros that cost no memory traffic but are multiplied; flash-attn 2 has kernels of 96 and 192, too. So of the papers'
+models K 96 (830M) and K 88 (13B) give away part of what the operator saves beside grouped queries; at K 104 (1.4B to
+6.8B) both are filled up alike.
 """
 MACHINE_CODE = """## Machine code
 

@@ -22,7 +22,7 @@ from common.cli import parse_config
 from model.config import ModelConfig
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
-from scripts.evaluation.subject import load_subject
+from scripts.evaluation.loaded import load_subject
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
 from scripts.hub.fast_tokenizer import HARD_TEXTS

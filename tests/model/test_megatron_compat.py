@@ -1,12 +1,14 @@
-"""The one name that is changed in a library, and the reason for it."""
+"""What is kept from megatron-core or changed for it, and the reasons."""
 
 import inspect
+import sys
 
 import pytest
 import torch
 from megatron.core.tensor_parallel import mappings
 
 from model.megatron_compat import let_megatron_run_on_cpu
+from tests.world import run_world
 
 
 def test_megatron_allocates_where_cuda_says_so_the_cpu_must_be_an_answer() -> None:
@@ -25,3 +27,12 @@ def test_with_cuda_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", before := lambda: 3)
     let_megatron_run_on_cpu()
     assert torch.cuda.current_device is before
+
+
+def loaded_at_the_start_of_a_rank() -> list[str]:
+    return [name for name in ("torch._inductor.compile_fx", "wandb") if name in sys.modules]
+
+
+def test_a_rank_starts_without_a_compiler_and_without_wandb() -> None:
+    assert torch.compile.__module__ == "torch"
+    assert run_world(1, loaded_at_the_start_of_a_rank) == [[]]

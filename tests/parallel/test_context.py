@@ -9,13 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.context.base import Context, spans_of
+from model.config import ModelConfig
+from model.context.base import Context, Product, spans_of
+from model.context.costs import sharing
 from model.context.gathering import Gathering, heads_of_pieces
 from model.context.over_heads import OverHeads
 from model.context.pieces import Piece
 from model.documents import Documents
+from model.kernels.forms.arrangements import Halves, Wide
 from model.kernels.forms.registry import form_named
+from model.kernels.forms.sdpa import Sdpa
 from model.recompute import recomputed
+from model.split import Split
+from pretrain.plan.layer_times import ATTENTION_BACKWARD
 from tests.live_bytes import LiveBytes
 from tests.world import run_world
 
@@ -25,6 +31,9 @@ STARTS = [0] * 7 + [7] * 1 + [8] * 17 + [25] * 5, [0] * 16 + [16] * 14
 """documents that cross borders of chunks, one of a single token"""
 HEADS = {"standard": (1, None), "shared_diff": (2, 2), "diff_v2": (2, 1)}
 """streams of queries and of keys; None: no streams at all"""
+FORMS = {form.name: form for form in (form_named("explicit"), form_named("sdpa"), Halves(Sdpa()), Wide(Sdpa()))}
+COPYING = [name for name, form in FORMS.items() if form.keeps_copies]
+"""forms whose backward pass reads copies of keys or values: no note of where they lay stands for them"""
 
 
 def inputs(kind: str, groups: int) -> tuple[list[Tensor], Tensor]:
@@ -76,19 +85,21 @@ def compared(cases: list[tuple[str, str, str, bool, str]]) -> list[float]:
         leaves = [x.clone().requires_grad_() for x in tensors]
         whole = expected(kind, leaves, starts)
         whole.backward(outer)
-        form = form_named(form_name)
+        form = FORMS[form_name]
         inside = None
         if starts is not None:
             inside = Documents.of(starts).cut(spans_of(T, RANKS, rank))
             inside = context.prepared(inside, partial(form.prepared, dtype=torch.float64))
         parts = [(own(x, rank) if x.ndim else x.clone()).requires_grad_() for x in tensors]
-        weight = parts[3] if len(parts) == 4 else None
-        attend = partial(context.attend, form.softmax if kind == "standard" else form.difference)
-        arguments = *parts[:3], weight, inside
+        whole_product: Product = form.softmax if kind == "standard" else form.difference
+        if kind == "shared_diff":
+            whole_product = partial(form.difference, weight=parts[3])
+        attend = partial(context.attend, whole_product)
+        arguments = *parts[:3], parts[3:] if kind == "diff_v2" else (), inside
         out = recomputed(attend, *arguments) if recompute == "recomputed" else attend(*arguments)
         out.backward(own(outer, rank))
-        if weight is not None and weight.ndim == 0:
-            dist.all_reduce(weight.grad)
+        if kind == "shared_diff":
+            dist.all_reduce(parts[3].grad)
         pairs = [(out, own(whole, rank))]
         pairs += [
             (part.grad, own(leaf.grad, rank) if leaf.ndim else leaf.grad)
@@ -104,6 +115,8 @@ def cases() -> Iterator[tuple[str, str, str, bool, str]]:
         yield kind, exchange, form, documents, "kept"
     for kind, form in product(kinds, forms):
         yield kind, "gather", form, True, "recomputed"
+    for form, recompute in product(COPYING, ("kept", "recomputed")):
+        yield "shared_diff", "gather", form, True, recompute
 
 
 def test_outputs_and_gradients_are_those_of_the_whole_sample() -> None:
@@ -111,6 +124,12 @@ def test_outputs_and_gradients_are_those_of_the_whole_sample() -> None:
     for errors in run_world(RANKS, compared, every):
         for case, error in zip(every, errors, strict=True):
             assert error < 1e-12, case
+
+
+def difference(context: Context, parts: list[Tensor]) -> Tensor:
+    """With one weight for all."""
+    product = partial(form_named("explicit").difference, weight=parts[3])
+    return context.attend(product, *parts[:3], (), None)
 
 
 def kept_bytes(pieces: int) -> tuple[int, int]:
@@ -121,7 +140,7 @@ def kept_bytes(pieces: int) -> tuple[int, int]:
     parts = [(own(x, rank) if x.ndim else x.clone()).requires_grad_() for x in tensors]
     gradient = own(outer, rank)
     with LiveBytes(known=[*parts, gradient]) as live:
-        out = context.attend(form_named("explicit").difference, *parts, None)
+        out = difference(context, parts)
         gc.collect()
         kept = live.now
         live.peak = live.now
@@ -141,13 +160,20 @@ def test_gathered_keys_and_values_are_not_kept() -> None:
         assert by_heads < at_once - both  # all ranks' keys and values, of one head instead of five
 
 
-def order_of_work(pieces: int) -> list[str]:
-    """Exchanges that set out in a backward pass; a sum follows a piece's products."""
+def order_of_work(pieces: int) -> tuple[list[tuple[int, int, int]], list[str]]:
+    """Queries, keys and query heads of all samples in each product of a forward pass; then the exchanges that set out
+    in the backward pass, where a sum follows a piece's products."""
     dist.init_process_group("gloo")
     rank, context, seen = dist.get_rank(), Gathering(dist.group.WORLD, pieces), []
     tensors, outer = inputs("shared_diff", 5)
     parts = [(own(x, rank) if x.ndim else x.clone()).requires_grad_() for x in tensors]
-    out = context.attend(form_named("explicit").difference, *parts, None)
+    products: list[tuple[int, int, int]] = []
+
+    def noted(q: Tensor, k: Tensor, v: Tensor, documents: None) -> Tensor:
+        products.append((len(q), len(k), q.shape[1] * q.shape[2]))
+        return form_named("explicit").difference(q, k, v, parts[3], documents)
+
+    out = context.attend(noted, *parts[:3], (), None)
     start, send = Piece.start, Piece.send_gradient
 
     def started(piece: Piece, part: Tensor) -> None:
@@ -160,11 +186,20 @@ def order_of_work(pieces: int) -> list[str]:
 
     Piece.start, Piece.send_gradient = started, sent  # type: ignore[method-assign]
     out.backward(own(outer, rank))
-    return seen
+    return products, seen
 
 
-def test_the_next_piece_sets_out_before_a_product_of_the_backward_pass_ends() -> None:
-    for seen in run_world(RANKS, order_of_work, 3):
+def test_a_ranks_products_are_those_of_the_plan_and_the_next_piece_sets_out_before_one_ends() -> None:
+    """The plan has T/2 keys for a token, of which there are (T + 1)/2: a token reads itself."""
+    model = ModelConfig(num_heads=10, num_kv_heads=5, head_dim=K)
+    split = Split(1, False, B, T, 8, context_size=RANKS, context_pieces=3)
+    communication = sharing(model, split)
+    planned = communication.forward[0].beside
+    assert [one.beside for one in communication.backward] == [ATTENTION_BACKWARD / 2 * planned] * 2
+    of_a_pair = 2 * (2 * 2 * K + 2 * 2 * K)  # as grouped queries: two maps, keys and values of 2K
+    for products, seen in run_world(RANKS, order_of_work, 3):
+        pairs = sum(heads * (queries * keys - queries * (queries - 1) // 2) for queries, keys, heads in products)
+        assert of_a_pair * pairs * T == planned * (T + 1)
         assert seen == ["gather", "gather", "sum", "gather", "sum", "sum"]
 
 

@@ -57,7 +57,7 @@ CASES = {
         {"context": 2, "pipeline": 2, "attention": "standard", "recompute": "full", "documents": True},
     ),
     "context2-zero3-grouped-head-head": (2, {"context": 2, "zero": 3, "groups": 2, "reading": ("head", "head")}),
-    "context2-dp2-accumulation-pieces": (4, {"context": 2, "micro": 1, "context_pieces": 3}),
+    "context2-dp2-accumulation-pieces": (4, {"context": 2, "micro": 2, "context_pieces": 3}),
     "context2-zero0-dp2-full": (4, {"context": 2, "zero": 0, "micro": 2, "recompute": "full", "form": "sdpa"}),
     "heads2-diff_v2-documents": (
         2,

@@ -15,7 +15,7 @@ from scripts.scale.delays import Delays
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 
-STEPS = 16
+STEPS = 7
 LONGEST_DELAY = 0.002
 WIDE = {"hidden_size": 70, "ffn_hidden_size": 1500, "vocab_size": 99, "num_layers": 5}
 """blocks of more than the smallest bucket, 1 MiB"""

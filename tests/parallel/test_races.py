@@ -14,8 +14,8 @@ from scripts.scale.delays import Delays
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 
-STEPS = 4
-LONGEST = 0.01
+STEPS = 3
+LONGEST = 0.007
 HALF = {"micro_size": 4}
 """of the global batch: one micro-batch for each of two replicas"""
 SPLITS: dict[str, tuple[int, dict[str, dict[str, object]]]] = {

@@ -15,7 +15,7 @@ from pretrain.config import RunConfig
 from tests.parallel.training import run_steps, start_engine, variant
 from tests.world import run_world
 
-SAVED_AT, STOP = 3, 7
+SAVED_AT, STOP = 3, 6
 KEEP_ALL = Retention(keep=0, keep_every=0, keep_tokens=0)
 
 TOPOLOGIES: dict[str, tuple[int, dict[str, object], int]] = {

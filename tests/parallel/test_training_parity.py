@@ -71,7 +71,7 @@ CASES = {
     "zero3-tp2-sp-head-head": (2, {"zero": 3, "tensor": 2, "sequence": True, "reading": ("head", "head")}),
     "zero2-tp2-accumulation4": (2, {"zero": 2, "tensor": 2}),
     "zero0-tp2-untied": (2, {"zero": 0, "tensor": 2, "tied": False}),
-    "tp4-standard": (4, {"tensor": 4, "attention": "standard"}),
+    "tp4-standard": (4, {"tensor": 4, "attention": "standard", "micro": 4}),
     "tp2-sp-diff": (2, {"tensor": 2, "sequence": True, "attention": "diff"}),
     "tp2-pp2-sp-grouped": (4, {"tensor": 2, "pipeline": 2, "sequence": True, "groups": 2, "recompute": "selective"}),
     "zero3-dp2-grouped-head-head": (2, {"zero": 3, "groups": 2, "reading": ("head", "head")}),
@@ -80,7 +80,7 @@ CASES = {
     "tp2-zero2-dp2-grouped-standard": (4, {"tensor": 2, "zero": 2, "attention": "standard", "groups": 4}),
     "tp2-sp-diff_v2": (2, {"tensor": 2, "sequence": True, "attention": "diff_v2", "micro": 8}),
     "tp2-sp-head-head": (2, {"tensor": 2, "sequence": True, "reading": ("head", "head")}),
-    "tp4-sp-layer-layer": (4, {"tensor": 4, "sequence": True}),
+    "tp4-sp-layer-layer": (4, {"tensor": 4, "sequence": True, "micro": 8}),
     "tp2-layer-head": (2, {"tensor": 2, "reading": ("layer", "head")}),
     "tp2-sp-head-layer": (2, {"tensor": 2, "sequence": True, "reading": ("head", "layer")}),
     "pp2-tied": (2, {"pipeline": 2}),
@@ -114,11 +114,15 @@ def test_losses_and_norms_equal_the_single_process(name: str) -> None:
             assert torch.equal(by_name.setdefault(parameter, value), value), f"{parameter} differs between ranks"
 
 
+def shortened(config: RunConfig, steps: int) -> RunConfig:
+    return replace(config, train=replace(config.train, steps=steps))
+
+
 @pytest.mark.parametrize("name", ["zero1-dp2-accumulation4", "tp2-sp-head-layer", "tp2-pp2-full-recompute"])
 def test_recomputation_changes_no_bit(name: str) -> None:
     processes, settings = CASES[name]
     traces = [
-        run_world(processes, train, split(**{**settings, "recompute": mode}))[0]  # type: ignore[arg-type]
+        run_world(processes, train, shortened(split(**{**settings, "recompute": mode}), 5))[0]  # type: ignore[arg-type]
         for mode in ("none", "selective", "full")
     ]
     assert traces[0].losses == traces[1].losses == traces[2].losses
@@ -127,8 +131,8 @@ def test_recomputation_changes_no_bit(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "settings"),
-    [(2, {"tensor": 2, "sequence": True, "micro": 2}), (8, {"tensor": 2, "pipeline": 2, "micro": 1})],
-    ids=["tp2-sp-accumulation4", "tp2-pp2-dp2"],
+    [(2, {"tensor": 2, "sequence": True, "micro": 4}), (8, {"tensor": 2, "pipeline": 2, "micro": 2})],
+    ids=["tp2-sp-accumulation2", "tp2-pp2-dp2"],
 )
 def test_replicas_stay_bitwise_equal_for_50_steps_with_clipping(processes: int, settings: dict[str, object]) -> None:
     config = split(**settings)  # type: ignore[arg-type]
@@ -160,7 +164,7 @@ def single_process_bf16(**reading: object) -> Trace:
 
 
 def bf16(config: RunConfig) -> RunConfig:
-    return replace(config, train=replace(config.train, precision="bf16"))
+    return replace(config, train=replace(config.train, precision="bf16", steps=10))
 
 
 @pytest.mark.parametrize("name", BF16_CASES)

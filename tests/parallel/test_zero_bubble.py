@@ -13,8 +13,8 @@ from scripts.scale.delays import Delays
 from tests.parallel.training import SyntheticTokens, run_steps, start_engine, variant
 from tests.world import run_world
 
-STEPS = 6
-LONGEST_DELAY = 0.005
+STEPS = 4
+LONGEST_DELAY = 0.003
 
 
 def pipeline(
@@ -95,4 +95,5 @@ def traces() -> list[dict[str, dict[str, list[float]]]]:
 def test_both_schedules_give_the_same_bits(name: str, traces: list[dict[str, dict[str, list[float]]]]) -> None:
     for rank in traces:
         assert rank[name]["zero_bubble"] == rank[name]["1f1b"]
-        assert rank[name]["1f1b"][2 * STEPS - 2] < rank[name]["1f1b"][0]
+        *_, last, _, _, _ = rank[name]["1f1b"]  # its norm and two evaluations follow it
+        assert last < rank[name]["1f1b"][0]

@@ -179,7 +179,7 @@ def test_a_run_with_refused_steps_killed_three_times_is_the_one_never_stopped(
             run_dir,
             optimizer=OptimizerConfig(learning_rate=3e-3, beta2=0.999),
             schedule=ScheduleConfig(kind="wsd", warmup_steps=2, decay_steps=5),
-            train=TrainConfig(steps=41),
+            train=TrainConfig(steps=29),
             checkpoint=CheckpointConfig(every=7, keep=2),
             evaluation=EvaluationConfig(every=0, batches=1, ar_hits=False),
             resilience=ResilienceConfig(max_skips=100_000),
@@ -188,7 +188,7 @@ def test_a_run_with_refused_steps_killed_three_times_is_the_one_never_stopped(
 
     run_world(2, train_refusing_a_third, config(tmp_path / "never"))
     lines = read_steps(tmp_path / "never" / "metrics.jsonl")
-    assert sum(not line["applied"] for line in lines if "applied" in line) >= 8
+    assert sum(not line["applied"] for line in lines if "applied" in line) >= 5
     for victim, after in ((1, 11), (0, 9), (1, 8)):
         with pytest.raises(RuntimeError, match=r"died|Connection|closed"):
             run_world(2, train_refusing_a_third_until_killed, config(tmp_path / "killed"), victim, after)

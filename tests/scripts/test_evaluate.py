@@ -21,9 +21,9 @@ from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluate import evaluate, main
+from scripts.evaluation.loaded import load_subject
 from scripts.evaluation.outliers import Largest, probing
 from scripts.evaluation.settings import ArHitSettings, EvaluateConfig, HeldOutSettings, OutlierSettings, SampleSettings
-from scripts.evaluation.subject import load_subject
 from scripts.evaluation.tasks import TASKS
 from scripts.export import find_checkpoint
 

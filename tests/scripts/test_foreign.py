@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from model.rope_scaling import RopeScaling
-from scripts.evaluation.subject import load_subject
+from scripts.evaluation.loaded import load_subject
 from scripts.hub.foreign import open_foreign
 from scripts.import_hf import ImportConfig, import_folder
 

@@ -14,16 +14,16 @@ from scripts.evaluation import in_context
 from scripts.evaluation.constrained import END, build_trie, classify, depth_of
 from scripts.evaluation.in_context import _alternating, _draw_demonstrations, _shuffled
 from scripts.evaluation.labelled import Example, find_data_set, label_in_words, load_split
+from scripts.evaluation.loaded import LoadedSubject, load_subject
 from scripts.evaluation.result import render
 from scripts.evaluation.settings import EvaluateConfig, InContextSettings
-from scripts.evaluation.subject import Subject, load_subject
 
 LABELS = ["number", "human", "human being", "location", "thing"]
 """One label begins another."""
 
 
 @pytest.fixture(scope="module")
-def subject(stock_llama: Path) -> Subject:
+def subject(stock_llama: Path) -> LoadedSubject:
     return load_subject(str(stock_llama), "cpu", "auto", 900)
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def search(subject: Subject, text: str) -> str:
+def search(subject: LoadedSubject, text: str) -> str:
     """The same decision without cache, batch or trie: step by step over the labels that are still valid."""
     valid = {label: subject.encode(f" {label}\n") for label in LABELS}
     ids = subject.encode(text)
@@ -59,12 +59,12 @@ def search(subject: Subject, text: str) -> str:
 
 @pytest.mark.parametrize("kind", ["llama", "diff_v2-grouped"])
 def test_constrained_decoding_equals_a_plain_search(
-    kind: str, subject: Subject, export_of: Callable[..., Path]
+    kind: str, subject: LoadedSubject, export_of: Callable[..., Path]
 ) -> None:
     """Batched with a shared cache and padding between context and query, against one prompt at a time."""
     if kind != "llama":
         own = load_subject(str(export_of(kind)), "cpu", "auto", 900)
-        subject = Subject(own.name, own.model, own.tokenizer, 600, 900)
+        subject = LoadedSubject(own.name, own.model, own.tokenizer, 600, 900)
     data_set = find_data_set("trec")
     trie = build_trie(subject, LABELS)
     context = "Question: reb 5 ?\nType: number\n==\nQuestion: nam ?\nType: human being\n==\n"
@@ -75,7 +75,7 @@ def test_constrained_decoding_equals_a_plain_search(
         assert classify(subject, demonstrations, queries[:1], trie) == expected[:1]
 
 
-def test_the_trie_holds_every_label_and_nothing_else(subject: Subject) -> None:
+def test_the_trie_holds_every_label_and_nothing_else(subject: LoadedSubject) -> None:
     def walk(node: dict) -> list[str]:
         return [node[END]] if END in node else [label for child in node.values() for label in walk(child)]
 
@@ -84,7 +84,7 @@ def test_the_trie_holds_every_label_and_nothing_else(subject: Subject) -> None:
     assert depth_of(trie) == max(len(subject.encode(f" {label}\n")) for label in LABELS)
 
 
-def test_prompts_that_are_too_long_are_refused(subject: Subject) -> None:
+def test_prompts_that_are_too_long_are_refused(subject: LoadedSubject) -> None:
     with pytest.raises(InputError, match="demonstrations and a query: needs"):
         classify(subject, "word " * 300, ["Question: a\nType:"], build_trie(subject, LABELS))
 
@@ -113,7 +113,7 @@ def test_the_papers_forms() -> None:
     ]
 
 
-def test_the_curve_ends_where_demonstrations_no_longer_fit(subject: Subject, folder: Path) -> None:
+def test_the_curve_ends_where_demonstrations_no_longer_fit(subject: LoadedSubject, folder: Path) -> None:
     chosen = InContextSettings(sets=["trec"], folder=str(folder), shots=[1, 4, 32, 60], test_examples=8, draws=3)
     result = in_context.run(subject, EvaluateConfig("", "", in_context=chosen), None)
     assert set(result.metrics) == {"trec_1_shots", "trec_4_shots"}
@@ -121,18 +121,18 @@ def test_the_curve_ends_where_demonstrations_no_longer_fit(subject: Subject, fol
     assert result.settings["sets"]["trec"] == {"classes": 5, "train": 60, "test": 8}
 
 
-def test_a_picture_is_drawn_where_no_demonstrations_fit(subject: Subject, folder: Path) -> None:
+def test_a_picture_is_drawn_where_no_demonstrations_fit(subject: LoadedSubject, folder: Path) -> None:
     chosen = InContextSettings(sets=["trec"], folder=str(folder), shots=[60], test_examples=2, draws=1)
     result = in_context.run(subject, EvaluateConfig("", "", in_context=chosen), None)
     assert not result.metrics and result.draw is not None
     assert render(result.draw)
 
 
-def test_what_a_model_that_knows_gets(subject: Subject, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_that_knows_gets(subject: LoadedSubject, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Knows every class but one order of two makes it blind to "thing": accuracies 1 and 0.8."""
     seen: list[str] = []
 
-    def knows(subject: Subject, context: str, queries: list[str], trie: dict) -> list[str]:
+    def knows(subject: LoadedSubject, context: str, queries: list[str], trie: dict) -> list[str]:
         seen.append(context)
         labels = [query.split()[1][::-1].replace("\n", "") for query in queries]
         labels = [

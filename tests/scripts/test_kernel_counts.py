@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from scripts.kernels.cost import Blocks, Cost
-from scripts.kernels.counted import FusedBlocks, forms_of, table, verdict
+from scripts.kernels.counted import FusedBlocks, filled_widths, forms_of, table, verdict
 from scripts.kernels.forms import (
     Counted,
     Shape,
@@ -323,3 +323,14 @@ def test_the_table_has_a_line_for_each_form_and_direction() -> None:
     names = [line[2:26].strip() for line in lines if line.startswith("  ")]
     assert names[1:] == 3 * list(forms_of(SHAPE, blocks))
     assert "beside two calls (K, 2K): 0.714 of the arithmetic backward" in verdict(SHAPE, blocks, EQUAL)
+
+
+def test_widths_without_a_kernel_are_multiplied_as_the_next_ones() -> None:
+    """8 K + 4 E against 28 K; tiles have 64 and 128, E 256, too; flash-attn has 96 and 192 besides."""
+    rows = {int(row[0]): row for row in (line.replace(",", "").split() for line in filled_widths()[2:])}
+    cases = [(32, 64, 64, 64), (88, 128, 256, 192), (96, 128, 256, 192), (104, 128, 256, 256), (128, 128, 256, 256)]
+    for K, ours, values, theirs in cases:
+        assert rows[K][2:4] + rows[K][5:7] == [str(width) for width in (ours, values, theirs, theirs)]
+        products = 8 * ours + 4 * values, 14 * theirs
+        ratios = products[0] / (16 * K), products[1] / (28 * K), products[0] / products[1]
+        assert [rows[K][4], *rows[K][7:]] == [f"{ratio:.2f}" for ratio in ratios]

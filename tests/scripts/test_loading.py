@@ -12,7 +12,7 @@ from common.cli import run_command
 from common.errors import InputError
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluate import main as evaluate
-from scripts.evaluation.subject import load_subject
+from scripts.evaluation.loaded import load_subject
 from scripts.hub import loading
 from scripts.hub.config_files import CODE_FILES
 from scripts.import_hf import ImportConfig, import_folder

@@ -18,8 +18,8 @@ from common.errors import InputError
 from scripts.evaluation import needles
 from scripts.evaluation.chunks import in_chunks
 from scripts.evaluation.constrained import build_trie, classify
+from scripts.evaluation.loaded import LoadedSubject, load_subject
 from scripts.evaluation.settings import NeedleSettings
-from scripts.evaluation.subject import Subject, load_subject
 from tests.live_bytes import LiveBytes
 
 KINDS = ["standard-grouped", "diff", "shared_diff-layer-layer", "diff_v2-grouped"]
@@ -29,7 +29,7 @@ END = 299
 """ends a document"""
 
 
-def reading(folder: Path, chunk_tokens: int, batch_tokens: int = 8192) -> Subject:
+def reading(folder: Path, chunk_tokens: int, batch_tokens: int = 8192) -> LoadedSubject:
     """The model of ``folder``, allowed any length."""
     return load_subject(str(folder), "cpu", "auto", batch_tokens, chunk_tokens=chunk_tokens, max_length=1 << 20)
 
@@ -129,7 +129,7 @@ LONG = 2048
 CHUNK = 128
 
 
-def peak_of(subject: Subject, work: Callable[[], object]) -> int:
+def peak_of(subject: LoadedSubject, work: Callable[[], object]) -> int:
     """The most bytes of tensors that ``work`` needs beside the model."""
     with LiveBytes(subject.model.parameters()) as live:
         work()

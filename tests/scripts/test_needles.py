@@ -13,21 +13,22 @@ from transformers import AutoModelForCausalLM
 from common.errors import InputError
 from scripts.evaluation import needles
 from scripts.evaluation.attention import KINDS, measure
+from scripts.evaluation.loaded import LoadedSubject, load_subject
 from scripts.evaluation.needle_prompt import NeedlePrompt, build_prompt
 from scripts.evaluation.needle_text import CITIES, draw_needles, haystack, question, sentences, stem
 from scripts.evaluation.needles import ask
 from scripts.evaluation.settings import EvaluateConfig, NeedleSettings
-from scripts.evaluation.subject import Subject, load_subject
+from scripts.evaluation.subject import Ids
 
 LENGTH = 2000
 
 
 @pytest.fixture(scope="module")
-def subject(stock_llama: Path) -> Subject:
+def subject(stock_llama: Path) -> LoadedSubject:
     return load_subject(str(stock_llama), "cpu", "auto", 4096)
 
 
-def prompt_of(subject: Subject, depth: float, counts: tuple[int, int] = (1, 1), seed: int = 0) -> NeedlePrompt:
+def prompt_of(subject: LoadedSubject, depth: float, counts: tuple[int, int] = (1, 1), seed: int = 0) -> NeedlePrompt:
     draw = random.Random(seed)
     return build_prompt(subject, sentences(draw), LENGTH, depth, counts, draw)
 
@@ -45,7 +46,7 @@ def test_needles_have_different_cities_and_seven_digits() -> None:
 @pytest.mark.parametrize("counts", [(1, 1), (4, 2)])
 @pytest.mark.parametrize("depth", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_the_asked_needle_lies_at_its_depth_behind_a_full_stop(
-    depth: float, counts: tuple[int, int], subject: Subject
+    depth: float, counts: tuple[int, int], subject: LoadedSubject
 ) -> None:
     for seed in range(5):
         prompt = prompt_of(subject, depth, counts, seed)
@@ -64,7 +65,7 @@ def test_the_asked_needle_lies_at_its_depth_behind_a_full_stop(
         assert 0 <= room - counts[1] * prompt.answer_tokens <= 130
 
 
-def test_a_length_without_room_is_an_error(subject: Subject) -> None:
+def test_a_length_without_room_is_an_error(subject: LoadedSubject) -> None:
     draw = random.Random(0)
     with pytest.raises(InputError, match="8 needles and 1 questions take"):
         build_prompt(subject, sentences(draw), 200, 0.5, (8, 1), draw)
@@ -88,20 +89,15 @@ def test_a_haystack_of_ones_own_is_used_and_starts_anywhere(tmp_path: Path) -> N
         next(haystack(str(tmp_path / "empty.txt"), random.Random(0)))
 
 
-class Oracle(Subject):
+class Oracle(LoadedSubject):
     """Finds the number of the city whose stem ends the prompt, and counts what it was asked."""
 
     prompts: list[str]
 
-    def continue_greedily(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        guesses: Sequence[Sequence[int]] | None = None,
-    ) -> list[list[int]]:
+    def _continuations(self, prompts: Sequence[Ids], length: int, guesses: Sequence[Ids]) -> list[list[int]]:
         texts = [self.decode(prompt) for prompt in prompts]
         self.prompts += texts
-        return [self.encode(self.answer(text))[:max_new_tokens] for text in texts]
+        return [self.encode(self.answer(text))[:length] for text in texts]
 
     def answer(self, text: str) -> str:
         last = text[text.rindex("The special magic ") :]
@@ -109,8 +105,8 @@ class Oracle(Subject):
 
 
 @pytest.fixture
-def oracle(subject: Subject) -> Oracle:
-    oracle = Oracle(subject.name, subject.model, subject.tokenizer, subject.max_length, subject.batch_tokens)
+def oracle(subject: LoadedSubject) -> Oracle:
+    oracle = Oracle(subject.name, subject.model, subject.tokenizer, LENGTH, subject.batch_tokens)
     oracle.prompts = []
     return oracle
 
@@ -170,7 +166,7 @@ def test_attention_scores_of_uniform_maps(kind: str, stock_llama: Path, export_o
     """A uniform softmax gives each key 1/t, a differential map (1 - lambda)/t."""
     folder = stock_llama if kind == "llama" else export_of("diff")
     loaded = load_subject(str(folder), "cpu", "auto", 4096)
-    subject = Subject(loaded.name, uniform(folder), loaded.tokenizer, 600, 4096)
+    subject = LoadedSubject(loaded.name, uniform(folder), loaded.tokenizer, 600, 4096)
     draw = random.Random(2)
     prompt = build_prompt(subject, sentences(draw), 400, 0.5, (1, 1), draw)
     number = prompt.asked[0].number

@@ -19,9 +19,7 @@ TEXTS = [f"document {number} says {'word ' * (number % 7)}" for number in range(
 
 def subject() -> Subject:
     """A model whose tokens are bytes; 0 ends a document."""
-    double = SimpleNamespace(
-        tokenizer=SimpleNamespace(eos_token_id=0), name="double", encode=lambda text: text.encode()
-    )
+    double = SimpleNamespace(end_id=0, name="double", encode=lambda text: text.encode())
     return cast(Subject, double)
 
 

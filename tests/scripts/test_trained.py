@@ -13,8 +13,9 @@ from data.config import DataConfig, SourceConfig
 from pretrain.config import RunConfig
 from scripts.evaluate import evaluate
 from scripts.evaluation.constrained import build_trie, classify
+from scripts.evaluation.loaded import load_subject
 from scripts.evaluation.settings import EvaluateConfig, HeldOutSettings, NeedleSettings, RunSettings
-from scripts.evaluation.subject import Subject, load_subject
+from scripts.evaluation.subject import Subject
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
 from scripts.hub.layout import parameter_shapes
@@ -22,6 +23,7 @@ from tests.scripts.conftest import KINDS, noisy_value
 from tests.world import run_world
 
 LENGTH = 350
+LONGER = 397
 LABELS = ["number", "human", "human being", "location"]
 
 
@@ -49,6 +51,7 @@ def settings_of(model: Path) -> EvaluateConfig:
 
 def answers(subject: Subject) -> tuple[list[list[int]], list[str]]:
     """Of prompts whose lengths do not split evenly, and of queries behind a context."""
+    assert subject.max_length == LENGTH
     draw = random.Random(5)
     prompts = [[draw.randrange(290) for _ in range(length)] for length in (3, 31, 17, 1)]
     said = subject.continue_greedily(prompts, 6)
@@ -65,6 +68,22 @@ def answers_of_a_run(folder: Path) -> tuple[list[list[int]], list[str]]:
         return answers(subject)
 
 
+def far_answers(subject: Subject) -> tuple[int, list[list[int]], str]:
+    """Beyond the longest sample of training: what it allows, what it says there, and of a token more."""
+    prompt = [7 * number % 290 for number in range(LONGER - 3)]
+    said = subject.continue_greedily([prompt], 3)
+    with pytest.raises(InputError) as refused:
+        subject.continue_greedily([prompt], 4)
+    return subject.max_length, said, str(refused.value)
+
+
+def far_answers_of_a_run(folder: Path) -> tuple[int, list[list[int]], str]:
+    from scripts.evaluation.trained import opened_run
+
+    with opened_run(replace(settings_of(folder), max_length=LONGER)) as (subject, _, _):
+        return far_answers(subject)
+
+
 def metrics_of_a_run(folder: Path) -> dict[str, dict[str, float]]:
     results = evaluate(settings_of(folder))
     return {name: {key: estimate.value for key, estimate in result.metrics.items()} for name, result in results.items()}
@@ -73,6 +92,14 @@ def metrics_of_a_run(folder: Path) -> dict[str, dict[str, float]]:
 def test_a_run_folder_says_what_its_export_says(run: Path) -> None:
     expected = answers(load_subject(str(run.with_name("export")), "cpu", "auto", 8192))
     assert run_world(1, answers_of_a_run, run) == [expected]
+
+
+def test_a_run_folder_goes_beyond_its_samples_where_it_is_told_to(run: Path) -> None:
+    export = str(run.with_name("export"))
+    expected = far_answers(load_subject(export, "cpu", "auto", 8192, max_length=LONGER))
+    ((length, said, refused),) = run_world(1, far_answers_of_a_run, run)
+    assert (length, said) == expected[:2]
+    assert f"needs {LONGER + 1} tokens, more than the {LONGER} that {run} allows" in refused
 
 
 def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) -> None:
@@ -95,7 +122,8 @@ def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) ->
             {"tasks": "positions,sample"},
             r"^--tasks sample: needs an exported model .*; a run folder itself answers held_",
         ),
-        ({"run": RunSettings(step=7)}, r"^--step 7: .* has no such checkpoint"),
+        ({"run": RunSettings(step=7)}, r"^--run.step 7: .* has no such checkpoint"),
+        ({"run": RunSettings(tokenizer="nowhere")}, r"nowhere"),
         ({"run": RunSettings(tensor=5)}, r"cannot be split over parallel.tensor 5"),
     ],
 )

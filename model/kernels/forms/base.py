@@ -93,13 +93,13 @@ class Form(ABC):
     """what the backward pass needs of keys or values are copies: where they are gathered from other ranks, the product
     is recomputed, or these would stay"""
 
-    def is_recomputed(self, mode: ActivationCheckpointing, context_size: int) -> bool:
+    def is_recomputed(self, mode: ActivationCheckpointing, gathered: bool) -> bool:
         """Whether its product is computed again in the backward pass, short of whole blocks.
 
         Args:
-            context_size: ranks that share samples.
+            gathered: it reads keys and values of all tokens, of which this rank has a part (``Split.gathers``).
         """
-        asked_for = mode == "selective" or (context_size > 1 and self.keeps_copies)
+        asked_for = mode == "selective" or (gathered and self.keeps_copies)
         return asked_for and not self.keeps_inputs_only
 
     @abstractmethod

@@ -10,7 +10,6 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from model.documents import Documents
 from model.kernels.forms.kernel import HALF_TYPES, Kernel
@@ -52,6 +51,8 @@ def _lower_right(queries: int, keys: int, dtype: torch.dtype, device: torch.devi
     """What makes attention causal if the last of fewer queries sees the last key; ``is_causal`` lets the first see the
     first one. CUDA's kernels for half types are told so and read no mask."""
     if device.type == "cuda" and dtype in HALF_TYPES:
+        from torch.nn.attention.bias import causal_lower_right  # loads torch's compiler
+
         return causal_lower_right(queries, keys)
     return _additive(queries, keys, dtype, device)
 

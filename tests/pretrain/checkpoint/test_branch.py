@@ -73,6 +73,14 @@ def test_another_optimizer_takes_the_weights_and_begins_with_moments_of_its_own(
     assert changed[1] != kept[1]
 
 
+@pytest.fixture(scope="module")
+def continued(origin: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float]]:
+    """The losses of a branch of the origin's own reading."""
+    config = branch_of(origin, tmp_path_factory.mktemp("same"), at="checkpoints/step_00000012")
+    run_world(1, train, config)
+    return losses(config.run_folder)
+
+
 READINGS = {
     "diff": {"attention": "diff"},
     "base-head": {"base": "head"},
@@ -84,14 +92,12 @@ READINGS = {
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_a_converted_branch_computes_what_the_origin_computes(
-    reading: str, tensor: int, origin: RunConfig, tmp_path: Path
+    reading: str, tensor: int, origin: RunConfig, continued: list[tuple[int, float]], tmp_path: Path
 ) -> None:
-    same = branch_of(origin, tmp_path / "same", at="checkpoints/step_00000012")
     model = replace(origin.model, **READINGS[reading])
     other = branch_of(origin, tmp_path / "other", at="checkpoints/step_00000012", model=model)
-    run_world(1, train, same)
     run_world(tensor, train, replace(other, parallel=ParallelConfig(tensor=tensor)))
-    assert losses(tmp_path / "other")[0][1] == pytest.approx(losses(tmp_path / "same")[0][1], abs=1e-5)
+    assert losses(tmp_path / "other")[0][1] == pytest.approx(continued[0][1], abs=1e-5)
 
 
 @pytest.mark.parametrize(

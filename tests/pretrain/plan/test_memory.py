@@ -23,7 +23,7 @@ DEFERRED = 0.08
 PIECE_ELEMENTS = 2**9
 """what norms, gate and rotation work on at once on a CPU: next to nothing, as beside a model of usual size"""
 BUCKET = 20_000
-STEPS = 10
+STEPS = 2
 """with exchanges between layers or stages that are measured: gloo's threads let go of what they have sent a
 moment late, never early, so the smallest figure is the update's own"""
 

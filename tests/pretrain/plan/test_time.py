@@ -172,6 +172,20 @@ def test_ranks_that_share_samples_divide_their_work_and_wait_for_the_first_piece
     assert (at_once.context, at_once.context_hidden) == (pytest.approx(4 * fast.context), pytest.approx(0))
 
 
+def test_a_form_that_copies_what_is_gathered_computes_and_gathers_again() -> None:
+    shared, two = plan(2, context=2, context_pieces=4, zero_stage=1)
+    heads, _ = plan(2, context=2, context_exchange="heads", zero_stage=1)
+    product = M * 4 * B * T / 2 * executed_flops(MODEL, T)[1] / (1e12 * 0.25)
+    travels = M * 4 * B * T * (2 * 4) * (2 * 8) * 2 / 2 / 1e11
+    for config, again in ((shared, 1), (heads, 0)):
+        with_form = [
+            replace(config, train=replace(config.train, attention_form=form)) for form in ("flash2", "flex_wide")
+        ]
+        whole, copies = (step_time(one, two, CLUSTER) for one in with_form)
+        assert copies.compute - whole.compute == pytest.approx(again * product)
+        assert copies.context - whole.context == pytest.approx(again * travels / 4)
+
+
 def test_heads_that_are_exchanged_are_in_the_open() -> None:
     config, topology = plan(2, context=2, context_exchange="heads", zero_stage=1)
     time = step_time(config, topology, CLUSTER)
@@ -226,6 +240,33 @@ def test_a_piece_travels_while_the_next_is_computed(exchange: float, product: fl
         computed += product / pieces
         arrived = max(arrived, computed) + exchange / pieces
     assert exposed(exchange, product, pieces) == pytest.approx(arrived - product)
+
+
+@pytest.mark.parametrize(("exchange", "product"), [(3.7, 23.3), (3.7, 11.3), (5.0, 5.0), (11.3, 3.7), (2.0, 0.0)])
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7])
+def test_gathers_and_sums_of_a_backward_pass_are_planned_a_pieces_product_too_long_at_most(
+    exchange: float, product: float, pieces: int
+) -> None:
+    """Each is planned with half of the products beside it. Played through: a piece's product begins when it is there,
+    and with it the next one sets out; its sum leaves behind that, when the sum before has arrived."""
+    free = time = 0.0
+    arrived = [0.0] * (pieces + 1)
+
+    def carried(asked: float) -> float:
+        nonlocal free
+        free = max(free, asked) + exchange / pieces
+        return free
+
+    arrived[0], summed = carried(time), 0.0
+    for piece in range(pieces):
+        if piece + 1 < pieces:
+            arrived[piece + 1] = carried(time)
+        time = max(max(time, arrived[piece]) + product / pieces, summed)
+        summed = carried(time)
+    waited = max(time, summed) - product
+    beside = product / 2 if pieces > 1 else 0.0  # in one piece it is needed at once
+    planned = 2 * exposed(exchange, beside, pieces)
+    assert waited - 1e-9 <= planned <= waited + product / pieces + 1e-9
 
 
 def test_an_exchange_in_one_piece_begins_with_the_product_beside_it() -> None:
