@@ -24,7 +24,7 @@ from common.ranges import check_place, check_range
 from pretrain.optimizers.registry import OPTIMIZERS
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
-from scripts.commands import run_logged
+from scripts.retrieval.commands import run_logged
 
 FIRST_SEED = 1234
 

@@ -16,7 +16,7 @@ from common.cli import parse_config, run_command
 from common.errors import InputError
 from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
 from model.kinds.default import DEFAULT_KIND
-from scripts.commands import run_command_line
+from scripts.retrieval.commands import run_command_line
 from scripts.retrieval.extension import ExtensionSettings, Measured, extend_one
 
 

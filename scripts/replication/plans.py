@@ -164,7 +164,7 @@ def run_values(stage: Stage, text: Path, run: Path, origin: Path | None, must_ke
     if must_keep:
         checkpoint |= {"every": stage.settings.get("evaluation", {}).get("every", 100), "keep": 0}
     places = {
-        "name": stage.key,
+        "name": f"stage-{stage.key}",  # digits with an e among them would be read as a number
         "run_dir": str(run),
         "data": {"train": [{"path": str(text / "train")}], "validation": str(text / "validation")},
         "checkpoint": checkpoint,

@@ -12,7 +12,6 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.files import write_atomically
-from scripts.commands import CommandError
 from scripts.replication.config import SlurmSettings, StudyConfig
 from scripts.replication.folders import Folders
 from scripts.replication.grid import Grid
@@ -20,6 +19,7 @@ from scripts.replication.measuring import measure
 from scripts.replication.plans import Plan
 from scripts.replication.rows import Results
 from scripts.replication.training import prepare_config, stage_ended
+from scripts.retrieval.commands import CommandError
 
 
 def render_all(config: StudyConfig, grid: Grid, results: Results, folders: Folders) -> None:

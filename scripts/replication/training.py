@@ -19,9 +19,9 @@ from pretrain.config import RunConfig
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, read_attempts
 from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
-from scripts.commands import CommandError, run_logged
 from scripts.replication.folders import Folders
 from scripts.replication.plans import Stage, run_values
+from scripts.retrieval.commands import CommandError, run_logged
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,8 @@ def _scattered_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
 def _class_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
     """Examples as the evaluation writes them, of a few classes, until the document is full."""
     classes = draw_classes(draw.randint(2, recipe.most_classes), draw)
-    room = recipe.length - 1
-    text = ""
+    text = "\n"  # which no filler before it grows together with
+    room = recipe.length - 1 - len(encode(text))
     while True:
         more = FORM.demonstration(example(draw.choice(classes), draw)) + SEPARATOR
         size = len(encode(more))

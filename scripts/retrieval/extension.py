@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.ranges import MOST_STEPS, check_filled, check_range
-from scripts.commands import run_command_line
+from scripts.retrieval.commands import run_command_line
 
 
 @dataclass(frozen=True)

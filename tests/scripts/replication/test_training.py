@@ -1,8 +1,16 @@
 """Where a stage ends, by the lines that its run wrote."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from common.strict_yaml import read_yaml
+from scripts.replication.cells import Cell
+from scripts.replication.plans import plan_of, run_values
 from scripts.replication.training import end_of, first_at_most
+from tests.scripts.replication.grids import study
 
 LINES: list[dict[str, Any]] = [
     {"step": 5, "validation_loss": 6.5},
@@ -27,3 +35,12 @@ def test_or_at_its_bound() -> None:
 
 def test_steps_to_a_loss_are_those_of_the_first_time() -> None:
     assert [first_at_most(LINES, loss) for loss in (7.0, 3.9, 2.0, 1.0)] == [5, 15, 25, None]
+
+
+def test_a_run_whose_digest_looks_like_a_number_has_a_name(tmp_path: Path) -> None:
+    """One key in 700 is digits, or digits with an e among them."""
+    plan = plan_of(study(tmp_path), Cell("scaling", "ours", "s1", 240, "-", 1, 1e-3))
+    stage = dataclasses.replace(plan.stages[0], digest="123456789012e345" + "0" * 48)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run_values(stage, tmp_path, tmp_path / "run", None, False)))
+    assert stage.key in read_yaml(path, "run")["name"]
