@@ -151,17 +151,17 @@ def merged(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def run_values(stage: Stage, text: Path, run: Path, origin: Path | None, must_keep: bool) -> dict[str, Any]:
-    """The settings of its run with name and places.
+def run_values(stage: Stage, text: Path, run: Path, origin: Path | None) -> dict[str, Any]:
+    """The settings of its run with name and places. While it waits for a loss, a checkpoint stands at every evaluation,
+    because which one comes to be the last is not known.
 
     Args:
         text: folder with train/ and validation/.
         run: its folder.
         origin: checkpoint that it goes on from.
-        must_keep: a checkpoint stands at every evaluation, because which one comes to be the last is not known.
     """
     checkpoint: dict[str, Any] = {"branch_from": str(origin)} if origin is not None else {}
-    if must_keep:
+    if stage.until is not None:
         checkpoint |= {"every": stage.settings.get("evaluation", {}).get("every", 100), "keep": 0}
     places = {
         "name": f"stage-{stage.key}",  # digits with an e among them would be read as a number

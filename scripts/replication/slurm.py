@@ -54,7 +54,7 @@ def render(plan: Plan, folders: Folders, slurm: SlurmSettings, nodes: int, numbe
         goes_on = place + 1 < len(plan.stages) or bool(plan.tasks)
         ended = stage_ended(stage, folders, goes_on)
         if ended is None:
-            prepare_config(stage, folders, origin, must_keep=goes_on and stage.until is not None)
+            prepare_config(stage, folders, origin)
             script = folders.work / "slurm" / f"{number:04d}_{stage.key}.sbatch"
             write_atomically(script, _rendered(launch_command(folders.config(stage), slurm, nodes), plan.cell.label))
             return script

@@ -6,6 +6,7 @@ from the checkpoint of that very step; how much further the run had come when it
 """
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from common.cli import config_from_values, to_yaml
 from common.errors import InputError
 from common.files import write_atomically
-from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, step_folder
+from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps, step_folder, step_of
 from pretrain.config import RunConfig
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, read_attempts
 from pretrain.sinks import LOSS_FILE
@@ -59,11 +60,10 @@ def train(stage: Stage, folders: Folders, origin: Path | None, goes_on: bool, th
     Raises:
         CommandError: the run failed otherwise than by diverging.
     """
-    must_keep = goes_on and stage.until is not None
     ended = stage_ended(stage, folders, goes_on)
     if ended is not None:
         return ended
-    prepare_config(stage, folders, origin, must_keep)
+    prepare_config(stage, folders, origin)
     try:
         run_logged(
             train_command(stage, folders),
@@ -78,6 +78,9 @@ def train(stage: Stage, folders: Folders, origin: Path | None, goes_on: bool, th
     ended = stage_ended(stage, folders, goes_on)
     if ended is None:
         raise InputError(f"run {stage.key}: ended early; {folders.log(stage.key)} has its last words")
+    for folder in list_steps(checkpoints_of(ended.folder)):
+        if step_of(folder) != ended.step:
+            shutil.rmtree(folder)
     return ended
 
 
@@ -86,9 +89,9 @@ def train_command(stage: Stage, folders: Folders) -> list[str]:
     return ["-m", "pretrain", "--config", str(folders.config(stage))]
 
 
-def prepare_config(stage: Stage, folders: Folders, origin: Path | None, must_keep: bool) -> None:
+def prepare_config(stage: Stage, folders: Folders, origin: Path | None) -> None:
     """Writes the config file of a run."""
-    values = run_values(stage, folders.text(stage), folders.run(stage), origin, must_keep)
+    values = run_values(stage, folders.text(stage), folders.run(stage), origin)
     write_atomically(folders.config(stage), to_yaml(config_from_values(RunConfig, values, str(folders.config(stage)))))
 
 
@@ -111,8 +114,10 @@ def stage_ended(stage: Stage, folders: Folders, goes_on: bool) -> Trained | None
         skipped=len([line for line in read_steps(run / SKIPPED_FILE) if line["step"] <= step]),
         seconds=_seconds(all_lines, step),
     )
-    if goes_on and not diverged and not (trained.checkpoint / MANIFEST).exists():
-        return None  # it is being written
+    # A run that waits for a loss may be shared with a cell that goes on from it, whether or not this one does.
+    is_needed = (goes_on or stage.until is not None) and not diverged
+    if is_needed and not (trained.checkpoint / MANIFEST).exists():
+        return None  # it is being written, or was removed
     return trained
 
 

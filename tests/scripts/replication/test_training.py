@@ -42,5 +42,5 @@ def test_a_run_whose_digest_looks_like_a_number_has_a_name(tmp_path: Path) -> No
     plan = plan_of(study(tmp_path), Cell("scaling", "ours", "s1", 240, "-", 1, 1e-3))
     stage = dataclasses.replace(plan.stages[0], digest="123456789012e345" + "0" * 48)
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(run_values(stage, tmp_path, tmp_path / "run", None, False)))
+    path.write_text(yaml.safe_dump(run_values(stage, tmp_path, tmp_path / "run", None)))
     assert stage.key in read_yaml(path, "run")["name"]
