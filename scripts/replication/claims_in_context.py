@@ -43,6 +43,8 @@ def retrieval_claims(config: StudyConfig) -> list[Claim]:
     for subject, reference, place in _pairs(config, part):
         first, second = (Group(column, size, 0) for column in (subject, reference))
         for (needles, asked), printed in NEEDLES.items():
+            if printed[2] == printed[place]:
+                continue  # which claims nothing
             claims.append(
                 Claim(
                     name=f"retrieval.needles_{needles}_{asked}.{subject}.{reference}",
@@ -58,6 +60,8 @@ def retrieval_claims(config: StudyConfig) -> list[Claim]:
             )
         for kind, better in (("answer", "higher"), ("noise", "lower")):
             for depth, printed in ATTENTION[kind].items():
+                if printed[2] == printed[place]:
+                    continue
                 claims.append(
                     Claim(
                         name=f"retrieval.{kind}_{depth}.{subject}.{reference}",

@@ -11,13 +11,14 @@ from pathlib import Path
 from common.files import write_atomically
 from scripts.replication.cells import PLAIN, cells_of
 from scripts.replication.claims import claims_of
-from scripts.replication.comparisons import Claim, told
+from scripts.replication.comparisons import LOSS, Claim, told
 from scripts.replication.config import PartSettings, StudyConfig
 from scripts.replication.document import Block, Heading, Paragraph, Picture, Table, markdown, page
+from scripts.replication.fits import exponent
 from scripts.replication.grid import Grid
 from scripts.replication.pictures import pictures_of
 from scripts.replication.rows import Row, of_cells
-from scripts.replication.tables import Group, estimate, of_group
+from scripts.replication.tables import Group, estimate, of_group, points
 from scripts.replication.verdicts import Verdict
 
 RULE = (
@@ -82,6 +83,8 @@ def _part(
     told_rates = ", ".join(f"{column} {'-' if rate is None else f'{rate:g}'}" for column, rate in rates.items())
     yield Paragraph(f"Peak learning rates, by {whose}: {told_rates}.{_edges(config, part, rates)}")
     yield _sizes(part, rows)
+    if len(part.sizes) > 1 and len(part.tokens) > 1:
+        yield _exponents(part, rows)
     for figure in part.shows or [part.measures]:
         yield Heading(3, figure)
         yield _table(config, part, rows, figure)
@@ -115,6 +118,15 @@ def _sizes(part: PartSettings, rows: Sequence[Row]) -> Table:
             for size, variant in places
         ],
     )
+
+
+def _exponents(part: PartSettings, rows: Sequence[Row]) -> Table:
+    """How fast the loss falls with parameters, at the most tokens, and with tokens, at the largest size."""
+    lines = []
+    for axis in ("parameters", "tokens"):
+        seeds = [points(rows, column, axis, LOSS, part.sizes[-1], part.tokens[-1]) for column in part.columns]
+        lines.append([axis, *(told(exponent(own)) if own else "" for own in seeds)])
+    return Table(["exponent of the loss over", *part.columns], lines)
 
 
 def _table(config: StudyConfig, part: PartSettings, rows: Sequence[Row], figure: str) -> Table:

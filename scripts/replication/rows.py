@@ -18,6 +18,8 @@ from scripts.replication.cells import Cell
 from scripts.replication.plans import Plan
 
 Row = dict[str, Any]
+DIGITS = 7
+"""of a figure: more than any seed agrees on with another"""
 NEEDED = ("part", "label", "kind", "column", "seed", "measures", "value", "digest")
 PACKAGES = ("shared-diff-pretrain", "torch", "deepspeed", "megatron-core", "transformers")
 
@@ -79,6 +81,7 @@ def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds:
         seconds: of training and of the whole cell.
     """
     cell: Cell = plan.cell
+    figures = {name: None if value is None else float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
     return {
         "part": cell.part,
         "label": cell.label,

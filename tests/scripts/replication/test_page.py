@@ -61,6 +61,8 @@ def test_every_claim_has_our_figure_with_its_interval_and_a_verdict(tmp_path: Pa
     share, low, high = map(float, re.findall(r"[\d.]+", saved[4])[:3])
     assert low < share < high
     assert rows["ablations.no_head_norm.ours"][5] == "seen here"
+    (exponents,) = [line for line in page.splitlines() if line.startswith("| tokens | 0.05")]  # that of the made-up law
+    assert exponents.count("0.05 [0.05, 0.05] (n=3)") == 3
     assert rows["ablations.validation_ar_hit_loss.ours.older"][5] == "not run yet"  # a figure that no row has
     for name in re.findall(r"!\[.*\]\((.*)\)", page):
         assert path.with_name(name).read_bytes().startswith(b"\x89PNG")
