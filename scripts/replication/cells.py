@@ -6,7 +6,8 @@ every column has the same ones.
 
 from dataclasses import dataclass, replace
 
-from scripts.replication.config import PartSettings, StudyConfig
+from scripts.replication.config import StudyConfig
+from scripts.replication.sections import PartSettings
 
 PLAIN = "-"
 """the variant of a cell without one"""

@@ -4,7 +4,8 @@ In: a StudyConfig. Out: Claims, with a judge each. Always: as scripts/replicatio
 """
 
 from scripts.replication.comparisons import Claim, compared
-from scripts.replication.config import PartSettings, StudyConfig
+from scripts.replication.config import StudyConfig
+from scripts.replication.sections import PartSettings
 from scripts.replication.tables import Group
 
 NEEDLES = {

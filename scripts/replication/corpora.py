@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import InputError, nearest
 from data.prepare import SUMMARY_FILE, PrepareConfig, prepare
-from scripts.replication.config import CorpusSettings
+from scripts.replication.sections import CorpusSettings
 from scripts.retrieval.classes import write_data_set
 from scripts.retrieval.corpus import build_corpus
 from scripts.retrieval.documents import CURRICULUM

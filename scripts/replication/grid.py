@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scripts.replication.cells import Cell, cells_of, tries_of
-from scripts.replication.config import PartSettings, StudyConfig
+from scripts.replication.config import StudyConfig
 from scripts.replication.plans import Plan, plan_of
 from scripts.replication.rows import Results, Row
+from scripts.replication.sections import PartSettings
 
 
 @dataclass(frozen=True)

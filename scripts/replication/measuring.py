@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from scripts.evaluation.result import read_results
-from scripts.replication.config import PartSettings
 from scripts.replication.folders import Folders
 from scripts.replication.plans import Plan
 from scripts.replication.rows import Row, row_of
+from scripts.replication.sections import PartSettings
 from scripts.replication.training import Trained, first_at_most, train, train_command
 from scripts.retrieval.commands import run_logged
 

@@ -12,12 +12,13 @@ from common.files import write_atomically
 from scripts.replication.cells import PLAIN, cells_of
 from scripts.replication.claims import claims_of
 from scripts.replication.comparisons import LOSS, Claim, told
-from scripts.replication.config import PartSettings, StudyConfig
+from scripts.replication.config import StudyConfig
 from scripts.replication.document import Block, Heading, Paragraph, Picture, Table, markdown, page
 from scripts.replication.fits import exponent
 from scripts.replication.grid import Grid
 from scripts.replication.pictures import pictures_of
 from scripts.replication.rows import Row, of_cells
+from scripts.replication.sections import PartSettings
 from scripts.replication.tables import Group, estimate, of_group, points
 from scripts.replication.verdicts import Verdict
 

@@ -13,9 +13,10 @@ from typing import Any
 from scripts.evaluation.result import render
 from scripts.evaluation.statistics import Estimate
 from scripts.replication.comparisons import LOSS
-from scripts.replication.config import PartSettings, StudyConfig
+from scripts.replication.config import StudyConfig
 from scripts.replication.fits import fit
 from scripts.replication.rows import Row, of_cells
+from scripts.replication.sections import PartSettings
 from scripts.replication.tables import Group, estimate, of_group, points
 
 Axes = Any

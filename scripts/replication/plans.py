@@ -22,7 +22,8 @@ from data.config import DataConfig
 from model.counts import parameter_counts
 from pretrain.config import RunConfig
 from scripts.replication.cells import PLAIN, Cell
-from scripts.replication.config import StageSettings, StudyConfig
+from scripts.replication.config import StudyConfig
+from scripts.replication.sections import StageSettings
 
 DIGITS = 16
 """of a digest in the names of folders"""

@@ -12,12 +12,13 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.files import write_atomically
-from scripts.replication.config import SlurmSettings, StudyConfig
+from scripts.replication.config import StudyConfig
 from scripts.replication.folders import Folders
 from scripts.replication.grid import Grid
 from scripts.replication.measuring import measure
 from scripts.replication.plans import Plan
 from scripts.replication.rows import Results
+from scripts.replication.sections import SlurmSettings
 from scripts.replication.training import prepare_config, stage_ended
 from scripts.retrieval.commands import CommandError
 

@@ -68,6 +68,19 @@ def test_needles_of_long_documents_are_stated_once_and_asked_for_at_all_distance
         assert 0.05 < sum(abs(found - distance) < 0.1 for found in distances) / len(distances) < 0.5
 
 
+def test_a_needle_may_stand_before_all_else(folder: Path) -> None:
+    encode = build_tokenizer(folder / "tokenizer").encode
+    first = {}
+    for share in (0.0, 1.0):
+        recipe = Recipe(256, most_needles=3, most_haystack=0.9, copying=0.0, from_start=share)
+        made = list(islice(documents(recipe, encode, random.Random(4)), 30))
+        assert {len(encode(text)) for text in made} == {255}
+        first[share] = sum(
+            re.match(r"( [a-z]+)*\nThe special magic \w+ number is: \d{7}\n", text) is not None for text in made
+        )
+    assert first[1.0] == 30 > first[0.0] + 5
+
+
 def test_the_first_stage_rewards_copying_with_nearly_every_token(folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
     for text in islice(documents(CURRICULUM["copies"], encode, random.Random(1)), 20):

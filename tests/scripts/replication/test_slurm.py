@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from scripts.replication import slurm
-from scripts.replication.config import SlurmSettings
 from scripts.replication.folders import Folders
 from scripts.replication.grid import Grid
 from scripts.replication.rows import Results
+from scripts.replication.sections import SlurmSettings
 from scripts.replication.slurm import launch_command, render_all
 from tests.scripts.replication.grids import finish_run, study
 
