@@ -81,7 +81,9 @@ def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds:
         seconds: of training and of the whole cell.
     """
     cell: Cell = plan.cell
-    figures = {name: None if value is None else float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
+    figures = {
+        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in figures.items()
+    }
     return {
         "part": cell.part,
         "label": cell.label,
