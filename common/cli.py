@@ -149,7 +149,19 @@ def config_parser(config_class: type, program: str, description: str = "") -> Ar
 def to_yaml(config: Any) -> str:
     """``config`` as the YAML that ``--config`` reads back to an equal value, but that URLs name variables of the
     environment for what gives access."""
-    return yaml.safe_dump(values_with_references(dataclasses.asdict(config)), sort_keys=False, width=120)
+    return yaml.dump(values_with_references(dataclasses.asdict(config)), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+_RULES = yaml.SafeDumper.yaml_implicit_resolvers
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the parser would take for a number, as in 1e5, and YAML's own rules would not."""
+
+    yaml_implicit_resolvers = _RULES | {
+        first: [*_RULES.get(first, []), ("tag:yaml.org,2002:float", _EXPONENT)] for first in "-+0123456789"
+    }
 
 
 def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:

@@ -72,6 +72,13 @@ def test_a_resolved_config_reads_back_to_an_equal_one(tmp_path: Path) -> None:
     assert saved["section"] == {"layers": 7, "sources": [{"path": "a"}]}, "what was saved is left as it is"
 
 
+@pytest.mark.parametrize("name", ["123e456", "1e5", "+7E-3", "1_0e2", "12", "0x1F", "1:30", ".5", "no", "~", "e5"])
+def test_a_text_that_looks_like_something_else_reads_back_as_text(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(Config(name)))
+    assert parse("--config", str(path)) == Config(name)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
