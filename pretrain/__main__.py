@@ -1,5 +1,6 @@
 """`torchrun --nproc-per-node N -m pretrain --config configs/X.yaml [--section.key value ...]`"""
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ def main(arguments: list[str], check_nodes: "NodeCheck | None" = None) -> int:
     choose_accelerator()
     from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
 
+    gc.freeze()  # what was imported stays: looking through it takes 0.3 s now and then, and 1.5 s at the end
     return 1 if pretrain(config, stop, check_nodes) is Outcome.GAVE_UP else 0
 
 

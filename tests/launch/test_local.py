@@ -21,7 +21,7 @@ from pretrain.run_lock import RunLock
 from tests.pretrain.test_run import config_for, losses, train
 from tests.world import run_world
 
-STEPS = 120
+STEPS = 70
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ def split(
     pipeline: int = 1,
     sequence: bool = False,
     zero: int = 1,
-    micro: int = 2,
+    micro: int = 4,
     document_attention: bool = False,
     recompute: str = "none",
     groups: int | None = None,
@@ -65,27 +65,27 @@ def split(
 CASES = {
     "zero0-dp2": (2, {"zero": 0}),
     "zero1-dp2-accumulation4": (2, {"micro": 1}),
-    "zero2-dp2": (2, {"zero": 2}),
-    "zero3-dp2": (2, {"zero": 3}),
+    "zero2-dp2": (2, {"zero": 2, "micro": 2}),
+    "zero3-dp2": (2, {"zero": 3, "micro": 2}),
     "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
     "zero3-tp2-sp-head-head": (2, {"zero": 3, "tensor": 2, "sequence": True, "reading": ("head", "head")}),
-    "zero2-tp2-accumulation4": (2, {"zero": 2, "tensor": 2}),
+    "zero2-tp2-accumulation4": (2, {"zero": 2, "tensor": 2, "micro": 2}),
     "zero0-tp2-untied": (2, {"zero": 0, "tensor": 2, "tied": False}),
-    "tp4-standard": (4, {"tensor": 4, "attention": "standard", "micro": 4}),
+    "tp4-standard": (4, {"tensor": 4, "attention": "standard"}),
     "tp2-sp-diff": (2, {"tensor": 2, "sequence": True, "attention": "diff"}),
     "tp2-pp2-sp-grouped": (4, {"tensor": 2, "pipeline": 2, "sequence": True, "groups": 2, "recompute": "selective"}),
     "zero3-dp2-grouped-head-head": (2, {"zero": 3, "groups": 2, "reading": ("head", "head")}),
     "zero0-tp2-grouped-diff": (2, {"zero": 0, "tensor": 2, "groups": 2, "attention": "diff"}),
-    "pp4-grouped-diff_v2": (4, {"pipeline": 4, "groups": 1, "attention": "diff_v2"}),
+    "pp4-grouped-diff_v2": (4, {"pipeline": 4, "groups": 1, "attention": "diff_v2", "micro": 2}),
     "tp2-zero2-dp2-grouped-standard": (4, {"tensor": 2, "zero": 2, "attention": "standard", "groups": 4}),
     "tp2-sp-diff_v2": (2, {"tensor": 2, "sequence": True, "attention": "diff_v2", "micro": 8}),
     "tp2-sp-head-head": (2, {"tensor": 2, "sequence": True, "reading": ("head", "head")}),
     "tp4-sp-layer-layer": (4, {"tensor": 4, "sequence": True, "micro": 8}),
     "tp2-layer-head": (2, {"tensor": 2, "reading": ("layer", "head")}),
     "tp2-sp-head-layer": (2, {"tensor": 2, "sequence": True, "reading": ("head", "layer")}),
-    "pp2-tied": (2, {"pipeline": 2}),
-    "pp4-untied": (4, {"pipeline": 4, "tied": False}),
-    "zero0-pp2-dp2": (4, {"pipeline": 2, "zero": 0}),
+    "pp2-tied": (2, {"pipeline": 2, "micro": 2}),
+    "pp4-untied": (4, {"pipeline": 4, "tied": False, "micro": 1}),
+    "zero0-pp2-dp2": (4, {"pipeline": 2, "zero": 0, "micro": 2}),
     "tp2-pp2-sp-documents": (4, {"tensor": 2, "pipeline": 2, "sequence": True, "document_attention": True}),
     "tp2-pp2-dp2": (8, {"tensor": 2, "pipeline": 2, "micro": 1}),
     "tp2-pp2-full-recompute": (4, {"tensor": 2, "pipeline": 2, "recompute": "full"}),
@@ -131,7 +131,7 @@ def test_recomputation_changes_no_bit(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "settings"),
-    [(2, {"tensor": 2, "sequence": True, "micro": 4}), (8, {"tensor": 2, "pipeline": 2, "micro": 2})],
+    [(2, {"tensor": 2, "sequence": True}), (8, {"tensor": 2, "pipeline": 2, "micro": 2})],
     ids=["tp2-sp-accumulation2", "tp2-pp2-dp2"],
 )
 def test_replicas_stay_bitwise_equal_for_50_steps_with_clipping(processes: int, settings: dict[str, object]) -> None:
@@ -150,9 +150,9 @@ def test_replicas_stay_bitwise_equal_for_50_steps_with_clipping(processes: int, 
 
 
 BF16_CASES = {
-    "tp2-sp-accumulation4": (2, {"tensor": 2, "sequence": True}),
+    "tp2-sp-accumulation4": (2, {"tensor": 2, "sequence": True, "micro": 2}),
     "tp2-pp2": (4, {"tensor": 2, "pipeline": 2}),
-    "zero2-dp2": (2, {"zero": 2}),
+    "zero2-dp2": (2, {"zero": 2, "micro": 2}),
     "zero3-tp2-dp2": (4, {"zero": 3, "tensor": 2}),
     "zero3-tp2-sp-head-head": (2, {"zero": 3, "tensor": 2, "sequence": True, "reading": ("head", "head")}),
 }
@@ -179,7 +179,7 @@ def test_bf16_stays_within_its_rounding_of_the_single_process(name: str) -> None
 
 @pytest.mark.parametrize(
     ("processes", "settings"),
-    [(2, {"tensor": 2, "zero": 1}), (2, {"zero": 2}), (4, {"pipeline": 2, "zero": 1})],
+    [(2, {"tensor": 2, "micro": 2}), (2, {"zero": 2, "micro": 2}), (4, {"pipeline": 2, "micro": 2})],
     ids=["tp2", "zero2-dp2", "pp2-dp2"],
 )
 def test_a_batch_size_ramp_is_the_same_on_every_topology(processes: int, settings: dict[str, object]) -> None:
