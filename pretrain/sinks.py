@@ -90,9 +90,9 @@ class LossPlot(Sink):
     def close(self) -> None:
         if self._lines_drawn == len(self._lines):
             return
-        self._lines_drawn = len(self._lines)
         try:
             draw_losses(self._lines, self._picture, self._title)
+            self._lines_drawn = len(self._lines)
         except OSError as error:
             print(f"WARNING: {self._picture}: not drawn: {error}", flush=True)
 

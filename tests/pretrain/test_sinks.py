@@ -54,6 +54,11 @@ def test_the_plot_draws_what_it_was_given_and_earlier_lines_without_reading_them
     plot.write({**VALIDATION, "step": 20})
     kept = {"step": 10, "tokens": 1000, "loss": 2.5}
     assert drawn == [[kept, {**kept, "step": 20, "loss": None}, {"step": 20, "validation_loss": 2.4}]]
+    plot.close()
+    assert len(drawn) == 1, "nothing is new"
+    plot.write({**TRAINING, "step": 30})
+    plot.close()
+    assert [len(lines) for lines in drawn] == [3, 4]
 
 
 def test_weights_and_biases_never_stops_a_run(capsys: pytest.CaptureFixture[str]) -> None:
