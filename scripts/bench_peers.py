@@ -1,7 +1,8 @@
 """The kinds of attention beside transformers' Llama and DiffLlama on a CPU: `python scripts/bench_peers.py`.
 
 In: precisions, sequence lengths. Out: for each of them a table: milliseconds of a training step (forward, loss,
-backward), and its speed as a multiple of Llama's and of DiffLlama's, each with its fastest attention back end.
+backward), and its speed as a multiple of Llama's and of DiffLlama's, each with its fastest attention back end; with
+`--accounts` also what each step multiplies, and where its time goes.
 Always: all models have the same shape; they take turns within one run, so that a noisy machine disturbs all alike; the
 median of the rounds counts. `bf16` has weights in bf16, as the trainer has, `autocast` fp32 ones. flash-attn, the
 peers' third back end, needs a GPU.
@@ -28,6 +29,7 @@ from model.layers import LanguageModel, build_layers
 from model.loss import mean_loss
 from model.parallel import Unsharded
 from model.prediction import Prediction
+from scripts.speed.arithmetic import multiply_adds, profiled_once
 
 SHAPE = ModelConfig(
     num_layers=6, hidden_size=512, ffn_hidden_size=1376, num_heads=4, head_dim=64, rank=16, vocab_size=8192
@@ -37,6 +39,8 @@ PRECISIONS = {"fp32": torch.float32, "autocast": torch.float32, "bf16": torch.bf
 """precision -> type of the weights"""
 BACK_ENDS = ("eager", "sdpa")
 WARM_UP = 2
+ABSENT = ("optimizer", "communication")
+"""parts of an account that a forward and a backward pass do not have"""
 
 
 @dataclass
@@ -66,6 +70,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--layers", type=int, default=SHAPE.num_layers, help="blocks that are built")
     parser.add_argument("--rounds", type=int, default=15, help=f"measured rounds, after {WARM_UP} that are not")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--accounts", action="store_true", help="count and profile one more step of each")
     flags = parser.parse_args(arguments)
     check_range(flags, "--", "lengths", "tokens", "layers", "rounds", "threads", low=1)
     with threads(flags.threads):
@@ -78,6 +83,10 @@ def main(arguments: list[str]) -> int:
                 print(f"\n{precision}, {rows} x {length} tokens, {flags.threads} threads")
                 for line in table(contenders):
                     print(line, flush=True)
+                if flags.accounts:
+                    print()
+                    for line in accounts(contenders, tokens_BT, precision):
+                        print(line, flush=True)
     return 0
 
 
@@ -174,6 +183,19 @@ def table(contenders: Sequence[Contender]) -> list[str]:
         ratios = "".join(f"{best[peer] / contender.median:>13.2f}" for peer in PEERS)
         lines.append(f"{contender.name:<18}{parameters:>12,}{contender.median * 1e3:>10.1f}{ratios}")
     return lines
+
+
+def accounts(contenders: Sequence[Contender], tokens_BT: Tensor, precision: str) -> Iterator[str]:
+    """One line per contender: 10^9 multiply-adds of a step, and milliseconds by what they are spent on."""
+    for number, contender in enumerate(contenders):
+        once = partial(step, contender, tokens_BT, precision)
+        count, spent = multiply_adds(once), profiled_once(once)
+        contender.model.zero_grad(set_to_none=True)
+        parts = {name: share for name, share in spent.shares().items() if name not in ABSENT}
+        if number == 0:
+            yield f"{'':<18}{'10^9 mult.':>12}{'ms':>10}" + "".join(f"{name:>11}" for name in parts)
+        cells = "".join(f"{share * spent.seconds * 1e3:>11.1f}" for share in parts.values())
+        yield f"{contender.name:<18}{count / 1e9:>12.3f}{spent.seconds * 1e3:>10.1f}{cells}"
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def measure(
 ) -> Iterator[Row]:
     """Steps on unlimited links and where the exchange would take ``shares`` of ``arithmetic``, seconds.
 
-    All rates take turns, ``ROUNDS`` times, since a machine is slower at one time than at another.
+    All rates take turns, ``ROUNDS`` times there and back, since a machine is slower at one time than at another.
     """
     planned, rated = planned_bytes(program), planned_bytes(rated_as(program))
     exchanges = program.kind in ("engine", "ddp")
@@ -147,8 +147,8 @@ def measure(
         job.ask(f"steps {WARM_UP}")
         ledger = job.ask("ledger") if exchanges else [{"sent": 0.0, "sent_by_gloo": 0.0}]
         fastest = min(answer["rate"] for answer in job.ask("rate")) if exchanges else UNLIMITED
-        for _ in range(ROUNDS):
-            for share, measured in found.items():
+        for number in range(ROUNDS):
+            for share, measured in list(found.items())[:: -1 if number % 2 else 1]:
                 links.limit(rates[share])
                 before = links.sent()
                 measured.answers.append(job.ask(f"steps {1 + per_round}"))

@@ -19,10 +19,10 @@ REST = "the rest"
 GROUPS = (
     ("optimizer", re.compile(r"optimizer\.|adam|muon", re.IGNORECASE)),
     ("communication", re.compile(r"c10d|nccl|gloo|all_?reduce|all_?gather|reduce_?scatter", re.IGNORECASE)),
-    ("attention", re.compile(r"attention|scaled_?dot_?product|flash|fmha|difference", re.IGNORECASE)),
+    ("attention", re.compile(r"attention|_attend|scaled_?dot_?product|flash|fmha|difference", re.IGNORECASE)),
     ("norms", re.compile(r"(?i:rms_?norm|layer_?norm)|_(Add)?Norm")),
     ("products", re.compile(r"(?:::|_)(add|badd)?b?mm_?\b|gemm")),
-    ("loss", re.compile(r"loss|cross_?entropy", re.IGNORECASE)),
+    ("loss", re.compile(r"loss|cross_?entropy|log_?softmax", re.IGNORECASE)),
 )
 """an operation belongs to the first group that its name, or the name of one that calls it, matches"""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from pretrain.checks import check_run
 from pretrain.topology import plan_topology
 from scripts.bench_scale import CURVE, _chosen, main, shares_of
 from scripts.scale import links as links_module
@@ -33,7 +34,10 @@ def test_programs_have_names_of_their_own_and_settings_that_fit() -> None:
     assert len({program.name for program in programs}) == len(programs)
     for program in programs:
         replicas = program.nodes // program.pipeline // program.tensor // program.context
-        assert plan_topology(program.config.parallel, program.nodes).data_size == replicas
+        topology = plan_topology(program.config.parallel, program.nodes)
+        if program.kind in ("engine", "alone", "races"):
+            check_run(program.config, topology)
+        assert topology.data_size == replicas
         samples = program.config.batch.micro_size * program.micro_batches
         assert samples * replicas == program.config.batch.global_size
 
