@@ -62,33 +62,36 @@ def train_retrieval(settings: RetrievalConfig) -> None:
 
     started = time.monotonic()
     output = Path(settings.output)
-    length = max(build_corpora(settings, settings.training))
+    training = output / "training.yaml"
+    length = max(build_corpora(settings, settings.training, training))
     trials = [(kind, seed, output / f"{kind}_{seed}") for kind in settings.kinds for seed in settings.seeds]
     results: dict[str, list[Path]] = {}
     for kind, seed, folder in trials:
-        results.setdefault(kind, []).append(train_one(settings, folder, kind, seed, length))
+        results.setdefault(kind, []).append(train_one(settings, training, folder, kind, seed, length))
     print("\n".join(["", *compare(results, output / "needles")]))
     print(f"\n{output / 'needles'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
     if settings.extension.training is None:
         return
-    lengths = sorted({length, *build_corpora(settings, settings.extension.training)})
+    longer = output / "extension.yaml"
+    lengths = sorted({length, *build_corpora(settings, settings.extension.training, longer)})
     extended: dict[str, list[Measured]] = {}
     for kind, seed, folder in trials:
         own = ["--nproc", str(settings.processes), f"--model.attention={kind}", f"--seed={seed}"]
-        extended.setdefault(kind, []).append(extend_one(settings.extension, folder, own, seed, lengths))
+        extended.setdefault(kind, []).append(extend_one(settings.extension, longer, folder, own, seed, lengths))
     print("\n".join(["", *compare_lengths(extended, output / "lengths")]))
     print(f"\n{output / 'lengths'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
 
 
-def build_corpora(settings: RetrievalConfig, training: str) -> list[int]:
-    """Makes the text of every stage of the config ``training``; returns the lengths of their documents."""
-    from pretrain.config import RunConfig
+def build_corpora(settings: RetrievalConfig, training: str, copy: Path) -> list[int]:
+    """Makes the text of every stage of the config ``training``; returns the lengths of their documents.
+
+    ``copy`` is where the config is written with ``settings.corpora`` in place of its own folder.
+    """
     from scripts.retrieval.corpus import build_corpus
     from scripts.retrieval.documents import CURRICULUM
+    from scripts.retrieval.placing import corpus_names, placed
 
-    config = parse_config(RunConfig, ["--config", training], "python scripts/train_retrieval.py")
-    mixtures = [config.data.train, *(stage.train or [] for stage in config.data.stages)]
-    names = [Path(source.path).parent.name for mixture in mixtures for source in mixture]
+    names = corpus_names(placed(training, Path(settings.corpora), copy))
     for name in names:
         if name not in CURRICULUM:
             raise InputError(f"{training}: no text for '{name}' is known, only for {', '.join(CURRICULUM)}")
@@ -97,13 +100,13 @@ def build_corpora(settings: RetrievalConfig, training: str) -> list[int]:
     return [CURRICULUM[name].length for name in names]
 
 
-def train_one(settings: RetrievalConfig, folder: Path, kind: str, seed: int, length: int) -> Path:
+def train_one(settings: RetrievalConfig, training: Path, folder: Path, kind: str, seed: int, length: int) -> Path:
     """One kind and seed: the path of its results."""
     run, exported, results = folder / "run", folder / "export", folder / "needles.json"
     if not results.exists():
         own = [f"--model.attention={kind}", f"--seed={seed}", f"--name={folder.name}", f"--run-dir={run}"]
-        training = ["--config", settings.training, *own, *settings.settings]
-        run_command_line(["-m", "launch", "local", "--nproc", str(settings.processes), *training])
+        trained = ["--config", str(training), *own, *settings.settings]
+        run_command_line(["-m", "launch", "local", "--nproc", str(settings.processes), *trained])
         run_command_line(["scripts/export.py", "--run", str(run), "--output", str(exported)])
         needles = [f"--needles.lengths=[{length}]", f"--needles.pairs={settings.pairs}"]
         needles += [f"--needles.samples={settings.samples}", f"--seed={seed}"]
