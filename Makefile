@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream kernel-report clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream calibrate kernel-report clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -89,6 +89,9 @@ bench: $(STAMP) $(PEERS)/installed ## tables side by side with peers
 
 bench-gpu: $(STAMP) ## on a CUDA device: kernels checked, then timed; training steps, MFU, memory; a profile
 	$(BIN)/python scripts/bench_gpu.py
+
+calibrate: $(STAMP) ## this device's products, norms and links for the planner, into runs/calibration.json
+	$(BIN)/torchrun --nproc-per-node auto scripts/calibrate.py
 
 bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 40 minutes on 2 idle cores
 	$(BIN)/python scripts/bench_scale.py

@@ -65,6 +65,8 @@ class Cluster:
     traffic: float = TRAFFIC
     """as pretrain/devices.py has them"""
     backend: Literal["nccl", "gloo"] = "nccl"
+    measured: str | None = None
+    """when and with what these rates were measured; None: they are a data sheet's and assumed"""
 
     def link(self, ranks: Sequence[int]) -> Link:
         """The slowest link between ``ranks``, which fill the nodes one after the other."""

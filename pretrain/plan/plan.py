@@ -74,6 +74,21 @@ class Plan:
         return next(size for size in self.sizes if size.chosen)
 
     @property
+    def seconds(self) -> float:
+        """Of a step of the config's own model."""
+        return self.times[self.config.model.attention].total
+
+    @property
+    def run_seconds(self) -> float:
+        """Of all steps."""
+        return self.config.train.steps * self.seconds
+
+    @property
+    def device_hours(self) -> float:
+        """Of all devices, for the whole run."""
+        return self.topology.world_size * self.run_seconds / 3600
+
+    @property
     def fits(self) -> bool:
         """Whether the most loaded rank's tensors fit into the device."""
         return self.memory.total <= USABLE * self.cluster.device.memory
@@ -115,6 +130,8 @@ class Plan:
                 for size in self.sizes
             },
             "attention": self.chosen.name,
+            "run_seconds": self.run_seconds,
+            "device_hours": self.device_hours,
             "memory": {**asdict(self.memory), "total": self.memory.total, "fits": self.fits},
             "memory_by_mode": {mode: held.total for mode, held in self.memory_by_mode.items()},
             "communication": {

@@ -59,7 +59,7 @@ def summary(plan: Plan) -> list[str]:
         f"replica, about "
         f"{duration(time.total)} (MFU {time.model_flops_utilization:.0%})",
         f"  run     {config.train.steps:,} steps, {_count(config.train.steps * time.tokens)} tokens, "
-        f"about {duration(config.train.steps * time.total)}",
+        f"about {duration(plan.run_seconds)}, {plan.device_hours:,.0f} device-hours",
         f"  memory  {plan.memory.total / GIB:.1f} of {plan.cluster.device.memory / GIB:.0f} GiB on the most loaded "
         f"device, rank {plan.memory.rank} (stage {plan.memory.stage})",
         *(f"  NOTE    {note}" for note in plan.notes()),

@@ -1,7 +1,8 @@
 """Which splits of a run over a number of devices fit, and which of them are fastest.
 
-In: a RunConfig, a world size and a Cluster. Out: the candidates that fit, fastest first. Always: the memory and the
-time are those of pretrain/plan/memory.py and time.py, with their assumptions; what check_run refuses is no candidate.
+In: a RunConfig, a world size and a Cluster, and how far to look. Out: the candidates that fit, fastest first. Always:
+the memory and the time are those of pretrain/plan/memory.py and time.py, with their assumptions; what check_run refuses
+is no candidate.
 
 Tried are tensor-parallel sizes up to a node (with sequence parallelism), pipelines, ZeRO stages, micro-batches and
 activation checkpointing, for long samples also ranks that share one, with either way to reach across; of those that
@@ -9,7 +10,7 @@ could be the fastest if nothing waited for other replicas, gradients that travel
 within a node only. The model, the global batch and everything else stay the config's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -36,6 +37,43 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What is tried of a config's settings; activation checkpointing is tried in every mode."""
+
+    splits: tuple[tuple[int, int], ...]
+    """tensor- and pipeline-parallel sizes"""
+    contexts: tuple[tuple[int, ContextExchange], ...]
+    """ranks that share a sample, and how attention reaches across"""
+    micro_sizes: tuple[int, ...]
+    zero_stages: tuple[Literal[0, 1, 2, 3], ...] = ZERO_STAGES
+
+
+def everywhere(config: RunConfig, gpus_per_node: int) -> Reach:
+    """Every split; samples are shared in every way where they are long, else as the config says."""
+    tensors = [size for size in range(1, gpus_per_node + 1) if gpus_per_node % size == 0]
+    contexts = [(size, exchange) for size in CONTEXTS for exchange in EXCHANGES[: min(size, 2)]]
+    own = config.parallel.context, config.parallel.context_exchange
+    short = config.data.sequence_length < LONG
+    return Reach(tuple(product(tensors, PIPELINES)), (own,) if short else tuple(contexts), MICRO_SIZES)
+
+
+def nearby(config: RunConfig, gpus_per_node: int) -> Reach:
+    """The config's split and those with half or twice its tensor-parallel or pipeline size, under every ZeRO stage."""
+    parallel = config.parallel
+    tensor, pipeline, micro = parallel.tensor, parallel.pipeline, config.batch.micro_size
+    splits = [(tensor, pipeline)]
+    splits += [(size, pipeline) for size in _half_and_twice(tensor) if size <= gpus_per_node]
+    splits += [(tensor, size) for size in _half_and_twice(pipeline)]
+    exchanges = EXCHANGES if parallel.context > 1 else (parallel.context_exchange,)
+    contexts = tuple((parallel.context, exchange) for exchange in exchanges)
+    return Reach(tuple(splits), contexts, tuple(sorted({micro, *_half_and_twice(micro), 4 * micro})))
+
+
+def _half_and_twice(size: int) -> tuple[int, ...]:
+    return (size // 2, 2 * size) if size % 2 == 0 else (2 * size,)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One split that fits."""
 
@@ -51,12 +89,23 @@ class Candidate:
 
     def flags(self) -> str:
         """The settings that make it, for a command line."""
-        return " ".join(f"--{key} {value}" for key, value in _settings(self.config).items())
+        return as_flags(_settings(self.config))
+
+    def changes(self, config: RunConfig) -> dict[str, str]:
+        """The settings, by key, in which it differs from ``config``."""
+        ours, theirs = _settings(self.config), _settings(config)
+        gone = {key: "null" for key in theirs if key not in ours}
+        return {key: value for key, value in ours.items() if theirs.get(key) != value} | gone
 
     @property
     def run_seconds(self) -> float:
         """Of all steps of the config."""
         return self.config.train.steps * self.time.total
+
+    @property
+    def device_hours(self) -> float:
+        """Of all devices, for the whole run."""
+        return self.topology.world_size * self.run_seconds / 3600
 
     def as_json(self) -> dict[str, Any]:
         """Its figures, for machines: bytes and seconds."""
@@ -66,18 +115,27 @@ class Candidate:
             "step": asdict(self.time)
             | {"seconds": self.time.total, "model_flops_utilization": self.time.model_flops_utilization},
             "run_seconds": self.run_seconds,
+            "device_hours": self.device_hours,
         }
 
 
-def search(config: RunConfig, world_size: int, cluster: Cluster) -> list[Candidate]:
+def as_flags(settings: Mapping[str, str]) -> str:
+    """Settings by key, for a command line."""
+    return " ".join(f"--{key} {value}" for key, value in settings.items())
+
+
+def search(config: RunConfig, world_size: int, cluster: Cluster, reach: Reach | None = None) -> list[Candidate]:
     """All splits of ``config`` over ``world_size`` devices that fit, fastest first.
+
+    Args:
+        reach: what is tried; everything unless said otherwise.
 
     Raises:
         InputError: no split is possible, or none fits; the text names the one that needs least memory.
     """
     found: list[Candidate] = []
     smallest: tuple[int, RunConfig] | None = None
-    for variant, topology in _possible(config, world_size, cluster.gpus_per_node):
+    for variant, topology in _possible(config, world_size, reach or everywhere(config, cluster.gpus_per_node)):
         candidate = _candidate(variant, topology, cluster)
         if isinstance(candidate, Candidate):
             found.append(candidate)
@@ -125,18 +183,17 @@ def _nothing_fits(config: RunConfig, world_size: int, cluster: Cluster, smallest
         check_run(config, plan_topology(config.parallel, world_size))  # the config's own split says best what is wrong
         return f"--world-size {world_size}: {config.name} cannot be split over so many devices"
     size, variant = smallest
-    settings = " ".join(f"--{key} {value}" for key, value in _settings(variant).items())
+    settings = as_flags(_settings(variant))
     return (
         f"--world-size {world_size}: nothing fits into the usable {USABLE * cluster.device.memory / GIB:.1f} GiB of "
         f"{cluster.device_name}; the smallest needs {size / GIB:.1f} GiB ({settings}): take more or larger devices"
     )
 
 
-def _possible(config: RunConfig, world_size: int, gpus_per_node: int) -> Iterator[tuple[RunConfig, Topology]]:
+def _possible(config: RunConfig, world_size: int, reach: Reach) -> Iterator[tuple[RunConfig, Topology]]:
     """The variants that check_run accepts."""
-    tensors = [size for size in range(1, gpus_per_node + 1) if gpus_per_node % size == 0]
-    axes = product(tensors, PIPELINES, ZERO_STAGES, _contexts(config), MICRO_SIZES)
-    for tensor, pipeline, zero_stage, (context, exchange), micro_size in axes:
+    axes = product(reach.splits, reach.zero_stages, reach.contexts, reach.micro_sizes)
+    for (tensor, pipeline), zero_stage, (context, exchange), micro_size in axes:
         parallel = replace(
             config.parallel,
             tensor=tensor,
@@ -154,13 +211,6 @@ def _possible(config: RunConfig, world_size: int, gpus_per_node: int) -> Iterato
             continue
         for mode in MODES:
             yield with_checkpointing(variant, mode), topology
-
-
-def _contexts(config: RunConfig) -> list[tuple[int, ContextExchange]]:
-    """Ranks that share a sample, and how attention reaches across; the config's own where samples are short."""
-    if config.data.sequence_length < LONG:
-        return [(config.parallel.context, config.parallel.context_exchange)]
-    return [(size, exchange) for size in CONTEXTS for exchange in EXCHANGES[: min(size, 2)]]
 
 
 def _settings(config: RunConfig) -> dict[str, str]:

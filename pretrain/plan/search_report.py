@@ -33,6 +33,7 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
             "step s",
             "MFU",
             "run",
+            "device-hours",
             *words,
         ]
     ]
@@ -53,6 +54,7 @@ def search_report(found: Sequence[Candidate], cluster: Cluster) -> list[str]:
                 f"{time.total:.3f}",
                 f"{time.model_flops_utilization:.1%}",
                 duration(candidate.run_seconds),
+                f"{candidate.device_hours:,.0f}",
                 *(f"{getattr(time, name) / time.total:.0%}" for name in words),
             ]
         )
