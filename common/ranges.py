@@ -6,6 +6,7 @@ Always: the message names the setting, its value and the bound that it misses; N
 
 import operator
 import os
+import re
 import unicodedata
 from typing import Any
 
@@ -93,6 +94,13 @@ def check_name(section: Any, where: str, name: str) -> None:
     unseen = next((letter for letter in text if not letter.isprintable()), None)
     if unseen is not None:
         raise InputError(f"{_told(where, name)}: has the character {unseen!r}; use letters, digits, blanks and -._")
+
+
+def check_license(section: Any, where: str) -> None:
+    """Raises InputError unless its `license`, if any, is a word as hubs of models list them."""
+    text: str | None = section.license
+    if text is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,59}", text):
+        raise InputError(f"{_told(where, 'license')}: must be a word as in apache-2.0 or cc-by-4.0, is {text!r:.80}")
 
 
 def check_filled(section: Any, where: str, *names: str) -> None:

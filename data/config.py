@@ -14,6 +14,7 @@ from common.ranges import (
     MOST_TOKENS,
     MOST_WORKERS,
     check_filled,
+    check_license,
     check_range,
 )
 
@@ -33,9 +34,12 @@ class SourceConfig:
     """for a folder that `python -m data lengths` sorted: a class of documents gets a share of this source's samples in
     proportion to its tokens times the mean length of its documents to this power; 0: the corpus as it is, 1: documents
     in proportion to their length"""
+    license: str | None = None
+    """licence of the texts in the hub's words, as in odc-by; an export's card tells it, or that none is stated"""
 
     def __post_init__(self) -> None:
         check_filled(self, "data.train: ", "path")
+        check_license(self, "data.train: ")
         check_range(self, "data.train: ", "length_power", low=0, high=8)
 
 

@@ -63,4 +63,4 @@ def _parts(source: SourceConfig, cache: CacheConfig) -> Iterator[SourceConfig]:
     paths = class_paths(source.path, cache)
     weights = shares([open_source(path, cache).manifest for path in paths], source.length_power)
     for path, weight in zip(paths, weights, strict=True):
-        yield SourceConfig(path, source.weight * weight)
+        yield SourceConfig(path, source.weight * weight, license=source.license)

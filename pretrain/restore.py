@@ -5,7 +5,7 @@ Always: all ranks restore the same; what does not belong to this run is refused 
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from common.errors import InputError
 from data.stream import TokenStream
 from pretrain.checkpoint.branch import branch
 from pretrain.checkpoint.layout import checkpoints_of
+from pretrain.checkpoint.lineage import Lineage, descended, lineage_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole
 from pretrain.checkpoint.saved_state import check_resumable, is_imported
@@ -37,6 +38,8 @@ class Start:
     state: TrainerState
     step: int
     """steps taken so far"""
+    lineage: Lineage = field(default_factory=Lineage)
+    """what the checkpoint says of where its weights come from"""
 
 
 def find_checkpoint(config: RunConfig, topology: Topology) -> CheckpointReader | None:
@@ -60,17 +63,17 @@ def restore(
     seed_everything(config.seed)
     if reader is None:
         stream.check_stage_starts(config.batch.schedule, 0, config.train.steps)
-        state = TrainerState()
-        if config.checkpoint.branch_from is not None:
-            taken, state.applied_steps = branch(config, engine, topology, stream.tokenizer)
-            announce(topology, taken)
-        return Start(config, state, 0)
+        if config.checkpoint.branch_from is None:
+            return Start(config, TrainerState(), 0)
+        taken = branch(config, engine, topology, stream.tokenizer)
+        announce(topology, taken.words)
+        return Start(config, TrainerState(applied_steps=taken.applied_steps), 0, taken.lineage)
     before = reader.config
     check_same_model(before, config, str(reader.folder))
     if is_imported(reader):
         load(engine, reader, 0, moments=False)
         announce(topology, f"beginning with the weights in {reader.folder}")
-        return Start(config, TrainerState(), 0)
+        return Start(config, TrainerState(), 0, descended(reader))
     check_same_optimizer(before, config, str(reader.folder))
     saved = reader.manifest.state
     stream.check_state(saved["data"])
@@ -84,7 +87,7 @@ def restore(
     for line in describe_changes(before, config, reader.step):
         announce(topology, line)
     state = TrainerState(**{**saved["trainer"], "applied_steps": reader.applied_steps})
-    return Start(resumed, state, reader.step)
+    return Start(resumed, state, reader.step, lineage_of(reader))
 
 
 def _restore_guard(guard: SpikeGuard, saved: dict[str, Any], reader: CheckpointReader) -> None:

@@ -98,9 +98,12 @@ def _pretrain(
         start = restore(config, topology, engine, stream, guard, reader)
         config, checkpoints = start.config, checkpoints_of(start.config.run_folder)
         values = values_without_credentials(dataclasses.asdict(config))
+        supervisor = Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream)
+        lineage = start.lineage
         if topology.is_main:
             save_config(config)
-            record_start(config, start.step)
+            facts = {"attempt": attempt.number, "topology": topology.describe()}
+            lineage = record_start(config, start.step, lineage, run_id, supervisor.hosts, facts)
             remove_leftovers(checkpoints)
         announce(topology, f"{config.name}: {engine.describe()}")
         announce(
@@ -124,8 +127,9 @@ def _pretrain(
             telemetry=Telemetry(config, engine, recorder),
             writer=CheckpointWriter(checkpoints, topology, writer_settings(config, run_id, staging, tokens_at)),
             sinks=sinks,
-            supervisor=Supervisor(config, topology, attempt, stop, guard, watchdog, engine, stream),
+            supervisor=supervisor,
             state=start.state,
+            lineage=dataclasses.asdict(lineage),
         )
         try:
             ending = trainer.fit(start.step)

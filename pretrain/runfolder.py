@@ -7,16 +7,18 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from common.cli import to_yaml
 from common.errors import InputError
-from common.files import open_itself, write_atomically
+from common.files import open_itself, write_atomically, write_json
 from common.private import check_trusted
+from common.software import commit, versions
 from common.urls import references_in_values, values_with_references, values_without_credentials, without_credentials
+from pretrain.checkpoint.lineage import Lineage, Software
 from pretrain.config import RunConfig
 from pretrain.places import CHECKPOINTS, CONFIG_FILE, LOGS
 from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
@@ -91,13 +93,24 @@ def save_config(config: RunConfig) -> None:
         )
 
 
-def record_start(config: RunConfig, step: int) -> None:
-    """Keeps this start's command and settings as `starts/0003.yaml`, which ``--config`` reads, for ever."""
+def record_start(
+    config: RunConfig, step: int, lineage: Lineage, run_id: str, hosts: Sequence[str], facts: Mapping[str, Any]
+) -> Lineage:
+    """Keeps what this start is, for ever; returns ``lineage`` with it, for the checkpoints to come.
+
+    `starts/0003.yaml` has its settings, which ``--config`` reads; `starts/0003.json` the command, this program's
+    commit, the versions it runs on, the hosts of all ranks, and ``facts``.
+    """
     folder = config.run_folder / "starts"
     number = max((int(path.stem) for path in folder.glob("*.yaml") if path.stem.isdecimal()), default=0) + 1
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    head = f"# {began}, from step {step}: {json.dumps(values_without_credentials(sys.orig_argv))}\n"
+    command = values_without_credentials(sys.orig_argv)
+    software = Software(step, commit(), versions())
+    record = {"began": began, "command": command, "hosts": list(hosts), **dataclasses.asdict(software), **facts}
+    write_json(folder / f"{number:04d}.json", record)
+    head = f"# {began}, from step {step}: {json.dumps(command)}\n"
     write_atomically(folder / f"{number:04d}.yaml", head + to_yaml(config))
+    return lineage.started(run_id, software, command, hosts)
 
 
 def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int, run_id: str) -> list[Sink]:

@@ -62,6 +62,8 @@ class Trainer:
     sinks: Sequence[Sink]
     supervisor: Supervisor
     state: TrainerState = field(default_factory=TrainerState)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """where the weights come from, as every checkpoint keeps it; on rank 0, which writes it, this start included"""
 
     def fit(self, start: int) -> Ending | None:
         """Trains from step ``start`` to the last, and saves it; an Ending says why training ended before."""
@@ -121,6 +123,7 @@ class Trainer:
                 "trainer": self.state.saved(),
                 "spikes": self.supervisor.guard.state(),
                 "random": random_state(),
+                "lineage": self.lineage,
             },
             topology=self.topology.describe(),
         )

@@ -1,8 +1,8 @@
-"""A checkpoint as a Hugging Face folder.
+"""A checkpoint as a Hugging Face folder, and that folder on the hub.
 
-In: a run folder, a step, an output folder. Out: weights, configuration, code, tokenizer, card, all or nothing.
-Always: the folder appears only after its logits were compared with the trainer's model; no more than one parameter
-and one shard of weights is in memory.
+In: a run folder, a step, an output folder; a repository's name. Out: weights, configuration, code, tokenizer, card, all
+or nothing; the same as one commit of the repository. Always: the folder appears only after its logits were compared
+with the trainer's model; no more than one parameter and one shard of weights is in memory.
 """
 
 import sys
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.cli import parse_config, run_command
 from common.errors import InputError, named
 from common.files import sha256_of_json
+from common.options import hyphenated
 from common.private import check_trusted
-from common.ranges import MOST_STEPS, check_filled, check_place, check_range
+from common.ranges import MOST_STEPS, check_filled, check_license, check_place, check_range
+from scripts.hub.push import as_lines, check_repository, push, what_is_sent
 
 if TYPE_CHECKING:  # --help does without torch and tiktoken
     from data.tokenizer import Tokenizer
@@ -43,12 +45,26 @@ class ExportConfig:
     """largest size of one file of weights"""
     tokenizer: str | None = None
     """folder with the tokenizer of the training data (default: the first training folder of the run)"""
+    license: str | None = None
+    """licence of the weights in the hub's words, as in apache-2.0; the card tells it, or that none is stated"""
+    push: str | None = None
+    """repository of the Hugging Face hub to send the folder to, as in me/my-model; the token is that of HF_TOKEN or of
+    `hf auth login`"""
+    private: bool = True
+    """a repository that is made for it is seen by its owner only"""
+    dry_run: bool = False
+    """list what would be sent, and send nothing"""
 
     def __post_init__(self) -> None:
         check_range(self, "--", "shard_megabytes", low=1, high=10**9)
         check_range(self, "--", "step", low=0, high=MOST_STEPS)
         check_filled(self, "--", "run", "output", "tokenizer")
         check_place(self, "--", "output")
+        check_license(self, "--")
+        if self.push is not None:
+            check_repository(self.push, "--push")
+        elif self.dry_run:
+            raise InputError("--dry-run: lists what --push would send; add --push REPOSITORY")
 
 
 def export(settings: ExportConfig) -> None:
@@ -78,6 +94,7 @@ def export(settings: ExportConfig) -> None:
         "format": FORMAT,
         "weights": settings.weights if can_merge else "as trained",
         "dtype": settings.dtype,
+        "license": settings.license,
         "checkpoint": digest_of(reader),
         "tokenizer": tokenizer.fingerprint,
     }
@@ -104,6 +121,24 @@ def export(settings: ExportConfig) -> None:
         write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
     write_places(output, kept["checkpoint"], config)
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")
+
+
+def send(settings: ExportConfig) -> None:
+    """Sends the exported folder to the hub, or lists what that would send.
+
+    Raises:
+        InputError: nobody is logged in, or the hub refuses.
+    """
+    assert settings.push is not None
+    files = what_is_sent(Path(settings.output))
+    if settings.dry_run:
+        print("\n".join(as_lines(files, settings.push)))
+        return
+    from scripts.hub.provenance import read_provenance
+
+    facts = read_provenance(Path(settings.output)) or {}
+    message = f"{facts.get('run')}, step {facts.get('step')}"
+    print(f"sent {len(files)} files: {push(files, settings.push, message, settings.private)}")
 
 
 def find_tokenizer(config: "RunConfig", folder: str | None, flag: str) -> "Tokenizer":
@@ -161,8 +196,12 @@ def is_same_export(output: Path, kept: Mapping[str, Any]) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point."""
-    export(parse_config(ExportConfig, arguments, "python scripts/export.py", __doc__ or ""))
+    """Entry point; ``--dry-run`` alone means that it is true."""
+    valued = ["--dry-run=true" if argument == "--dry-run" else argument for argument in hyphenated(arguments)]
+    settings = parse_config(ExportConfig, valued, "python scripts/export.py", __doc__ or "")
+    export(settings)
+    if settings.push is not None:
+        send(settings)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def import_folder(settings: ImportConfig) -> Path:
 
     from data.config import DataConfig
     from pretrain.checkpoint.layout import checkpoints_of
+    from pretrain.checkpoint.lineage import Lineage
     from pretrain.checkpoint.reader import CheckpointReader
     from pretrain.config import RunConfig
     from pretrain.places import CONFIG_FILE
@@ -48,12 +49,14 @@ def import_folder(settings: ImportConfig) -> Path:
     from scripts.hub.checkpoint_file import write_checkpoint
     from scripts.hub.foreign import open_foreign
     from scripts.hub.layout import parameter_shapes
+    from scripts.hub.provenance import ancestors_of
 
     output, folder = Path(settings.output), Path(settings.model)
     check_trusted(output, "--output")
     if output.exists() or output.is_symlink():
         raise InputError(f"--output {output}: is there already; choose another run folder")
     foreign = open_foreign(folder)
+    lineage = Lineage(parents=ancestors_of(folder))
     base = RunConfig(data=DataConfig(sequence_length=foreign.max_length))
     config = dataclasses.replace(base, name=output.name, run_dir=str(output), model=foreign.config)
     shapes = parameter_shapes(config.model)
@@ -62,9 +65,8 @@ def import_folder(settings: ImportConfig) -> Path:
     except FileExistsError:  # another import was quicker
         raise InputError(f"--output {output}: is there already; choose another run folder") from None
     try:
-        checkpoint = write_checkpoint(
-            checkpoints_of(output), config, shapes, foreign.read, {"imported_from": str(folder)}
-        )
+        state = {"imported_from": str(folder), "lineage": dataclasses.asdict(lineage)}
+        checkpoint = write_checkpoint(checkpoints_of(output), config, shapes, foreign.read, state)
         reader = CheckpointReader(checkpoint)
         weight_bytes = sum(torch.Size(shape).numel() * 4 for shape in shapes.values())
         difference = compare_logits(folder, config.model, reader.read, foreign.max_length, weight_bytes, torch.float32)

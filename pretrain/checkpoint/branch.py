@@ -5,12 +5,14 @@ Always: only for a run folder without checkpoints; what cannot fit is refused by
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError, named
 from pretrain.checkpoint.agreement import told_by_main
 from pretrain.checkpoint.conversion import converted
 from pretrain.checkpoint.layout import MANIFEST, checkpoints_of
+from pretrain.checkpoint.lineage import Lineage, descended
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole, whole
 from pretrain.config import RunConfig
@@ -18,8 +20,18 @@ from pretrain.engines.engine import Engine
 from pretrain.topology import Topology
 
 
-def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Mapping[str, str]) -> tuple[str, int]:
-    """Loads the branch's origin; returns what was taken, in words, and how many updates the moments come from.
+@dataclass(frozen=True)
+class Taken:
+    """What a branch has of its origin."""
+
+    words: str
+    applied_steps: int
+    """updates that the moments come from"""
+    lineage: Lineage
+
+
+def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Mapping[str, str]) -> Taken:
+    """Loads the branch's origin; returns what was taken.
 
     Args:
         tokenizer: of the data to come.
@@ -39,7 +51,7 @@ def branch(config: RunConfig, engine: Engine, topology: Topology, tokenizer: Map
     how = "" if source is reader else f", converted from {reader.config.model.attention}"
     if config.checkpoint.branch_moments and theirs != ours:
         how += f", without the moments of {theirs}, which are not {ours}'s"
-    return f"branching from {reader.folder}: {what}{how}", applied_steps
+    return Taken(f"branching from {reader.folder}: {what}{how}", applied_steps, descended(reader))
 
 
 def open_origin(path: Path, topology: Topology) -> CheckpointReader:

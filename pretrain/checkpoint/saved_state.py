@@ -4,13 +4,14 @@ In: an opened checkpoint. Out: nothing, or an InputError, so that an older check
 weights, of step 0 and without such a state, begin a run of their own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from common.errors import InputError
 from common.typed import check_complete, check_section
+from pretrain.checkpoint.lineage import Lineage, lineage_of
 from pretrain.checkpoint.reader import CheckpointReader
 
 
@@ -66,6 +67,8 @@ class SavedState:
     spikes: dict[str, Any]
     """pretrain/resilience/spikes.py knows what it reads"""
     random: RandomState
+    lineage: Lineage = field(default_factory=Lineage)
+    """where the weights come from; older checkpoints do not say it"""
 
 
 def is_imported(reader: CheckpointReader) -> bool:
@@ -76,6 +79,7 @@ def is_imported(reader: CheckpointReader) -> bool:
 def check_resumable(reader: CheckpointReader) -> None:
     """Raises InputError where a run cannot go on from this checkpoint, whatever the run is."""
     _ = reader.config
+    lineage_of(reader)
     if is_imported(reader):
         return
     where, state = f"{reader.folder}: the trainer's state", reader.manifest.state

@@ -70,9 +70,10 @@ class Supervisor:
         self._watchdog = watchdog
         self._timer = WorkTimer(engine.module, engine.take_waits)
         self._stream = stream
-        self._hosts = _hosts_of_ranks(topology)
+        self.hosts = _hosts_of_ranks(topology)
+        """by rank"""
         stages = [replace(topology, rank=rank).stage for rank in range(topology.world_size)]
-        self._stragglers = StragglerReport(self._hosts, stages)
+        self._stragglers = StragglerReport(self.hosts, stages)
         self._skipped: StepFile | None = None
         self._applied_any = False
 
@@ -81,7 +82,7 @@ class Supervisor:
         self._watchdog.beat(step)
         if not self._topology.is_main:
             return
-        self._attempt.start(step, hosts=self._hosts, topology=self._topology.describe())
+        self._attempt.start(step, hosts=self.hosts, topology=self._topology.describe())
         self._skipped = StepFile(self._config.run_folder / SKIPPED_FILE, step)
 
     def batches(self, batches: Iterator[Item]) -> Iterator[Item]:

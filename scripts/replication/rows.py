@@ -4,9 +4,7 @@ In: rows. Out: RESULTS/PART.json. Always: a file is replaced as a whole; a diges
 order of their labels, so that a file differs by what was added.
 """
 
-import importlib.metadata
 import platform
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import finite, read_json, write_json
+from common.software import PROGRAM, commit, versions
 from scripts.replication.cells import Cell
 from scripts.replication.plans import Plan
 
@@ -21,7 +20,7 @@ Row = dict[str, Any]
 DIGITS = 7
 """of a figure: more than any seed agrees on with another"""
 NEEDED = ("part", "label", "kind", "column", "seed", "measures", "value", "digest")
-PACKAGES = ("shared-diff-pretrain", "torch", "deepspeed", "megatron-core", "transformers")
+PACKAGES = (PROGRAM, "torch", "deepspeed", "megatron-core", "transformers")
 
 
 class Results:
@@ -103,38 +102,14 @@ def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds:
         "seconds": round(seconds["cell"], 1),
         "training_seconds": round(seconds["training"], 1),
         "digest": plan.digest,
-        "commit": commit(),
-        "versions": versions(),
+        **_made_by(),
     }
 
 
 @cache
-def commit() -> str | None:
-    """Of the program when this process began, with a word where files differ from it; None: git does not know."""
-    root = Path(__file__).parent
-
-    def said(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        found = said("rev-parse", "HEAD")
-        changed = said("status", "--porcelain", "--untracked-files=no", ":/*.py") if found else ""
-    except OSError:  # no git
-        return None
-    return (found + ("-changed" if changed else "")) or None
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of what computed it."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _made_by() -> Row:
+    """The program when this process began, and what computed."""
+    return {"commit": commit(), "versions": {"machine": platform.machine(), **versions(PACKAGES)}}
 
 
 def of_cells(rows: Sequence[Row], **wanted: Any) -> list[Row]:

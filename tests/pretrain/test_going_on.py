@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import yaml
 
 from common.cli import parse_config
+from common.software import commit, versions
 from data.__main__ import main as data_command
 from data.config import RampConfig, SkipConfig, StageConfig
 from data.stream import open_stream
 from pretrain.checkpoint.layout import step_folder
+from pretrain.checkpoint.lineage import Begun, Software, lineage_of
 from pretrain.checkpoint.manifest_check import read_manifest
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.retention import Retention
 from pretrain.config import (
     BatchConfig,
@@ -27,6 +31,7 @@ from pretrain.config import (
     TrainConfig,
 )
 from pretrain.resilience.spikes import SpikeGuard
+from pretrain.run_id import read_run_id
 from pretrain.step_lines import read_steps
 from tests.pretrain.test_run import config_for, losses, train, train_until_killed
 from tests.world import run_world
@@ -81,11 +86,31 @@ def test_trace_and_plan_know_the_past(resumed: Path, capsys: pytest.CaptureFixtu
 
 
 def test_every_start_stays_on_record(resumed: Path) -> None:
-    starts = sorted((resumed / "starts").iterdir())
+    starts = sorted((resumed / "starts").glob("*.yaml"))
     assert [path.name for path in starts] == ["0001.yaml", "0002.yaml", "0003.yaml"]
     assert [re.search(r"from step (\d+)", path.read_text())[1] for path in starts] == ["0", "7", "11"]  # type: ignore[index]
     sizes = [yaml.safe_load(path.read_text())["batch"]["global_size"] for path in starts]
     assert sizes == [4, 12, 8]
+
+
+def test_with_its_command_commit_versions_and_hosts(resumed: Path) -> None:
+    records = [json.loads((resumed / "starts" / f"{number:04d}.json").read_text()) for number in (1, 2, 3)]
+    assert [record["step"] for record in records] == [0, 7, 11]
+    for record in records:
+        assert Path(record["command"][0]).name.startswith("python") and len(record["command"]) > 1
+        assert record["commit"] == commit()
+        assert record["versions"] == versions()
+        assert record["hosts"] == [socket.gethostname()] * 2
+        assert record["attempt"] == 0 and record["topology"]
+
+
+def test_checkpoints_tell_the_same_of_the_newest_start_and_of_changes_between(resumed: Path) -> None:
+    lineage = lineage_of(CheckpointReader(resumed / "checkpoints" / "step_00000014"))
+    newest = json.loads((resumed / "starts" / "0003.json").read_text())
+    assert lineage.run == read_run_id(resumed)[0]
+    assert lineage.software == [Software(0, commit(), versions())]
+    assert lineage.begun == Begun(newest["command"], [socket.gethostname()])
+    assert lineage.parents == []
 
 
 def test_checkpoints_kept_by_tokens_go_by_the_tokens_that_were_trained(resumed: Path) -> None:

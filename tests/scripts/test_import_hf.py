@@ -12,6 +12,7 @@ import torch
 
 from common.cli import parse_config
 from common.errors import InputError
+from pretrain.checkpoint.lineage import lineage_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from scripts.export import ExportConfig, export, find_checkpoint
@@ -42,6 +43,7 @@ def test_an_export_comes_back_as_it_was(
     config = parse_config(RunConfig, ["--config", str(tmp_path / "run" / "config.yaml")], "test")
     assert config.model == expected
     assert config.run_folder == tmp_path / "run"
+    assert [(parent.name, parent.step) for parent in lineage_of(reader).parents] == [(kind, 0)]
 
 
 def test_merged_weights_come_back_as_the_diff_model_that_they_are(
@@ -62,6 +64,8 @@ def test_a_stock_llama_can_be_trained_on_and_exported_again(stock_llama: Path, c
         found, expected = (folder_logits(folder, TOKENS, streamed=False) for folder in (again, stock_llama))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert json.loads((again / "config.json").read_text())["num_key_value_heads"] == 2
+    assert "| begun from | llama" in (again / "README.md").read_text()
+    assert "| tokens ever trained on | not known |" in (again / "README.md").read_text()
 
 
 SCALED = [

@@ -6,13 +6,17 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.errors import InputError
+from common.software import PROGRAM
 from data.config import DataConfig, SourceConfig
 from data.manifest import parse_manifest
+from pretrain.checkpoint.lineage import Ancestor, Begun, Lineage, Software
 from pretrain.config import CheckpointConfig, EvaluationConfig, MetricsConfig, RunConfig
 from scripts.evaluate import evaluate
 from scripts.evaluation.settings import EvaluateConfig, HeldOutSettings
@@ -43,7 +47,7 @@ def exported(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of a run whose settings name the machine wherever they can."""
     run = tmp_path_factory.mktemp("runs-of-alice") / HOSTILE
     sources = [
-        SourceConfig(str(corpora / f"train{HOSTILE}")),
+        SourceConfig(str(corpora / f"train{HOSTILE}"), license="odc-by"),
         SourceConfig("s3://key:secret@bucket/far/shards?s=ecret"),
     ]
     config = RunConfig(
@@ -57,7 +61,11 @@ def exported(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         deepspeed={"comms_logger": {"debug": False}},
     )
     shapes = parameter_shapes(config.model)
-    state = {"trainer": {"tokens": 960}, "imported_from": "/home/alice/llama"}
+    software = Software(2, "c0ffee-changed", {"python": "3.12", PROGRAM: "0.1", "torch": "/home/alice/2.7"})
+    parents = [Ancestor("/home/alice/base", 7, 40_000, "0f", ["d1g"], [software]), Ancestor("second", 3, 7_000)]
+    begun = Begun(["ssh", "alice@login", "--run-dir", "/tmp/x"], ["host-of-alice"])
+    lineage = asdict(Lineage("1e", parents, [software], begun))
+    state = {"trainer": {"tokens": 960}, "imported_from": "/home/alice/llama", "lineage": lineage}
     write_checkpoint(
         run / "checkpoints", config, shapes, lambda name: noisy_value(name, shapes[name], config.model), state
     )
@@ -114,8 +122,9 @@ def test_export_json_says_what_the_model_is_and_what_it_saw(exported: Path, corp
         "tokens": manifest.tokens,
         "documents": manifest.documents,
         "tokenizer": manifest.tokenizer["name"],
+        "license": "odc-by",
     }
-    assert far == {"name": "shards", "weight": 1.0}
+    assert far == {"name": "shards", "weight": 1.0, "license": None}
     assert facts["validation_data"]["name"] == "validation"
     assert facts["validation"]["validation_loss"] == 5.5 and facts["validation"]["validation_perplexity"] is None
     assert {"python", "torch", "transformers", "safetensors", "tokenizers"} <= set(facts["software"])
@@ -125,9 +134,43 @@ def test_the_card_is_whole_whatever_things_are_called(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     assert card.count("---\n") == 3 - 1 + card.count("|---\n"), "a name began a second head"
     assert "<" not in card.replace("<|", "").replace("|>", "")
-    rows = [line for line in card.splitlines() if line.startswith("| train")]
-    assert [row.count("|") for row in rows] == [6]
+    rows = [line for line in card.splitlines() if line.startswith("| trainev")]
+    assert [row.count("|") for row in rows] == [7]
     assert "| held-out perplexity | not known |" in card
+
+
+def test_both_tell_what_trained_the_weights_and_what_was_trained_before(exported: Path) -> None:
+    facts, card = json.loads((exported / "export.json").read_text()), (exported / "README.md").read_text()
+    assert [(parent["name"], parent["step"], parent["tokens"]) for parent in facts["parents"]] == [
+        ("base", 7, 40_000),
+        ("second", 3, 7_000),
+    ]
+    assert facts["tokens_ever"] == 47_960
+    assert facts["trained_by"][0]["commit"] == "c0ffee-changed"
+    assert "| begun from | base, step 7 (40,000 tokens), then second, step 3 (7,000 tokens) |" in card
+    assert "| tokens ever trained on | 47,960 |" in card
+    (row,) = [line for line in card.splitlines() if line.startswith("| trained by, from step 2 |")]
+    assert f"{PROGRAM} 0.1, commit c0ffee-changed, python 3.12, torch 2.7 |" in row
+
+
+def test_licences_are_told_and_so_is_that_none_is_stated(
+    exported: Path, run_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    card = (exported / "README.md").read_text()
+    assert "\nlicense:" not in card and "Licence of the weights: not stated." in card
+    rows = [line for line in card.splitlines() if line.startswith(("| trainev", "| shards"))]
+    assert [row.split("|")[-2].strip() for row in rows] == ["odc-by", "not stated"]
+    export(ExportConfig(str(run_of("standard")), str(tmp_path / "out"), license="cc-by-4.0"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n") and "Licence of the weights: cc-by-4.0." in card
+
+
+@pytest.mark.parametrize("word", ["Apache 2.0", "mit\nlicense: other", "", "-x", "a" * 61])
+def test_a_licence_is_one_word(word: str) -> None:
+    with pytest.raises(InputError, match=r"^--license: must be a word as in apache-2\.0"):
+        ExportConfig("run", "out", license=word)
+    with pytest.raises(InputError, match=r"^data\.train: license: must be a word"):
+        SourceConfig("corpus", license=word)
 
 
 @pytest.mark.parametrize(

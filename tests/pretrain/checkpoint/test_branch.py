@@ -12,6 +12,8 @@ from data.config import DataConfig
 from model.config import ModelConfig
 from model.rope_scaling import RopeScaling
 from pretrain.checkpoint.conversion import check_convertible
+from pretrain.checkpoint.lineage import lineage_of
+from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import CheckpointConfig, OptimizerConfig, ParallelConfig, RunConfig, TrainConfig
 from tests.pretrain.checkpoint.edited import edit_manifest
 from tests.pretrain.test_run import config_for, losses, train
@@ -41,6 +43,20 @@ def test_other_sequence_length_and_rope_theta_start_where_the_origin_ended(origi
     run_world(1, train, branch_of(origin, tmp_path, data=data, model=model))
     assert [step for step, _ in losses(tmp_path)] == [1, 2, 3]
     assert losses(tmp_path)[0][1] < losses(origin.run_folder)[10][1]
+
+
+def test_a_branch_tells_of_its_origin_and_of_all_tokens_behind_its_weights(origin: RunConfig, tmp_path: Path) -> None:
+    run_world(1, train, branch_of(origin, tmp_path, at="checkpoints/step_00000012", name="branch"))
+    before = CheckpointReader(origin.run_folder / "checkpoints/step_00000012")
+    after = CheckpointReader(tmp_path / "checkpoints/step_00000003")
+    lineage, own = lineage_of(after), lineage_of(before)
+    (parent,) = lineage.parents
+    per_step = origin.batch.global_size * origin.data.sequence_length
+    assert (parent.name, parent.step, parent.tokens) == (origin.name, 12, 12 * per_step)
+    assert (parent.run, parent.software) == (own.run, own.software)
+    assert parent.data == before.manifest.state["data"]["stages"][0]["datasets"]
+    assert lineage.run not in (None, parent.run)
+    assert lineage.tokens_ever(after.manifest.state["trainer"]["tokens"]) == 15 * per_step
 
 
 @pytest.mark.parametrize("moments", [True, False])
