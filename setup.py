@@ -18,7 +18,7 @@ setup(
     # setuptools adds the markers of types by itself from 69 on; the build may use 68.
     package_data={room: ["py.typed"] for room in ROOMS}
     | {
-        "launch.slurm": ["pretrain.sbatch", "site.yaml"],
+        "launch.slurm": ["pretrain.sbatch", "site.yaml", "site_infiniband.yaml", "site_efa.yaml"],
         "scripts.reporting": ["page.html"],
     },
     install_requires=[

@@ -1,6 +1,8 @@
-"""`python scripts/checkpoint.py list|verify|inspect|diff ...`: what is in a checkpoint, is it whole, how do two differ.
+"""`python scripts/checkpoint.py list|verify|inspect|diff|to-torch|from-torch ...`: what is in a checkpoint, is it
+whole, how do two differ; and the same weights and moments as torch's distributed checkpoint.
 
-In: run folders or checkpoint folders. Out: tables on the console; status 1 if a checkpoint is damaged or two differ.
+In: run folders or checkpoint folders. Out: tables on the console; status 1 if a checkpoint is damaged or two differ; a
+folder that torch.distributed.checkpoint reads, or a run folder made of one.
 """
 
 import math
@@ -14,13 +16,15 @@ from torch import Tensor
 from common.cli import run_command
 from common.errors import InputError
 from common.flags import FlagParser
+from common.private import check_trusted
 from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.engines.gradients import square_sum
+from pretrain.places import CONFIG_FILE
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one of the four commands."""
+    """Runs one of the commands."""
     parser = FlagParser(prog="python scripts/checkpoint.py", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, run, what in (
@@ -35,6 +39,14 @@ def main(arguments: list[str]) -> int:
     command.add_argument("one", type=Path)
     command.add_argument("other", type=Path)
     command.set_defaults(run=lambda options: diff(options.one, options.other))
+    command = commands.add_parser("to-torch", help="write it as torch's distributed checkpoint, for other tools")
+    command.add_argument("path", type=Path, help="run folder or checkpoint folder")
+    command.add_argument("output", type=Path, help="folder to write; must not exist")
+    command.set_defaults(run=lambda options: to_torch(options.path, options.output))
+    command = commands.add_parser("from-torch", help="make a run folder of such a folder, to go on from")
+    command.add_argument("path", type=Path, help="folder that to-torch wrote, or another tool from one")
+    command.add_argument("output", type=Path, help="run folder to write; must not exist")
+    command.set_defaults(run=lambda options: from_torch(options.path, options.output))
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status
@@ -113,6 +125,26 @@ def diff(one: Path, other: Path) -> int:
         differing += 1
     print(f"{differing} parameters differ" if differing else "equal")
     return 1 if differing else 0
+
+
+def to_torch(path: Path, output: Path) -> int:
+    """Writes a checkpoint as torch's distributed checkpoint, optimizer state included."""
+    from scripts.hub.torch_checkpoint import write_torch  # what only looks at checkpoints does without
+
+    check_trusted(output, "output")
+    reader = CheckpointReader(_one(path))
+    print(f"{output}: {write_torch(reader, output)} tensors of step {reader.step} of {reader.folder}")
+    return 0
+
+
+def from_torch(path: Path, output: Path) -> int:
+    """Makes a run folder of torch's distributed checkpoint."""
+    from scripts.hub.torch_checkpoint import read_torch
+
+    check_trusted(output, "output")
+    reader = read_torch(path, output)
+    print(f"{reader.folder}: step {reader.step}; go on with --config {output / CONFIG_FILE}")
+    return 0
 
 
 def _folders(path: Path) -> Iterator[Path]:

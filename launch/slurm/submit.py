@@ -64,6 +64,10 @@ def main(arguments: list[str]) -> int:
     check_setup(site.setup)
     script = render(job, site)
     warn_of_shared_cores(site)
+    if site_file is None:
+        say(
+            f"WARNING: there is no {SITE_FILE} here: what --site.* does not say is Slurm's default; copy {EXAMPLE_SITE}"
+        )
     if settings.dry_run:
         print(script, end="")
         return 0
@@ -75,7 +79,7 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"run_dir: {config.run_folder} cannot be written: {error}") from None
     number = submit(path.absolute())
     print(f"job {number}: {config.name} on {settings.nodes} nodes x {site.processes} processes, script {path}")
-    print(f"  site: {site_file or 'no file, --site.* only'}")
+    print(f"  site: {site_file or 'no file'}")
     print(f"  squeue --job {number}                            is it running?")
     print(f"  {shlex.join(['tail', '-F', str(config.run_folder / LOG_FILE)])}")
     print(f"  {shlex.join(['python', '-m', 'launch', 'status', str(config.run_folder)])}")

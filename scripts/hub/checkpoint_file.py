@@ -1,13 +1,13 @@
-"""A checkpoint made of whole parameters, for training to branch from.
+"""A checkpoint made of whole parameters, for training to branch from or to go on from.
 
-In: a RunConfig and parameters one by one. Out: `step_00000000/` with weights and empty moments.
-Always: whole or absent; no more than one parameter is in memory; the moments, which are all zero, take no disk space.
+In: a RunConfig, parameters one by one, and their moments, if there are any. Out: `step_00000000/`, or a later step.
+Always: whole or absent; no more than one parameter is in memory; moments that are all zero take no disk space.
 """
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -30,44 +30,81 @@ from scripts.hub.whole_folder import whole_folder
 DATA_FILE = rank_file(0)
 
 
+class Moments(Protocol):
+    """What has the moments of parameters."""
+
+    def moments(self, name: str) -> list[str]:
+        """Of a parameter, their names."""
+
+    def read(self, name: str, kind: str) -> Tensor:
+        """One of them, whole."""
+
+
 def write_checkpoint(
     checkpoints: Path,
     config: RunConfig,
     shapes: dict[str, tuple[int, ...]],
     read: Callable[[str], Tensor],
     state: dict[str, Any],
+    step: int = 0,
+    topology: str = "imported",
+    moments: Moments | None = None,
 ) -> Path:
-    """Writes the parameters called ``shapes``, whose values ``read`` gives, as step 0; returns the folder."""
-    final = step_folder(checkpoints, 0)
+    """Writes the parameters called ``shapes``, whose values ``read`` gives; returns the folder.
+
+    Args:
+        moments: those of the parameters; all zero unless said otherwise.
+    """
+    final = step_folder(checkpoints, step)
     with whole_folder(final) as temporary:
-        fragments = _write_values(temporary / DATA_FILE, shapes, read, min(optimizer_kind(config.optimizer).moments()))
+        fragments = _Values(temporary / DATA_FILE).write(
+            shapes, read, moments, min(optimizer_kind(config.optimizer).moments())
+        )
         layouts = {name: TensorLayout(shape, None, 1) for name, shape in shapes.items()}
         files = {DATA_FILE: fragments[-1].offset + fragments[-1].bytes}
-        manifest = Manifest(0, dataclasses.asdict(config), state, "imported", layouts, tuple(fragments), files)
+        manifest = Manifest(step, dataclasses.asdict(config), state, topology, layouts, tuple(fragments), files)
         write_manifest(temporary, manifest)
         flush_folder(temporary)
     return final
 
 
-def _write_values(
-    path: Path, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor], moments: tuple[str, ...]
-) -> list[Fragment]:
-    """Weights first, then the moments as a hole in the file, which reads as zeros."""
-    fragments: list[Fragment] = []
-    offset = 0
+class _Values:
+    """The one file of the checkpoint: weights first, then moments; zeros as a hole in the file."""
 
-    def add(name: str, kind: Any, values: np.ndarray) -> None:
-        nonlocal offset
-        fragments.append(Fragment(name, kind, 0, 0, values.size, path.name, offset, checksum(values)))
-        offset += values.nbytes
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fragments: list[Fragment] = []
+        self._offset = 0
 
-    with path.open("wb") as file:
-        for name in shapes:
-            values = read(name).float().contiguous().numpy().reshape(-1)
-            file.write(values.data)
-            add(name, WEIGHT, values)
-        for kind in moments:
-            for name, shape in shapes.items():
-                add(name, kind, np.zeros(int(np.prod(shape)), dtype=np.float32))
-        file.truncate(offset)
-    return fragments
+    def write(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        read: Callable[[str], Tensor],
+        moments: Moments | None,
+        zero: tuple[str, ...],
+    ) -> list[Fragment]:
+        """Writes all; ``zero``: the moments of each parameter where there are none to write."""
+        with self._path.open("wb") as file:
+            for name in shapes:
+                file.write(self._add(name, WEIGHT, _flat(read(name))).data)
+            if moments is None:
+                for kind in zero:
+                    for name, shape in shapes.items():
+                        self._add(name, kind, np.zeros(int(np.prod(shape)), dtype=np.float32))
+            else:
+                for name in shapes:
+                    for kind in moments.moments(name):
+                        file.write(self._add(name, kind, _flat(moments.read(name, kind))).data)
+            file.truncate(self._offset)
+        return self._fragments
+
+    def _add(self, name: str, kind: str, values: np.ndarray) -> np.ndarray:
+        fragment = Fragment(name, kind, 0, 0, values.size, self._path.name, self._offset, checksum(values))
+        self._fragments.append(fragment)
+        self._offset += values.nbytes
+        return values
+
+
+def _flat(values: Tensor) -> np.ndarray:
+    flat: np.ndarray = values.float().contiguous().numpy().reshape(-1)
+    return flat

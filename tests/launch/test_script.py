@@ -1,6 +1,7 @@
 """The rendered batch script: readable, quoted, without secrets, and the same body as the plain one."""
 
 import re
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +163,13 @@ def test_ranks_run_in_the_container(runtime: str, expected: list[str]) -> None:
     assert set(expected) <= set(lines)
 
 
-def test_the_example_site_file_loads() -> None:
-    site = load_site("launch/slurm/site.yaml", [])
-    assert (site.processes, site.interface, site.container) == (8, "ib0", None)
+@pytest.mark.parametrize(("name", "interface"), [("site", "ib0"), ("site_infiniband", "ib0"), ("site_efa", None)])
+def test_an_example_site_file_loads_and_makes_a_script(name: str, interface: str | None) -> None:
+    site = load_site(f"launch/slurm/{name}.yaml", [])
+    assert (site.processes, site.interface, site.container) == (8, interface, None)
+    lines = render(JOB, site).splitlines()
+    assert ("export GLOO_SOCKET_IFNAME=ib0" in lines) == (interface is not None)
+    assert all(f"export {key}={shlex.quote(value)}" in lines for key, value in site.environment.items())
 
 
 def test_overrides_of_the_site_are_told_from_those_of_the_run(tmp_path: Path) -> None:

@@ -137,6 +137,12 @@ def test_no_site_is_not_one_process_without_a_word(
     (slurm / "site.yaml").write_text("partition: main\n")
     assert launch(slurm, "--nodes=2", site=[]) == 2
     assert "site.yaml: says nothing of processes; set gpus_per_node or" in capsys.readouterr().err
+    assert launch(slurm, "--nodes=1", "--site.gpus_per_node=1") == 0
+    assert "there is no " not in capsys.readouterr().err
+    (slurm / "site.yaml").unlink()
+    for arguments in (["--nodes=1"], ["--nodes=1", "--dry-run"]):
+        assert launch(slurm, *arguments) == 0
+        assert "site.yaml here: what --site.* does not say is Slurm's default; copy " in capsys.readouterr().err
     (slurm / "site.yaml").write_text("processes_per_node: 2\ncpus_per_task: 2\n")
     assert launch(slurm, "--nodes=1", site=[]) == 0
     out = capsys.readouterr().out
