@@ -47,7 +47,8 @@ setup(
     extras_require={
         # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7", "liger-kernel>=0.6", "triton>=3.6"],
-        "eval": ["transformers>=5", "lm-eval>=0.4.9", "accelerate>=1", "scipy>=1.11"],
+        # pytablewriter: older ones, which pip falls back to, call the columns of lm-eval's table A, B, C.
+        "eval": ["transformers>=5", "lm-eval>=0.4.9", "pytablewriter>=1", "accelerate>=1", "scipy>=1.11"],
         "s3": ["s3fs>=2024.6"],
         # An S3 server to test with. moto's own extra `server` brings what other services need, too.
         "lab": ["moto[s3]>=5", "flask>=3", "flask-cors>=5", "werkzeug>=3", "boto3>=1.35"],

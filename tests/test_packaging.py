@@ -31,6 +31,7 @@ IMPORTED_AS = {"flash-attn": "flash_attn", "lm-eval": "lm_eval", "pyyaml": "yaml
 """packages whose module has another name, beside those whose hyphen is an underscore"""
 USED_BY_OTHERS = {
     "accelerate": "lm-eval loads models with it",
+    "pytablewriter": "lm-eval prints its table with it",
     "s3fs": "fsspec opens s3:// with it",
     "flask": "moto's server is made of it",
     "flask-cors": "moto's server is made of it",
