@@ -66,7 +66,9 @@ def test_the_harness_own_command_agrees_with_ours(
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    assert "|Tasks|Version|Filter|n-shot|Metric|" in printed.replace(" ", ""), "an old pytablewriter names columns A, B, C"
+    assert "|Tasks|Version|Filter|n-shot|Metric|" in printed.replace(" ", ""), (
+        "an old pytablewriter names columns A, B, C"
+    )
     for metric in ("acc", "acc_norm"):
         row = re.search(rf"\|{metric}\s*\|.\s*\|([0-9.]+)\s*\|.\s*\|([0-9.]+)\|", printed.replace(" ", ""))
         assert row is not None, printed
