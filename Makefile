@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-gpu check format docs bench bench-gpu bench-scale bench-stream calibrate kernel-report clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-browser test-gpu check format docs bench bench-gpu bench-scale bench-stream calibrate kernel-report clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -55,6 +55,11 @@ test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network names
 	@dpkg -s $(SLURM) > /dev/null 2>&1 || { echo "[setup] installing Slurm"; \
 	  apt-get install -y --no-install-recommends $(SLURM) > /dev/null; }
 	$(BIN)/python -m pytest tests/slurm -m slurm
+
+test-browser: $(STAMP) ## as root on Debian: the report in a real browser, on a desk and on a phone
+	@dpkg -s chromium > /dev/null 2>&1 || { echo "[setup] installing Chromium"; \
+	  apt-get install -y --no-install-recommends chromium > /dev/null; }
+	$(BIN)/python -m pytest tests/scripts/test_report_browser.py
 
 test-gpu: $(STAMP) ## what needs a CUDA device
 	$(BIN)/python -m pytest tests -m gpu -s

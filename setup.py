@@ -19,7 +19,7 @@ setup(
     package_data={room: ["py.typed"] for room in ROOMS}
     | {
         "launch.slurm": ["pretrain.sbatch", "site.yaml", "site_infiniband.yaml", "site_efa.yaml"],
-        "scripts.reporting": ["page.html"],
+        "scripts.reporting": ["page.html", "page.css", "page.js"],
     },
     install_requires=[
         "torch>=2.7",
@@ -49,6 +49,8 @@ setup(
         "gpu": ["flash-attn>=2.7", "liger-kernel>=0.6", "triton>=3.6"],
         # pytablewriter: older ones, which pip falls back to, call the columns of lm-eval's table A, B, C.
         "eval": ["transformers>=5", "lm-eval>=0.4.9", "pytablewriter>=1", "accelerate>=1", "scipy>=1.11"],
+        # What `metrics.tensorboard: true` writes with, by torch.utils.tensorboard.
+        "tensorboard": ["tensorboard>=2.20"],
         "s3": ["s3fs>=2024.6"],
         # An S3 server to test with. moto's own extra `server` brings what other services need, too.
         "lab": ["moto[s3]>=5", "flask>=3", "flask-cors>=5", "werkzeug>=3", "boto3>=1.35"],
@@ -63,6 +65,7 @@ setup(
             "psutil",
             "packaging",
             "triton>=3.6",
+            "tensorboard>=2.20",
         ],
     },
 )

@@ -89,8 +89,9 @@ def check_place(section: Any, where: str, *names: str) -> None:
 
 
 def check_name(section: Any, where: str, name: str) -> None:
-    """Raises InputError unless all characters of this name can be seen when it is printed."""
-    text: str = getattr(section, name)
+    """Raises InputError unless all characters of this name, if there is one, or of these names can be seen when they
+    are printed."""
+    text: str = "".join(getattr(section, name) or "")
     unseen = next((letter for letter in text if not letter.isprintable()), None)
     if unseen is not None:
         raise InputError(f"{_told(where, name)}: has the character {unseen!r}; use letters, digits, blanks and -._")

@@ -10,6 +10,7 @@ from pretrain.config import RunConfig
 from pretrain.engines.accelerator import choose_accelerator
 from pretrain.resilience.attempts import Outcome
 from pretrain.resilience.signals import StopSignal, die_with_launcher
+from pretrain.start_up import StartUp
 
 if TYPE_CHECKING:
     from pretrain.run import NodeCheck
@@ -21,10 +22,11 @@ def main(arguments: list[str], check_nodes: "NodeCheck | None" = None) -> int:
     stop = StopSignal().install()
     config = parse_config(RunConfig, arguments, "python -m pretrain", "Pretrains a Shared DIFF Transformer.")
     choose_accelerator()
-    from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
+    with StartUp(quiet=os.environ.get("RANK", "0") != "0") as start_up:
+        from pretrain.run import pretrain  # torch and DeepSpeed are slow to import: --help does without
 
-    gc.freeze()  # what was imported stays: looking through it takes 0.3 s now and then, and 1.5 s at the end
-    return 1 if pretrain(config, stop, check_nodes) is Outcome.GAVE_UP else 0
+        gc.freeze()  # what was imported stays: looking through it takes 0.3 s now and then, and 1.5 s at the end
+        return 1 if pretrain(config, stop, check_nodes, start_up) is Outcome.GAVE_UP else 0
 
 
 if __name__ == "__main__":

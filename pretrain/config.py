@@ -212,14 +212,24 @@ class MetricsConfig:
     telemetry_every: int = 50
     """steps between lines with numbers from inside the model (docs/telemetry.md); 0: never"""
     wandb: bool = True
-    """log to Weights & Biases: offline unless you are logged in, and never a reason to fail"""
+    """log to Weights & Biases: offline where it cannot be reached or you are not logged in, as WANDB_MODE says where it
+    says anything, and never a reason to fail"""
     wandb_project: str = "shared-diff"
     """the project's name there"""
+    wandb_entity: str | None = None
+    """the user or team whose project it is (default: WANDB_ENTITY, else your own)"""
+    wandb_group: str | None = None
+    """the group of runs that this one belongs to there (default: WANDB_RUN_GROUP)"""
+    wandb_tags: list[str] = field(default_factory=list)
+    """labels of the run there (default: WANDB_TAGS)"""
+    tensorboard: bool = False
+    """write TensorBoard's files, too, into the run folder; needs the package: pip install tensorboard"""
 
     def __post_init__(self) -> None:
         check_range(self, "metrics.", "every", "telemetry_every", low=0, high=MOST_STEPS)
-        check_filled(self, "metrics.", "wandb_project")
-        check_name(self, "metrics.", "wandb_project")
+        check_filled(self, "metrics.", "wandb_project", "wandb_entity", "wandb_group")
+        for name in ("wandb_project", "wandb_entity", "wandb_group", "wandb_tags"):
+            check_name(self, "metrics.", name)
 
 
 @dataclass(frozen=True)

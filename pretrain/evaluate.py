@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import InputError
 from data.batch import BatchSchedule
+from data.progress import Progress
 from data.stream import Validation
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine
@@ -41,12 +42,19 @@ class HeldOut:
         self._batches = min(wanted, whole) if wanted else whole
         self._num_samples = self._batches * config.batch.global_size
         self._sequence_length = config.data.sequence_length
+        self._tokens_per_batch = config.batch.global_size * config.data.sequence_length
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, Any]:
         """Metrics of the model as it is after ``step`` steps."""
         if self._marks is not None:
             self._marks.prepare()
-        found = [engine.evaluate(micro_batches) for micro_batches in self._feed.steps(0, self._batches)]
+        progress = Progress(f"evaluating step {step}", self._batches, quiet=not engine.topology.is_main)
+        found: list[Evaluation] = []
+        for micro_batches in self._feed.steps(0, self._batches):
+            found.append(engine.evaluate(micro_batches))
+            progress.result = f"loss {sum(evaluation.loss for evaluation in found) / len(found):.4f}"
+            progress.add(1, self._tokens_per_batch)
+        progress.clear()
         loss = sum(evaluation.loss for evaluation in found) / self._batches
         return {
             "step": step,

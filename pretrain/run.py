@@ -24,6 +24,7 @@ from pretrain.engines.connection import connect, disconnect
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
+from pretrain.opening import opening_lines, sinks_line
 from pretrain.recall import RecallMarks
 from pretrain.resilience.attempts import Attempt, Outcome, current_attempt, recorded_failures
 from pretrain.resilience.rollback import with_rollbacks
@@ -34,7 +35,9 @@ from pretrain.resilience.watchdog import Watchdog
 from pretrain.restore import find_checkpoint, restore
 from pretrain.run_data import open_data
 from pretrain.run_lock import RunLock
-from pretrain.runfolder import announce, check_own_folder, open_logs, open_sinks, record_start, save_config
+from pretrain.runfolder import announce, check_own_folder, open_logs, record_start, save_config
+from pretrain.sinks.open import open_sinks
+from pretrain.start_up import StartUp
 from pretrain.telemetry.telemetry import Telemetry
 from pretrain.topology import Topology, topology_from_environment
 from pretrain.trainer import Trainer
@@ -43,12 +46,18 @@ NodeCheck = Callable[[RunConfig, Topology], None]
 """looks at the connected nodes before the model is built; raises InputError for what must not be trained on"""
 
 
-def pretrain(config: RunConfig, stop: StopSignal | None = None, check_nodes: NodeCheck | None = None) -> Outcome:
+def pretrain(
+    config: RunConfig,
+    stop: StopSignal | None = None,
+    check_nodes: NodeCheck | None = None,
+    start_up: StartUp | None = None,
+) -> Outcome:
     """Trains to the last step, going on from the newest whole checkpoint of the run folder.
 
     Args:
         stop: the signals that may end training early, after a checkpoint.
         check_nodes: what is asked of the nodes before the model is built.
+        start_up: hears what the start is busy with.
 
     Returns:
         How it ended: finished, stopped, rolled back or gave up.
@@ -59,7 +68,15 @@ def pretrain(config: RunConfig, stop: StopSignal | None = None, check_nodes: Nod
     with RunLock(config.run_folder, is_main=topology.is_main) as lock:
         lock.take(make=False)  # before anything of a run that is there is written, its record of this start included
         with recorded_failures(attempt, topology.rank):
-            return _pretrain(with_rollbacks(config), topology, lock, attempt, stop or StopSignal(), check_nodes)
+            return _pretrain(
+                with_rollbacks(config),
+                topology,
+                lock,
+                attempt,
+                stop or StopSignal(),
+                check_nodes,
+                start_up or StartUp(),
+            )
 
 
 def _pretrain(
@@ -69,8 +86,10 @@ def _pretrain(
     attempt: Attempt,
     stop: StopSignal,
     check_nodes: NodeCheck | None,
+    start_up: StartUp,
 ) -> Outcome:
     check_run(config, topology)
+    start_up.doing("opening the data")
     kernels = run_kernels(config, topology)
     stream, validation = open_data(config, check_files=topology.local_rank == 0)
     marks = RecallMarks(stream, config, topology) if config.evaluation.ar_hits else None
@@ -78,23 +97,28 @@ def _pretrain(
     lock.take()
     open_logs(config.run_folder, topology, library_log())
     settings = config.resilience
+    start_up.doing(f"waiting for all {topology.world_size} processes")
     connect(topology, timeout_seconds=max(1800.0, 2 * settings.hang_seconds))  # the watchdog comes first
     watchdog = Watchdog(attempt.folder, topology.rank, settings.hang_seconds)
     try:
         if check_nodes is not None:
+            start_up.doing("looking at the nodes")
             check_nodes(config, topology)
             watchdog.beat(0)
+        start_up.doing("reading the newest checkpoint, to check every byte of it")
         run_id = join_remote(config, topology)
         reader = find_checkpoint(config, topology)
         if reader is not None and reader.step >= config.train.steps:
             announce_end(attempt, topology, config)
             return Outcome.FINISHED
         staging = open_staging(config, run_id)
+        start_up.doing("building the model")
         recorder = Recorder()
         layers = build_model(config, topology, recorder, kernels)
         clips = config.optimizer.gradient_clipping > 0
         guard = SpikeGuard(settings.spike_window, settings.spike_deviations, settings.max_skips, clips)
         engine = build_engine(config, topology, layers, judge=guard.keeps)
+        start_up.doing("filling the model and the optimizer")
         start = restore(config, topology, engine, stream, guard, reader)
         config, checkpoints = start.config, checkpoints_of(start.config.run_folder)
         values = values_without_credentials(dataclasses.asdict(config))
@@ -106,10 +130,11 @@ def _pretrain(
             lineage = record_start(config, start.step, lineage, run_id, supervisor.hosts, facts)
             remove_leftovers(checkpoints)
         announce(topology, f"{config.name}: {engine.describe()}")
-        announce(
-            topology, f"{'resuming at' if start.step else 'starting at'} step {start.step} of {config.train.steps}"
-        )
+        for line in opening_lines(config, stream, start.step):
+            announce(topology, line)
+        start_up.doing("opening where metrics go")
         sinks = open_sinks(config, values, topology, start.step, run_id)
+        announce(topology, sinks_line(sinks))
 
         def tokens_at(step: int) -> int:
             return stream.tokens_before(config.batch.schedule.first_sample(step))
@@ -130,7 +155,9 @@ def _pretrain(
             supervisor=supervisor,
             state=start.state,
             lineage=dataclasses.asdict(lineage),
+            start_up=start_up,
         )
+        start_up.doing("taking the first step")
         try:
             ending = trainer.fit(start.step)
         finally:

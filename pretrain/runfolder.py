@@ -1,6 +1,6 @@
-"""The run folder: resolved config, per-rank logs, metrics.
+"""The run folder: resolved config, per-rank logs, the record of each start.
 
-In: a RunConfig and a Topology. Out: files under runs/NAME, and the sinks of rank 0.
+In: a RunConfig and a Topology. Out: files under runs/NAME.
 """
 
 import dataclasses
@@ -20,9 +20,7 @@ from common.software import commit, versions
 from common.urls import references_in_values, values_with_references, values_without_credentials, without_credentials
 from pretrain.checkpoint.lineage import Lineage, Software
 from pretrain.config import RunConfig
-from pretrain.places import CHECKPOINTS, CONFIG_FILE, LOGS
-from pretrain.sinks import LOSS_FILE, PLOT_FILE, Console, LossPlot, MetricsFile, Sink, WeightsAndBiases
-from pretrain.step_lines import read_steps
+from pretrain.places import CHECKPOINTS, CONFIG_FILE, LOGS, TENSORBOARD, WANDB
 from pretrain.topology import Topology
 
 
@@ -34,7 +32,7 @@ def check_own_folder(config: RunConfig) -> None:
     Raises:
         InputError: names it, and whose it is.
     """
-    for part in ("", LOGS, "attempts", CHECKPOINTS, "starts", "wandb"):
+    for part in ("", LOGS, "attempts", CHECKPOINTS, "starts", WANDB, TENSORBOARD):
         check_trusted(config.run_folder / part, "run_dir", with_content=True)
     if config.checkpoint.staging is not None:
         check_trusted(Path(config.checkpoint.staging), "checkpoint.staging")
@@ -111,19 +109,6 @@ def record_start(
     head = f"# {began}, from step {step}: {json.dumps(command)}\n"
     write_atomically(folder / f"{number:04d}.yaml", head + to_yaml(config))
     return lineage.started(run_id, software, command, hosts)
-
-
-def open_sinks(config: RunConfig, values: Mapping[str, Any], topology: Topology, start: int, run_id: str) -> list[Sink]:
-    """The sinks of rank 0; other ranks have none."""
-    if not topology.is_main:
-        return []
-    metrics, picture = config.run_folder / LOSS_FILE, config.run_folder / PLOT_FILE
-    sinks: list[Sink] = [Console(config.train.steps), MetricsFile(metrics, start)]
-    if config.metrics.wandb:
-        online = WeightsAndBiases.start(config, values, run_id)
-        sinks += [online] if online is not None else []
-    sinks.append(LossPlot(read_steps(metrics), picture, title=f"{config.name} ({config.model.attention})"))
-    return sinks
 
 
 def announce(topology: Topology, text: str) -> None:

@@ -6,6 +6,7 @@ Always: after a checkpoint of step s, a new start goes on with step s as if noth
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -14,14 +15,15 @@ from data.stream import TokenStream
 from pretrain.checkpoint.state import local_fragments
 from pretrain.checkpoint.writer import CheckpointFacts, CheckpointWriter
 from pretrain.config import RunConfig
-from pretrain.engines.engine import Engine
+from pretrain.engines.engine import Engine, StepResult
 from pretrain.engines.micro_batch import MicroBatch
 from pretrain.evaluate import HeldOut
 from pretrain.feed import BatchFeed
 from pretrain.metrics import StepMeter
 from pretrain.resilience.supervisor import Ending, Supervisor
 from pretrain.schedule import learning_rate
-from pretrain.sinks import Sink
+from pretrain.sinks.base import Sink
+from pretrain.start_up import StartUp
 from pretrain.telemetry.telemetry import Telemetry
 from pretrain.topology import Topology
 
@@ -64,6 +66,7 @@ class Trainer:
     state: TrainerState = field(default_factory=TrainerState)
     lineage: dict[str, Any] = field(default_factory=dict)
     """where the weights come from, as every checkpoint keeps it; on rank 0, which writes it, this start included"""
+    start_up: StartUp = field(default_factory=StartUp)
 
     def fit(self, start: int) -> Ending | None:
         """Trains from step ``start`` to the last, and saves it; an Ending says why training ended before."""
@@ -79,7 +82,8 @@ class Trainer:
                 self.telemetry.begin()
             result = self.engine.train_step(micro_batches, rate)
             numbers = self.telemetry.end(result) if inside else {}
-            self._count(micro_batches)
+            self.start_up.over()
+            self._count(micro_batches, result)
             self.state.applied_steps += result.applied
             if self._due(self.config.metrics.every, done) or inside or not result.applied:
                 self._tell(self.meter.record(done, self.state.tokens, result, rate) | numbers)
@@ -96,10 +100,10 @@ class Trainer:
         self._report_failed_save(self.writer.wait(), last=True)
         return ending
 
-    def _count(self, micro_batches: Sequence[MicroBatch]) -> None:
+    def _count(self, micro_batches: Sequence[MicroBatch], result: StepResult) -> None:
         tokens = sum(batch.tokens_BT.numel() for batch in micro_batches) * self.topology.copies
         self.state.tokens += tokens
-        self.meter.count(tokens, self.feed.waited)
+        self.meter.count(tokens, result, self.feed.waited)
 
     def _due(self, every: int, done: int) -> bool:
         return done == self.config.train.steps or (every > 0 and done % every == 0)
@@ -140,8 +144,9 @@ class Trainer:
             print(f"WARNING: {failure}; training goes on with the checkpoints before it", flush=True)
 
     def _tell(self, metrics: dict[str, Any]) -> None:
+        stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **metrics}
         for sink in self.sinks:
-            sink.write(metrics)
+            sink.write(stamped)
 
 
 def random_state() -> dict[str, str]:

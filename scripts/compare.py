@@ -17,7 +17,7 @@ from common.files import atomic_file
 from common.flags import FlagParser
 from common.private import check_trusted
 from common.ranges import check_place, check_range
-from pretrain.sinks import LOSS_FILE
+from pretrain.places import LOSS_FILE
 from pretrain.step_lines import read_steps
 
 

@@ -22,7 +22,7 @@ from common.flags import FlagParser
 from common.options import option
 from common.ranges import check_place, check_range
 from pretrain.optimizers.registry import OPTIMIZERS
-from pretrain.sinks import LOSS_FILE
+from pretrain.places import LOSS_FILE
 from pretrain.step_lines import read_steps
 from scripts.retrieval.commands import run_logged
 

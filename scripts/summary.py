@@ -12,8 +12,7 @@ from common.flags import FlagParser
 from data.stream import open_validation
 from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.config import RunConfig
-from pretrain.places import CONFIG_FILE
-from pretrain.sinks import LOSS_FILE, PLOT_FILE
+from pretrain.places import CONFIG_FILE, LOSS_FILE, PLOT_FILE
 from pretrain.step_lines import read_steps
 
 

@@ -33,6 +33,7 @@ USED_BY_OTHERS = {
     "accelerate": "lm-eval loads models with it",
     "pytablewriter": "lm-eval prints its table with it",
     "s3fs": "fsspec opens s3:// with it",
+    "tensorboard": "torch.utils.tensorboard writes with it",
     "flask": "moto's server is made of it",
     "flask-cors": "moto's server is made of it",
 }

@@ -35,6 +35,7 @@ WRITTEN = {
     "attempts": True,
     "starts": True,
     "wandb": True,
+    "tensorboard": True,
 }
 """what a run writes, and whether it is a folder"""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.errors import InputError
 from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
-from scripts.evaluation.held_out import SAMPLES_PER_PASS, Opened, open_samples, sample_losses
+from scripts.evaluation.held_out import SAMPLES_PER_PASS, Opened, losses_by_block, open_samples
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
 from scripts.evaluation.statistics import Estimate, ratio
@@ -26,9 +26,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
     held_out = open_samples(subject, settings, provenance)
     frequent, source = _frequent(subject, settings, held_out, provenance)
     sums: dict[str, list[np.ndarray]] = {"ar_hit": [], "others": [], "hits": [], "rest": []}
-    for first in range(0, held_out.count, SAMPLES_PER_PASS):
-        numbers = np.arange(first, min(first + SAMPLES_PER_PASS, held_out.count))
-        losses = sample_losses(subject, held_out.samples, numbers, held_out.within_documents)
+    for numbers, losses in losses_by_block(subject, held_out):
         hits = ar_hits(held_out.samples.fetch(numbers), frequent)
         sums["ar_hit"].append((losses * hits).sum(1))
         sums["others"].append((losses * ~hits).sum(1))

@@ -33,6 +33,7 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
     subject.check_length(chosen.length, "--attention.length")
     by_depth: dict[float, np.ndarray] = {}
     subject.model.set_attn_implementation(ATTENTION)
+    subject.progress.total = len(chosen.depths) * chosen.samples
     for depth in chosen.depths:
         draw = random.Random(f"{settings.seed}/attention/{depth}")
         pieces = haystack(chosen.haystack, draw)
@@ -40,7 +41,12 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
             build_prompt(subject, pieces, chosen.length, depth, (chosen.needles, 1), draw)
             for _ in range(chosen.samples)
         ]
-        by_depth[depth] = np.array([measure(subject, prompt) for prompt in prompts])
+        found = []
+        for prompt in prompts:
+            found.append(measure(subject, prompt))
+            subject.progress.add(1, chosen.length)
+        by_depth[depth] = np.array(found)
+        subject.progress.result = f"{by_depth[depth][:, 0].mean():.4f} on the answer at depth {depth:.0%}"
     table = {
         kind: {depth: mean(values[:, column]) for depth, values in by_depth.items()}
         for column, kind in enumerate(KINDS)

@@ -5,6 +5,7 @@ tokens the loss is the trainer's own, to rounding; what the trainer measured sta
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
     """Measures the mean loss per token."""
     held_out = open_samples(subject, settings, provenance)
     samples = held_out.samples
-    losses = np.concatenate(
-        [
-            sample_losses(
-                subject,
-                samples,
-                np.arange(first, min(first + SAMPLES_PER_PASS, held_out.count)),
-                held_out.within_documents,
-            )
-            for first in range(0, held_out.count, SAMPLES_PER_PASS)
-        ]
-    )
+    losses = np.concatenate([block for _, block in losses_by_block(subject, held_out)])
     loss = mean(losses.mean(axis=1))
     metrics = {
         "loss": loss,
@@ -95,6 +86,21 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
         },
         {"unigram_entropy": samples.unigram_entropy, "trainer": held_out.trainer},
     )
+
+
+def losses_by_block(
+    subject: Subject, held_out: Opened, samples: int = SAMPLES_PER_PASS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers [n] and losses [n, T] of all samples, ``samples`` at a time; progress tells their mean so far."""
+    total, subject.progress.total = 0.0, held_out.count
+    for first in range(0, held_out.count, samples):
+        numbers = np.arange(first, min(first + samples, held_out.count))
+        losses = sample_losses(subject, held_out.samples, numbers, held_out.within_documents)
+        total += losses.mean(axis=1).sum()
+        done = first + len(numbers)
+        subject.progress.result = f"loss {total / done:.4f} of {done:,} samples"
+        subject.progress.add(len(numbers), 0)
+        yield numbers, losses
 
 
 def sample_losses(

@@ -29,6 +29,7 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
     metrics: dict[str, Estimate] = {}
     curves: dict[str, dict[float, Estimate]] = {}
     sets = {}
+    subject.progress.total = len(chosen.sets) * sum(map(_work, chosen.shots))
     for name in chosen.sets:
         train, test, sets[name] = _load(name, chosen, settings.seed)
         data_set = find_data_set(name)
@@ -46,6 +47,10 @@ def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] |
             right = [_right(subject, data_set, context, train, test) for context in contexts]
             curves[name][shots] = crossed(right, settings.seed)
             metrics[f"{name}_{shots}_shots"] = curves[name][shots]
+            subject.progress.result = f"{curves[name][shots].value:.3f} of {name} with {shots}"
+            subject.progress.add(_work(shots), 0)
+        missing = [shots for shots in chosen.shots if shots not in curves[name]]
+        subject.progress.total -= sum(map(_work, missing))
     return TaskResult(
         metrics,
         {"draws": chosen.draws, "sets": sets, "folder": chosen.folder, "longest": chosen.longest},
@@ -61,6 +66,7 @@ def run_orders(subject: Subject, settings: EvaluateConfig, provenance: dict[str,
     metrics: dict[str, Estimate] = {}
     details: dict[str, Any] = {}
     sets = {}
+    subject.progress.total = len(chosen.sets) * 2
     for name in chosen.sets:
         train, test, sets[name] = _load(name, chosen, settings.seed)
         data_set = find_data_set(name)
@@ -81,12 +87,19 @@ def run_orders(subject: Subject, settings: EvaluateConfig, provenance: dict[str,
             right = np.array([_right(subject, data_set, context, train, test) for context in contexts])
             metrics |= {f"{name}_{kind}_{key}": estimate for key, estimate in _spread(right, settings.seed).items()}
             details[f"{name}_{kind}"] = {"accuracies": right.mean(axis=1).tolist()}
+            subject.progress.result = f"{right.mean():.3f} of {name} in {kind} orders"
+            subject.progress.add(1, 0)
     return TaskResult(
         metrics,
         {"orders": chosen.orders, "demonstrations": chosen.order_shots, "sets": sets, "folder": chosen.folder},
         details,
         draw=lambda figure: _draw_orders(figure, details),
     )
+
+
+def _work(shots: int) -> int:
+    """What a point of the curve costs, about: texts that are read for each query."""
+    return shots + 1
 
 
 def _load(name: str, chosen: InContextSettings, seed: int) -> tuple[list[Example], list[Example], dict[str, int]]:

@@ -33,10 +33,14 @@ def _measure(subject: Subject, settings: NeedleSettings, seed: int) -> TaskResul
     for length in settings.lengths:
         subject.check_length(length, "needles: a length of the settings")
     cells = list(product(settings.pairs, settings.lengths, settings.depths))
-    table = []
+    table: list[dict[str, Any]] = []
+    subject.progress.total = settings.samples * sum(length for _, length, _ in cells)
     for number, (pair, length, depth) in enumerate(cells, 1):
         subject.progress.title = f"needles: {length:,} tokens, depth {depth:.0%} (cell {number} of {len(cells)})"
         table.append(_measure_cell(subject, settings, length, depth, (pair[0], pair[1]), seed))
+        asked = sum(row["samples"] * row["pair"][1] for row in table)
+        subject.progress.result = f"{sum(row['right'] for row in table)} of {asked} answers right"
+        subject.progress.add(settings.samples * length, 0)
     metrics = {}
     for pair in settings.pairs:
         rows = [row for row in table if row["pair"] == list(pair)]

@@ -55,6 +55,7 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
     generator = torch.Generator().manual_seed(settings.seed)
     logits, states = Largest(generator), Largest(generator)
     per_sample: dict[str, list[float]] = {"attention_logits": [], "hidden_states": []}
+    subject.progress.total = count
     for number in range(count):
         tokens = torch.from_numpy(held_out.samples.fetch(np.array([number]))[:, :-1]).to(subject.device)
         own_logits, own_states = Largest(generator), Largest(generator)
@@ -67,6 +68,8 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
             raise InputError(f"--model {subject.name}: does not use transformers' attention interface; no logits seen")
         per_sample["attention_logits"].append(float(own_logits.top[0]))
         per_sample["hidden_states"].append(float(own_states.top[0]))
+        subject.progress.result = f"largest logit {float(logits.top[0]):.1f}, hidden state {float(states.top[0]):.1f}"
+        subject.progress.add(1, tokens.numel())
     metrics = {f"{kind}_top_1_of_a_sample": mean(values) for kind, values in per_sample.items()}
     table = {"attention_logits": logits.summary(), "hidden_states": states.summary()}
     return TaskResult(

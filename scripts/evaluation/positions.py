@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evaluation.held_out import open_samples, sample_losses
+from scripts.evaluation.held_out import losses_by_block, open_samples
 from scripts.evaluation.pictures import draw_curves
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig
@@ -19,12 +19,7 @@ from scripts.evaluation.subject import Subject
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
     """Measures the curve at powers of two and at the full length."""
     held_out = open_samples(subject, settings, provenance)
-    losses = np.concatenate(
-        [
-            sample_losses(subject, held_out.samples, np.array([number]), held_out.within_documents)
-            for number in range(held_out.count)
-        ]
-    )
+    losses = np.concatenate([block for _, block in losses_by_block(subject, held_out, samples=1)])
     cumulative = losses.cumsum(axis=1) / np.arange(1, losses.shape[1] + 1)
     curve = {position: mean(cumulative[:, position - 1]) for position in _positions(losses.shape[1])}
     metrics = {f"loss_of_first_{position}": estimate for position, estimate in curve.items()}

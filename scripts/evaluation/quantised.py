@@ -29,11 +29,15 @@ def run(subject: LoadedSubject, settings: EvaluateConfig, provenance: dict[str, 
         found: np.ndarray = sample_losses(subject, held_out.samples, numbers, held_out.within_documents).mean(axis=1)
         return found
 
+    subject.progress.total = 1 + len(settings.quantised.bits)
     plain = losses()
+    subject.progress.add(1, 0)
     metrics: dict[str, Estimate] = {"loss": mean(plain)}
     for bits in settings.quantised.bits:
         with attending(subject, f"quantised_{bits}", lambda *call, bits=bits, **named: _attend(bits, *call, **named)):
-            metrics[f"loss_rise_{bits}_bits"] = mean(losses() - plain)
+            metrics[f"loss_rise_{bits}_bits"] = rise = mean(losses() - plain)
+        subject.progress.result = f"{bits} bits: {rise.value:+.4f}"
+        subject.progress.add(1, 0)
     return TaskResult(
         metrics, {"data": held_out.data, "samples": count, "sequence_length": held_out.sequence_length}, {}
     )

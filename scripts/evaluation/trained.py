@@ -27,8 +27,11 @@ from scripts.evaluation.subject import Ids, Subject
 from scripts.export import digest_of, find_checkpoint, find_tokenizer
 from scripts.hub.provenance import describe_export
 
-TASKS = ("held_out", "positions", "ar_hit", "needles", "needles_long", "in_context", "in_context_orders")
-"""those that ask for losses, answers and labels only"""
+TASKS = (
+    *("held_out", "sample", "positions", "ar_hit", "needles", "needles_long"),
+    *("in_context", "in_context_orders"),
+)
+"""those that ask for losses, answers, labels and texts only"""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from pretrain.checkpoint.lineage import Ancestor, Software, lineage_of, read_lin
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from pretrain.optimizers.config import OptimizerConfig
-from pretrain.sinks import LOSS_FILE
+from pretrain.places import LOSS_FILE
 from pretrain.step_lines import read_steps
 from scripts.hub.card import model_card
 

@@ -17,8 +17,8 @@ from common.errors import InputError
 from common.files import write_atomically
 from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps, step_folder, step_of
 from pretrain.config import RunConfig
+from pretrain.places import LOSS_FILE
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, read_attempts
-from pretrain.sinks import LOSS_FILE
 from pretrain.step_lines import read_steps
 from scripts.replication.folders import Folders
 from scripts.replication.plans import Stage, run_values

@@ -1,4 +1,4 @@
-"""What a run folder tells: config, metrics, evaluations, lambda per layer.
+"""What a run folder tells: config, where it stands, metrics, evaluations, samples of text, lambda per layer.
 
 In: a run folder. Out: a RunFacts. Always: a part that is not there is empty, and only a folder without a config is an
 error; nothing is written.
@@ -17,12 +17,12 @@ from model.kinds.registry import kind_of
 from pretrain.checkpoint.layout import checkpoints_of, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
-from pretrain.places import CONFIG_FILE
-from pretrain.sinks import LOSS_FILE
+from pretrain.places import CONFIG_FILE, EVALUATIONS, LOSS_FILE
+from pretrain.resilience.attempts import SKIPPED_FILE
+from pretrain.standing import Status, read_status
 from pretrain.step_lines import TELEMETRY, read_steps
+from pretrain.texts import read_texts
 from scripts.evaluation.result import read_model, read_results
-
-EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class RunFacts:
 
     name: str
     config: RunConfig
+    status: Status | None
+    """where it stands; None: it has not begun"""
     training: list[dict[str, Any]]
     """metrics of logged steps"""
     validation: list[dict[str, Any]]
@@ -39,6 +41,10 @@ class RunFacts:
     """task -> its part of a results file"""
     pictures: dict[str, bytes]
     """task -> PNG"""
+    skipped: list[dict[str, Any]]
+    """steps that were kept from the weights, with their reasons"""
+    texts: dict[int, str]
+    """step of the model -> a sample of text that it wrote"""
     lambdas: dict[int, list[float]]
     """step of a checkpoint -> lambda of every layer"""
     inside: dict[int, dict[str, Any]]
@@ -64,13 +70,23 @@ def read_run(folder: Path) -> RunFacts:
     return RunFacts(
         name=config.name,
         config=config,
+        status=_read_status(folder),
         training=[line for line in lines if line.get("loss") is not None],
         validation=[line for line in lines if line.get("validation_loss") is not None],
         evaluations=evaluations,
         pictures=pictures,
+        skipped=read_steps(folder / SKIPPED_FILE),
+        texts=read_texts(folder),
         inside={line["step"]: line[TELEMETRY] for line in lines if line.get(TELEMETRY)},
         lambdas=_read_lambdas(checkpoints_of(folder), config),
     )
+
+
+def _read_status(folder: Path) -> Status | None:
+    try:
+        return read_status(folder)
+    except InputError:
+        return None  # a config, and nothing that was trained; damage is told by those who read the rest
 
 
 def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
@@ -102,8 +118,8 @@ def _read_lambdas(checkpoints: Path, config: RunConfig) -> dict[int, list[float]
         try:
             reader = CheckpointReader(folder)
             lambdas = [_lambda(reader, config, layer) for layer in range(config.model.num_layers)]
-        except InputError:
-            continue  # a damaged checkpoint has no say here
+        except (InputError, OSError):
+            continue  # a damaged checkpoint has no say here, nor one that goes while it is read
         known = [value for value in lambdas if value is not None]
         if known:
             found[reader.step] = known

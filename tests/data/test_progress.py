@@ -13,7 +13,7 @@ def test_a_line_says_share_rate_and_time_left(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    progress = Progress("tokenizing", total_bytes=1000)
+    progress = Progress("tokenizing", total=1000)
     progress.add(100, 1_000_000)
     assert capsys.readouterr().err == ""  # too early
     now = 120.0

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.status import describe, read_status
+from launch.status import describe
 from launch.verdict import Decision, attempts_of, close_attempt, decide
 from pretrain.config import CheckpointConfig, EvaluationConfig, RunConfig, TrainConfig
+from pretrain.places import LOSS_FILE
 from pretrain.resilience.attempts import Attempt, Outcome, next_attempt
 from pretrain.resilience.rollback import ROLLBACKS_FILE, roll_back, with_rollbacks
-from pretrain.sinks import LOSS_FILE, MetricsFile
+from pretrain.sinks.metrics_file import MetricsFile
+from pretrain.standing import read_status
 from scripts.compare import compare
 from scripts.reporting.page import report_page
 from scripts.reporting.runs import read_run

@@ -7,8 +7,10 @@ import pytest
 
 from common.cli import run_command
 from launch.__main__ import main
-from launch.status import describe, read_status
+from launch.status import describe
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, next_attempt
+from pretrain.resilience.rollback import ROLLBACKS_FILE
+from pretrain.standing import read_status
 
 
 @pytest.fixture
@@ -16,15 +18,22 @@ def run(tmp_path: Path) -> Path:
     """A run in its second attempt, half of a line just written."""
     (tmp_path / "config.yaml").write_text("train: {steps: 300}\n")
     line = {"tokens": 40960, "tokens_per_second": 2000.0, "step_seconds": 2.0}
+    gpu = {"model_flops_utilization": 0.4, "peak_memory_bytes": 7 << 29, "reserved_memory_bytes": 5 << 30}
+    newest = {"mean_loss": 5.375, "learning_rate": 3e-4, "grad_norm": 1.25, **gpu, **line}
     (tmp_path / "metrics.jsonl").write_text(
         json.dumps({"step": 10, "loss": 5.5, **line})
         + "\n"
         + json.dumps({"step": 10, "validation_loss": 5.75})
         + "\n"
-        + json.dumps({"step": 20, "loss": 5.25, **line})
+        + json.dumps({"step": 20, "loss": 5.25, **newest})
         + '\n{"step": 30, "lo'
     )
     (tmp_path / SKIPPED_FILE).write_text('{"step": 7}\n')
+    rollback = {"time": 1.0, "back_to_step": 3, "skipped_steps": [7], "samples": [[48, 55]]}
+    (tmp_path / ROLLBACKS_FILE).write_text(json.dumps([rollback]))
+    (tmp_path / "evaluations").mkdir()
+    evaluation = {"model": {"step": 20}, "tasks": {"sample": {"metrics": {}, "text": "def \n  value"}}}
+    (tmp_path / "evaluations/20.json").write_text(json.dumps(evaluation))
     for step in (10, 20):
         folder = tmp_path / f"checkpoints/step_{step:08d}"
         folder.mkdir(parents=True)
@@ -51,10 +60,16 @@ def test_a_running_run_tells_where_it_stands(run: Path) -> None:
     for expected in [
         "step         24 of 300",
         "loss         5.2500 (held-out 5.7500)",
-        "speed        2,000 tokens/s",
+        "mean loss    5.3750 since the line before",
+        "rate         0.0003",
+        "grad norm    1.250",
+        "speed        2,000 tokens/s, MFU 40.0%",
+        "memory       3.5 GiB, 5.0 reserved, of rank 0",
         "time left    0:09:12",
         "checkpoint   step 20",
         "skipped      1 steps",
+        "rollbacks    1, see rollbacks.json",
+        'newest text  "def \\n  value"',
         "starts       2",
         "from step 0 to 17  crashed: rank 2 on node2 was killed by SIGKILL",
         "from step 10 to 24  no end on record",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from pretrain.sinks import MetricsFile
+from pretrain.sinks.metrics_file import MetricsFile
 from pretrain.step_lines import read_steps, step_line
 
 WHOLE = '{"step": 3, "loss": 5.25}\n{"step": 6, "loss": null, "note": "skipped"}\n'

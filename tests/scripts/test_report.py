@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def runs(run_of: Callable[[str], Path], tmp_path: Path) -> list[Path]:
     draw = lambda figure: figure.subplots().plot([1, 2])  # noqa: E731
     result = TaskResult({"accuracy": proportion(9, 10)}, {}, draw=draw)
     save_results(folders[0] / "evaluations" / "step_2.json", {"name": "x"}, {"needles": result}, seed=1)
+    for step, said in ((2, "def newest"), (1, "def older")):
+        written = {"sample": TaskResult({}, {}, text=said)}
+        save_results(folders[0] / "evaluations" / f"sample_{step}.json", {"step": step}, written, seed=1)
+    (folders[0] / "skipped_steps.jsonl").write_text('{"step": 7, "reason": "loss is nan"}\n')
+    an_hour_ago = (folders[0] / "metrics.jsonl").stat().st_mtime - 3600
+    os.utime(folders[0] / "metrics.jsonl", (an_hour_ago, an_hour_ago))
     return folders
 
 
@@ -56,10 +63,11 @@ def test_the_page_shows_both_runs_and_needs_no_other_file(runs: list[Path], tmp_
         "model.attention",
     ):
         assert fact in text, fact
-    assert (
-        text.count("data:image/png;base64,") == 5
-    )  # losses, AR-hits, the needles' picture, lambdas, inside of one run
+    assert text.count("data:image/png;base64,") == 3  # the needles' picture, lambdas, inside of one run
     assert "Inside the model" in text
+    assert "<td>state</td><td>quiet</td><td>running</td>" in text
+    assert "<td>7</td><td>loss is nan</td>" in text
+    assert "def newest" in text and text.index("def newest") < text.index("def older")
     assert "&lt;diff&gt;" in text and "<diff>" not in text
     assert "http" not in text.replace("http-equiv", "")
 

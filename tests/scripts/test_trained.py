@@ -14,7 +14,13 @@ from pretrain.config import RunConfig
 from scripts.evaluate import evaluate
 from scripts.evaluation.constrained import build_trie, classify
 from scripts.evaluation.loaded import load_subject
-from scripts.evaluation.settings import EvaluateConfig, HeldOutSettings, NeedleSettings, RunSettings
+from scripts.evaluation.settings import (
+    EvaluateConfig,
+    HeldOutSettings,
+    NeedleSettings,
+    RunSettings,
+    SampleSettings,
+)
 from scripts.evaluation.subject import Subject
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
@@ -42,9 +48,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 def settings_of(model: Path) -> EvaluateConfig:
     return EvaluateConfig(
         str(model),
-        "held_out,positions,ar_hit,needles_long",
+        "held_out,sample,positions,ar_hit,needles_long",
         output=str(model.with_name(f"{model.name}.json")),
         held_out=HeldOutSettings(samples=2),
+        sample=SampleSettings(prompt="the thing", tokens=7, temperature=0),
         needles_long=NeedleSettings(lengths=[330], pairs=[[2, 2]], depths=[0.5], samples=1),
     )
 
@@ -113,14 +120,16 @@ def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) ->
     assert written[0]["model"]["topology"] == "tensor 1 x context 2 x pipeline 1 x data 1"
     assert written[0]["model"]["checkpoint"] == written[1]["model"]["checkpoint"]
     assert written[0]["tasks"]["held_out"]["settings"]["trainer_tokens"] is True
+    texts = [results["tasks"]["sample"]["text"] for results in written]
+    assert texts[0] == texts[1] and texts[0].startswith("the thing") and len(texts[0]) > len("the thing")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
-            {"tasks": "positions,sample"},
-            r"^--tasks sample: needs an exported model .*; a run folder itself answers held_",
+            {"tasks": "positions,outliers"},
+            r"^--tasks outliers: needs an exported model .*; a run folder itself answers held_",
         ),
         ({"run": RunSettings(step=7)}, r"^--run.step 7: .* has no such checkpoint"),
         ({"run": RunSettings(tokenizer="nowhere")}, r"nowhere"),
