@@ -2,7 +2,8 @@
 
 In: an optimizer whose parameter groups are buckets, and how their exchange is set. Out: what DeepSpeed's engines drive.
 Always: DeepSpeed owns flat buffers, partitions and the map from parameters to them; gradients come from
-gradients.py, weights go back by weights.py; the norm is judged before the update, and a refused step changes nothing.
+gradients.py, weights go back by weights.py, each bucket's as soon as it is updated; the norm is judged before the first
+update, and a refused step changes nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,10 +94,7 @@ class BucketedZero(compat.PartitionedOptimizer):
         if not self._gate.is_open():
             return
         self._scale_gradients()
-        for bucket in self._flat:
-            bucket.master.grad = bucket.own_sums
-        self.optimizer.step()
-        self.weights.start()
+        self.weights.start(self._update)
 
     def update_lp_params(self) -> None:
         """Brings the fp32 partitions to the model's weights, and waits until they are there."""
@@ -106,6 +104,16 @@ class BucketedZero(compat.PartitionedOptimizer):
     def set_norm(self, norm: float) -> None:
         """Tells the norm of the mean gradient of this step, before the gate opens."""
         self._global_grad_norm = norm
+
+    def _update(self, index: int) -> None:
+        """Updates the partition of one bucket, whose parameter group is the only one that the optimizer sees."""
+        groups, bucket = self.optimizer.param_groups, self._flat[index]
+        bucket.master.grad = bucket.own_sums
+        self.optimizer.param_groups = [groups[index]]
+        try:
+            self.optimizer.step()
+        finally:
+            self.optimizer.param_groups = groups
 
     def _scale_gradients(self) -> None:
         """From sums to means, clipped."""

@@ -1,10 +1,10 @@
 """Weights return while the next forward pass goes on: bucket by bucket, in the order in which it needs them.
 
-In: buckets whose fp32 partitions were updated, and the layers that read the weights. Out: whole weights before a layer
+In: buckets, what updates their fp32 partitions, and the layers that read the weights. Out: whole weights before a layer
 reads them. Always: a layer waits for the buckets of its own parameters, and for no others.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -32,10 +32,16 @@ class WeightReturn:
         """of layers in training"""
 
     @torch.no_grad()
-    def start(self) -> None:
-        """Sends this rank's partitions and asks for the others'."""
+    def start(self, update: Callable[[int], None] = lambda index: None) -> None:
+        """Sends this rank's partitions and asks for the others'.
+
+        Args:
+            update: brings a bucket's partition, by its index, up to date. The first ones, which the next forward pass
+                needs first, are on their way while the later ones are updated.
+        """
         self.settle()
         for index, bucket in enumerate(self._buckets):
+            update(index)
             bucket.own_weights.copy_(bucket.master)
             if self._group is not None:
                 self._under_way[index] = gather_flat(bucket.weights, bucket.own_weights, self._group)
