@@ -3,8 +3,8 @@
 In: seconds of each layer, and of each bucket's exchanges. Out: the seconds that passes take longer. Always: the rule is
 that of pretrain/engines/zero; layers are whole: a bucket is complete when the first of its layers has gone backward.
 
-    weights     all buckets are asked for when the update is done, in the order of the forward pass; a layer waits for
-                the buckets that it reads, also of a tied weight
+    weights     a bucket is asked for when it is updated, in the order of the forward pass; a layer waits for the buckets
+                that it reads, also of a tied weight
     gradients   a bucket leaves when it is complete; its further exchanges (replicas of a partition, tensor-parallel
                 copies, the other end of a tied weight) follow one after the other. On a device with streams each begins
                 when the one before has arrived, and buckets that take the same path follow one another. Without, the
@@ -54,7 +54,7 @@ class Links:
 
     def carry(self, hop: Hop, asked: float) -> float:
         """When ``hop``, asked for at ``asked``, has arrived."""
-        end = max(asked, self._free.get(hop.link, 0.0)) + hop.seconds
+        end = max(asked, self._free.get(hop.link, asked)) + hop.seconds
         self._free[hop.link] = end
         return end + hop.late
 
@@ -63,17 +63,25 @@ class Links:
         return self._free.get(link, 0.0)
 
 
-def forward_end(layers: Sequence[float], buckets: Sequence[PlannedBucket], overlap: bool, start: float = 0.0) -> float:
-    """When the first forward pass of a step ends that may begin at ``start``; weights are asked for at 0.
+def forward_end(
+    layers: Sequence[float],
+    buckets: Sequence[PlannedBucket],
+    overlap: bool,
+    start: float = 0.0,
+    update: float = 0.0,
+) -> float:
+    """When the first forward pass of a step ends that may begin at ``start``; the update ends at 0.
 
     Args:
         layers: seconds of each layer.
         buckets: in the order of the forward pass.
+        update: seconds for all buckets, alike for each.
     """
     links = Links()
     arrivals: dict[int, float] = {}
-    for bucket in buckets:
-        here = max((links.carry(hop, 0.0) for hop in bucket.weights), default=0.0)
+    for number, bucket in enumerate(buckets, start=1):
+        asked = update * (number / len(buckets) - 1) if overlap else 0.0
+        here = max((links.carry(hop, asked) for hop in bucket.weights), default=0.0)
         for layer in bucket.layers:
             arrivals[layer] = max(here, arrivals.get(layer, 0.0))
     time = start if overlap else max([start, *arrivals.values()])

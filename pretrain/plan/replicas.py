@@ -44,12 +44,17 @@ class _Stage:
 
 
 def replica_time(
-    config: RunConfig, stages: Sequence[Topology], times: Sequence[Sequence[LayerTime]], cluster: Cluster
+    config: RunConfig,
+    stages: Sequence[Topology],
+    times: Sequence[Sequence[LayerTime]],
+    cluster: Cluster,
+    update: float,
 ) -> ReplicaTime:
     """Of the exchanges that overlap.
 
     Args:
         stages: one rank of each pipeline stage. times: of their layers.
+        update: seconds of the weights' update, beside which the first of them return.
     """
     if config.parallel.zero_stage == 3:
         return _zero3(config, stages[0], times[0], cluster)
@@ -64,15 +69,15 @@ def replica_time(
         for stage, layers in zip(stages, times, strict=True)
     ]
     passes = accumulation_steps(config, stages[0]) if config.parallel.zero_stage == 2 else 1
-    exposed = _weights_wait(played, config.parallel.overlap)
+    exposed = _weights_wait(played, config.parallel.overlap, update)
     exposed += _gradients_wait(played, config.parallel.overlap, passes, streams=cluster.backend == "nccl")
     return ReplicaTime(exposed, max(0.0, min(_busy(stage, passes) for stage in played) - exposed))
 
 
-def _weights_wait(stages: Sequence[_Stage], overlap: bool) -> float:
+def _weights_wait(stages: Sequence[_Stage], overlap: bool, update: float) -> float:
     end = 0.0
     for stage in stages:
-        end = forward_end(stage.forward, stage.buckets, overlap, start=end)
+        end = forward_end(stage.forward, stage.buckets, overlap, end, update)
     return end - sum(sum(stage.forward) for stage in stages)
 
 

@@ -104,11 +104,12 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
     ranks = topology.firsts("pipeline")
     times = [layer_times(config, rank, cluster) for rank in ranks]
     stages = [_stage_time(config, rank, layers, cluster) for rank, layers in zip(ranks, times, strict=True)]
-    replicas = replica_time(config, ranks, times, cluster)
     steps = accumulation_steps(config, topology)
     slowest = max(stages, key=lambda stage: stage.micro_batch)
     state = max((rank_state(config, rank) for rank in ranks), key=lambda state: state.optimizer)
     moved = 2 * (state.master + state.optimizer) + state.weights + state.gradients
+    update = moved / cluster.device.memory_bandwidth + max(stage.update for stage in stages)
+    replicas = replica_time(config, ranks, times, cluster, update)
     return StepTime(
         compute=steps * slowest.compute,
         tensor=steps * slowest.waits.tensor,
@@ -116,7 +117,7 @@ def step_time(config: RunConfig, topology: Topology, cluster: Cluster) -> StepTi
         boundaries=steps * slowest.boundaries,
         bubble=sum(stage.waited_for for stage in stages) - slowest.waited_for,
         data=max(stage.once for stage in stages) + replicas.exposed,
-        update=moved / cluster.device.memory_bandwidth + max(stage.update for stage in stages),
+        update=update,
         hidden=replicas.hidden,
         context_hidden=steps * slowest.waits.beside,
         tokens=config.batch.global_size * config.data.sequence_length,

@@ -67,6 +67,15 @@ def test_a_stage_begins_when_the_one_before_is_done_and_the_link_has_not_waited(
     buckets = [bucket(0, weights=9), bucket(1, weights=9)]
     assert forward_end([5, 5], buckets, True) == 9 + 9 + 5
     assert forward_end([5, 5], buckets, True, start=20) == 30
+
+
+def test_the_first_weights_return_while_the_last_are_updated() -> None:
+    """Three buckets, each updated in 4 s and returned in 7; the update ends at 0."""
+    buckets = [PlannedBucket((layer,), (Hop("wire", 7),), ()) for layer in range(3)]
+    arrivals = (-8 + 7, -8 + 14, -8 + 21)
+    assert forward_end([2, 2, 2], buckets, True, update=12) == pytest.approx(arrivals[2] + 2)
+    assert forward_end([9, 9, 9], buckets, True, update=12) == pytest.approx(27)
+    assert forward_end([2, 2, 2], buckets, False, update=12) == pytest.approx(21 + 6)
     assert backward_end([5, 5], [bucket(0, gradients=3), bucket(1, gradients=3)], True, start=20) == BackwardEnd(30, 33)
 
 
