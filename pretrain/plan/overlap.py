@@ -3,8 +3,8 @@
 In: seconds of each layer, and of each bucket's exchanges. Out: the seconds that passes take longer. Always: the rule is
 that of pretrain/engines/zero; layers are whole: a bucket is complete when the first of its layers has gone backward.
 
-    weights     a bucket is asked for when it is updated, in the order of the forward pass; a layer waits for the buckets
-                that it reads, also of a tied weight
+    weights     a bucket is asked for when it is updated, in the order of the forward pass; a layer waits for those that
+                it reads, also of a tied weight
     gradients   a bucket leaves when it is complete; its further exchanges (replicas of a partition, tensor-parallel
                 copies, the other end of a tied weight) follow one after the other. On a device with streams each begins
                 when the one before has arrived, and buckets that take the same path follow one another. Without, the
