@@ -1,6 +1,7 @@
 """The table of peers: every kind and every back end has its line, and the best back end is what counts."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 
 from common.cli import run_command
 from model.kinds.registry import kind_names
-from scripts.bench_peers import PRECISIONS, SHAPE, Contender, accounts, build, lay_side_by_side, main, table
+from scripts.bench_peers import PRECISIONS, SHAPE, Contender, accounts, build, lay_side_by_side, main, step, table
+from scripts.speed.arithmetic import multiply_adds
 
 
 def test_kinds_and_peers_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,13 +33,15 @@ def test_an_account_counts_what_a_step_multiplies_and_where_its_time_goes() -> N
     """Llama's by the formula: three products for each weight, seven for each pair of tokens that see each other."""
     config = replace(SHAPE, num_layers=1)
     contenders = [one for one in build(config, 17) if one.name in ("standard", "Llama sdpa", "shared_diff")]
-    head, *rows = (line.split() for line in accounts(contenders, torch.randint(SHAPE.vocab_size, (3, 18)), "fp32"))
+    tokens_BT = torch.randint(SHAPE.vocab_size, (3, 18))
+    head, *rows = (line.split() for line in accounts(contenders, tokens_BT, "fp32"))
     assert " ".join(head) == "10^9 mult. ms attention norms products loss the rest waiting"
     weights = 4 * 512 * 512 + 3 * 512 * 1376 + 8192 * 512
     expected = 3 * 3 * 17 * weights + 3 * 8 * (17 * 18 // 2) * 7 * 64
+    llama = next(one for one in contenders if one.name == "Llama sdpa")
+    assert multiply_adds(partial(step, llama, tokens_BT, "fp32")) == expected
     counts = {" ".join(row[:-8]): float(row[-8]) for row in rows}
-    assert counts["Llama sdpa"] == counts["standard"] == round(expected / 1e9, 3)
-    assert counts["shared_diff"] != counts["standard"]
+    assert counts["Llama sdpa"] == counts["standard"] == round(expected / 1e9, 3) != counts["shared_diff"]
     for row in rows:
         milliseconds, *parts = (float(cell) for cell in row[-7:])
         assert sum(parts) == pytest.approx(milliseconds, abs=0.5)
