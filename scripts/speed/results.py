@@ -6,7 +6,6 @@ that a part that fails takes no other with it.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from common.errors import InputError
+from common.software import versions
 
 PACKAGES = ("torch", "triton", "flash-attn", "flash-attn-4", "liger-kernel", "apex", "deepspeed", "megatron-core")
 
@@ -56,10 +56,4 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions | {"cuda": str(torch.version.cuda)}
+    return dict.fromkeys(PACKAGES, "not installed") | versions(PACKAGES) | {"cuda": str(torch.version.cuda)}
