@@ -6,8 +6,8 @@ before in the same document, and questions are written as the evaluation writes 
 Why this shape. What must be learned is to copy the token that followed the same city before. Where one needle in
 hundreds of tokens is asked for once, hardly any token rewards that, and a small model stays at chance. Even needles
 that are stated and asked again and again did not move it in 1,500 steps. Where the same few tokens repeat until the
-document is full, nearly every token rewards copying, and 300 steps teach it; 300 more carry it over to needles. The
-later stages only let the distance grow. From 1,024 tokens on, needles that are stated again and again would be near
+document is full, nearly every token rewards copying: 500 to 1,000 steps teach it, and 300 more carry it to needles.
+The later stages only let the distance grow. From 1,024 tokens on, needles that are stated again and again would be near
 wherever they are asked for: there each is stated once, and as often far from its question as near.
 """
 
@@ -39,7 +39,7 @@ class Recipe:
     scattered: bool = field(default=False, repr=False)  # seeds are made of the representation, and have to stay
     """needles are stated once and asked once, and sentences fill the document (``most_haystack`` is not read)"""
     from_start: float = field(default=0.0, repr=False)
-    """share of the documents of needles stated again and again in which one of them stands before all else"""
+    """share of the documents of needles in which one of them stands before all else"""
     most_classes: int = field(default=0, repr=False)
     """instead of needles: texts with their class, of two classes at least, whose labels hold in the document only"""
 
@@ -50,11 +50,11 @@ CURRICULUM = {
     "128": Recipe(128, most_needles=4, most_haystack=0.9, copying=0.25),
     "256": Recipe(256, most_needles=8, most_haystack=0.9, copying=0.25),
     "512": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25),
-    "1024": Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.25, scattered=True),
-    "2048": Recipe(2048, most_needles=32, most_haystack=1.0, copying=0.25, scattered=True),
-    "4096": Recipe(4096, most_needles=64, most_haystack=1.0, copying=0.25, scattered=True),
     "256_from_start": Recipe(256, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
     "512_from_start": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
+    "1024_from_start": Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
+    "2048_from_start": Recipe(2048, most_needles=32, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
+    "4096_from_start": Recipe(4096, most_needles=64, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
     "classes_128": Recipe(128, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=3),
     "classes_256": Recipe(256, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=6),
 }
@@ -111,12 +111,12 @@ def _needle_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
 
 
 def _scattered_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
-    """Few needles or many, stated anywhere and asked once anywhere after that, between sentences; one is asked last."""
+    """Few needles or many, stated anywhere and asked once anywhere after that, the first of them at the very end."""
     needles = draw_needles(round(recipe.most_needles ** draw.random()), draw)
     last = _asked(needles[:1], draw)
-    room = recipe.length - 1 - len(encode(last))
-    blocks: list[tuple[float, str]] = []
-    for needle in needles:
+    room = recipe.length - 1 - len(encode(needles[0].sentence)) - len(encode(last))
+    blocks = [(0.0 if draw.random() < recipe.from_start else draw.random(), needles[0].sentence)]
+    for needle in needles[1:]:
         question_with_answer = _asked([needle], draw)
         room -= len(encode(needle.sentence)) + len(encode(question_with_answer))
         if room < 0:

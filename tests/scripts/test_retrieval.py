@@ -33,7 +33,7 @@ def test_cities_are_one_token_and_numbers_three(folder: Path) -> None:
     assert sum(size == 3 for size in sizes) > 250
 
 
-@pytest.mark.parametrize("name", ["64", "128", "512", "1024"])
+@pytest.mark.parametrize("name", ["64", "128", "512", "1024_from_start"])
 def test_documents_have_one_length_and_ask_for_what_was_stated(name: str, folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
     recipe = CURRICULUM[name]
@@ -59,6 +59,7 @@ def test_needles_of_long_documents_are_stated_once_and_asked_for_at_all_distance
         stated = {found[1]: found.start() for found in re.finditer(r"\nThe special magic (\w+) number", text)}
         asked = list(re.finditer(r"\? The special magic (\w+) number", text))
         assert len(re.findall(r"\nThe special magic", text)) == len(stated)
+        assert sorted(found[1] for found in asked) == sorted(stated)
         distances += [(found.start() - stated[found[1]]) / len(text) for found in asked]
         counts.append(len(stated))
     assert min(counts) == 1
@@ -70,15 +71,15 @@ def test_needles_of_long_documents_are_stated_once_and_asked_for_at_all_distance
 
 def test_a_needle_may_stand_before_all_else(folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
-    first = {}
-    for share in (0.0, 1.0):
-        recipe = Recipe(256, most_needles=3, most_haystack=0.9, copying=0.0, from_start=share)
+    first: dict[float, int] = {}
+    for share, scattered in ((0.0, False), (1.0, False), (0.0, True), (1.0, True)):
+        recipe = Recipe(256, 3, most_haystack=0.9, copying=0.0, scattered=scattered, from_start=share)
         made = list(islice(documents(recipe, encode, random.Random(4)), 30))
         assert {len(encode(text)) for text in made} == {255}
         first[share] = sum(
             re.match(r"( [a-z]+)*\nThe special magic \w+ number is: \d{7}\n", text) is not None for text in made
         )
-    assert first[1.0] == 30 > first[0.0] + 5
+        assert share == 0.0 or first[1.0] == 30 > first[0.0] + 5
 
 
 def test_the_first_stage_rewards_copying_with_nearly_every_token(folder: Path) -> None:
