@@ -54,7 +54,8 @@ setup(
         "s3": ["s3fs>=2024.6"],
         # An S3 server to test with. moto's own extra `server` brings what other services need, too.
         "lab": ["moto[s3]>=5", "flask>=3", "flask-cors>=5", "werkzeug>=3", "boto3>=1.35"],
-        # triton: runs kernels without a GPU, in its interpreter, and compiles them for one.
+        # peft: tunes exports, as users do. triton: runs kernels without a GPU, in its interpreter, and compiles them
+        # for one.
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -64,6 +65,7 @@ setup(
             "types-PyYAML",
             "psutil",
             "packaging",
+            "peft>=0.18",
             "triton>=3.6",
             "tensorboard>=2.20",
         ],
