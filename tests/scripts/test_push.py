@@ -16,6 +16,7 @@ from scripts.export import ExportConfig, main
 from scripts.hub.push import push, what_is_sent
 
 TOKEN = "hf_aTokenThatNobodyMaySee7"
+OF_ANOTHER = "hf_aTokenOfSomebodyElse11"
 
 
 class Hub(ThreadingHTTPServer):
@@ -40,7 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         hub.asked.append(self.path)
         hub.authorizations.add(self.headers.get("Authorization"))
         if hub.refuses:
-            self.answer(400, {"error": f"no write access with {self.headers['Authorization']}"})
+            self.answer(400, {"error": f"no write access with {self.headers['Authorization']}, {OF_ANOTHER}"})
+        elif self.path == "/api/repos/create" and hub.created:
+            self.answer(409, {"error": "is there already", "url": f"{hub.url}/me/small"})
         elif self.path == "/api/repos/create":
             hub.created = json.loads(body)
             self.answer(200, {"url": f"{hub.url}/me/small"})
@@ -101,7 +104,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_file_arrives_as_it_is_in_one_commit(
-    hub: Hub, command: list[str], export_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    hub: Hub,
+    command: list[str],
+    export_of: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     assert run_command(main, [*command, "--push=me/small"]) == 0
     assert hub.files == contents(export_of("standard"))
@@ -113,6 +120,17 @@ def test_every_file_arrives_as_it_is_in_one_commit(
     printed = capsys.readouterr()
     assert f"sent {len(hub.files)} files: {hub.url}/me/small/commit/abc" in printed.out
     assert TOKEN not in printed.out + printed.err
+    assert [warning for warning in recwarn if TOKEN in str(warning.message)] == []
+
+
+def test_everybody_sees_a_repository_that_is_made_so_and_another_commit_goes_to_it(
+    hub: Hub, command: list[str]
+) -> None:
+    for _ in range(2):
+        hub.files = {}
+        assert run_command(main, [*command, "--push=me/small", "--private=false"]) == 0
+        assert "README.md" in hub.files
+    assert hub.created["visibility"] == "public"
 
 
 def test_a_dry_run_lists_the_same_files_and_asks_nobody(
@@ -128,16 +146,18 @@ def test_a_dry_run_lists_the_same_files_and_asks_nobody(
     assert lines[heading].endswith(f": {len(expected)} files, {sum(map(len, expected.values())):,} bytes")
 
 
-def test_what_the_hub_refuses_is_one_line_without_the_token_that_it_repeats(
-    hub: Hub, command: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("token", [TOKEN, "ofAnotherForm13"])
+def test_what_the_hub_refuses_is_one_line_without_the_tokens_that_it_repeats(
+    token: str, hub: Hub, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.refuses = True
+    monkeypatch.setenv("HF_TOKEN", token)
     assert run_command(main, [*command, "--push=me/small"]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("error: --push me/small: BadRequestError: ")
-    assert "no write access with Bearer [hidden]" in printed.err
+    assert "no write access with Bearer [hidden], [hidden]" in printed.err
     assert printed.err.count("\n") == 1
-    assert TOKEN not in printed.out + printed.err
+    assert token not in printed.out + printed.err
 
 
 def test_who_is_not_logged_in_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +167,9 @@ def test_who_is_not_logged_in_is_told_so(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_neither_hidden_files_nor_what_a_link_leads_to_are_sent(tmp_path: Path) -> None:
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "x").write_text("x")
+    for hidden in (".cache", "d/.e"):
+        (tmp_path / hidden).mkdir(parents=True)
+        (tmp_path / hidden / "x").write_text("x")
     (tmp_path / "b").write_text("longer")
     (tmp_path / "a").write_text("y")
     assert [(file.name, file.size) for file in what_is_sent(tmp_path)] == [("a", 1), ("b", 6)]

@@ -10,7 +10,7 @@ from pretrain.config import BatchConfig, ParallelConfig, RunConfig, TrainConfig
 from pretrain.devices import DEVICES
 from pretrain.plan.advice import WORTH, advice_lines, advise
 from pretrain.plan.cluster import Cluster
-from pretrain.plan.plan import Plan, make_plan
+from pretrain.plan.plan import USABLE, Plan, make_plan
 from pretrain.plan.search import as_flags, nearby, search
 
 CLUSTER = Cluster(DEVICES["H100"])
@@ -56,6 +56,20 @@ def test_it_is_the_smallest_of_the_best_changes() -> None:
     good = [candidate for candidate in found if candidate.time.total <= (1 + WORTH) * found[0].time.total]
     assert len(good) > 1
     assert len(advice.changes) == min(len(candidate.changes(WASTEFUL)) for candidate in good)
+
+
+def test_it_keeps_tensor_parallel_ranks_within_a_node() -> None:
+    """Of what only four of them could hold, a node of two is told nothing."""
+    config = replace(WASTEFUL, model=replace(WASTEFUL.model, num_heads=12, head_dim=64))
+    least: dict[int, int] = {}
+    for candidate in search(config, 12, CLUSTER, nearby(config, 8)):
+        size = candidate.topology.tensor_size
+        least[size] = min(least.get(size, 2**60), candidate.memory.total)
+    assert least[4] < min(least[1], least[2])
+    device = replace(CLUSTER.device, memory=(least[4] + least[2]) / 2 / USABLE)
+    for gpus_per_node, is_told in ((4, True), (2, False)):
+        node = replace(CLUSTER, device=device, gpus_per_node=gpus_per_node)
+        assert (advise(make_plan(config, 12, node)) is not None) == is_told
 
 
 def test_the_line_has_both_times_and_device_hours() -> None:
