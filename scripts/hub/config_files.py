@@ -18,7 +18,12 @@ CODE_FILES = ("configuration_shared_diff.py", "modeling_shared_diff.py")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def write_config(folder: Path, config: ModelConfig, max_length: int, dtype: str, factored: bool, eod_id: int) -> None:
+ADAPTED = ("v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def write_config(
+    folder: Path, config: ModelConfig, max_length: int, dtype: str, factored: bool, eod_id: int, pad_id: int
+) -> None:
     """Writes the configuration files, and the code where the kind needs it."""
     values = _stock_values(config) if config.attention == "standard" else _own_values(config, factored)
     common = {
@@ -35,15 +40,22 @@ def write_config(folder: Path, config: ModelConfig, max_length: int, dtype: str,
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": None,
         "eos_token_id": eod_id,
-        "pad_token_id": eod_id,
+        "pad_token_id": pad_id,
         "dtype": dtype,
         "torch_dtype": dtype,  # the name before transformers 5
     }
     write_json(folder / "config.json", common | values)
-    write_json(folder / "generation_config.json", {"eos_token_id": eod_id, "pad_token_id": eod_id})
+    write_json(folder / "generation_config.json", {"eos_token_id": eod_id, "pad_token_id": pad_id})
     if config.attention != "standard":
         for name in CODE_FILES:
             shutil.copyfile(Path(__file__).parent / name, folder / name)
+
+
+def lora_targets(attention: str, factored: bool) -> list[str]:
+    """The linear modules of a layer, by the ends of their names, as PEFT's `target_modules` takes them."""
+    parts = [".base", ".down"] if attention == "shared_diff" and factored else [""]
+    own = [f"{stem}_proj{part}" for stem in ("q", "k") for part in parts]
+    return [*own, *ADAPTED, *(["lambda_proj"] if attention == "diff_v2" else [])]
 
 
 def _stock_values(config: ModelConfig) -> dict[str, Any]:
@@ -79,5 +91,6 @@ def _own_values(config: ModelConfig, factored: bool) -> dict[str, Any]:
         "lambda_inits": [config.lambda_init_of(layer) for layer in range(config.num_layers)],
         "stream_dim": config.head_dim,
         "rope_base": rope_base(config),
+        "lora_target_modules": lora_targets(config.attention, factored),
         **({"rope_parameters": rope_parameters(config)} if is_scaled(config) else {}),
     }

@@ -11,6 +11,9 @@ from transformers import PretrainedConfig
 
 JOINED_STREAMS = {"diff": 2, "shared_diff": 2, "diff_v2": 1}
 """Kind of attention -> how many streams' keys lie side by side in one key of the cache."""
+BY_COLUMNS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+BY_ROWS = ("self_attn.o_proj", "mlp.down_proj")
+"""Linear modules of a layer that tensor parallelism splits: heads, and the feed-forward network's inner width"""
 
 
 class SharedDiffConfig(PretrainedConfig):
@@ -26,6 +29,9 @@ class SharedDiffConfig(PretrainedConfig):
     when ``head_dim`` had its meaning and ``num_key_value_heads`` counted keys of that width; the model is the same.
     ``lambda_inits`` has one constant per layer. ``rope_base`` is the base of the rotary positions; ``rope_parameters``,
     where there are any, say in transformers' words how they are scaled (``linear`` or ``yarn``).
+
+    ``lora_target_modules`` names, for adapters, the linear modules of a layer, those of queries and keys among them.
+    Tensor parallelism has a plan for all weights but factored ones, whose heads share what would be split.
     """
 
     model_type = "shared_diff"
@@ -59,6 +65,7 @@ class SharedDiffConfig(PretrainedConfig):
         pad_token_id: int | None = None,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
+        lora_target_modules: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if len(lambda_inits) != num_hidden_layers:
@@ -91,6 +98,11 @@ class SharedDiffConfig(PretrainedConfig):
             self.rope_parameters = rope_parameters
         self.initializer_range = initializer_range
         self.use_cache = use_cache
+        self.lora_target_modules = list(lora_target_modules or ())
+        if attention in JOINED_STREAMS and not (attention == "shared_diff" and factored):
+            columns = (*BY_COLUMNS, "self_attn.lambda_proj") if attention == "diff_v2" else BY_COLUMNS
+            styles = dict.fromkeys(columns, "colwise") | dict.fromkeys(BY_ROWS, "rowwise")
+            self.base_model_tp_plan = {f"layers.*.{name}": style for name, style in styles.items()}
         super().__init__(
             tie_word_embeddings=tie_word_embeddings,
             pad_token_id=pad_token_id,

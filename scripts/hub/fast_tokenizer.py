@@ -2,7 +2,8 @@
 
 In: the data room's Tokenizer. Out: tokenizer.json and tokenizer_config.json. Always: ids are compared on hard texts
 before anything is accepted, those of the default call `tokenizer(text)` too: it gives what training saw, without tokens
-around the text, and a control token's name in a text is text.
+around the text, and a control token's name in a text is text. Padding has a token of its own where there can be one:
+who tunes a model takes no loss on padding, and a model without a loss on the end token forgets how to end.
 
 tiktoken joins, among the adjacent parts of a word, the two whose joint has the lowest rank. `tokenizers` wants a list
 of pairs, and joins the pair that stands first in it. So every way to split a token into two tokens is listed, sorted
@@ -11,6 +12,7 @@ by the token's rank.
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,25 @@ HARD_TEXTS = (
 )
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
-    """Writes the fast tokenizer beside the data room's own files.
+PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>")
+"""names that padding has; the first is the one that is given where there is none"""
+SPARE_BYTE = b"\xfe"
+"""stands in no UTF-8, so no text has its token"""
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int, vocab_size: int) -> int:
+    """Writes the fast tokenizer beside the data room's own files; returns the id of padding.
+
+    Padding is the tokenizer's own, else an id that is free among the model's ``vocab_size``, else that of a byte that
+    no text has, else the end of documents.
 
     Raises:
         InputError: the fast tokenizer gives other ids than the one that the model was trained with.
     """
     tokenizer.save(folder)
+    pad = padding_of(tokenizer, vocab_size)
     if isinstance(tokenizer, TiktokenTokenizer):
-        content = fast_tokenizer_json(tokenizer)
+        content = fast_tokenizer_json(tokenizer, [pad] if pad and pad[1] == tokenizer.vocab_size else [])
         write_atomically(folder / "tokenizer.json", content)
     else:
         content = (folder / "tokenizer.json").read_text(encoding="utf-8")
@@ -48,12 +60,33 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None
     differing = first_difference(fast, tokenizer)
     if differing is not None:
         raise InputError(f"{tokenizer.name}: this tokenizer has no equal fast form: other ids for {differing!r}")
-    write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, fast, max_length))
-    check_default_call(folder, tokenizer)
+    end = str(fast.id_to_token(tokenizer.eod_id)), tokenizer.eod_id
+    for name, index in (pad or end, end):
+        write_json(folder / "tokenizer_config.json", _tokenizer_config(end[0], name, max_length))
+        if check_default_call(folder, tokenizer).pad_token_id == index:
+            return index
+    raise InputError(f"{tokenizer.name}: the exported tokenizer has another id for {end[0]}")
 
 
-def check_default_call(folder: Path, tokenizer: Tokenizer) -> None:
+def padding_of(tokenizer: Tokenizer, vocab_size: int) -> tuple[str, int] | None:
+    """Name and id of a token for padding in a model of ``vocab_size`` ids; None: only the end token is left."""
+    for name in PADS:
+        index = tokenizer.token_id(name)
+        if index is not None and index != tokenizer.eod_id:
+            return name, index
+    if tokenizer.vocab_size < vocab_size:
+        return PADS[0], tokenizer.vocab_size
+    if isinstance(tokenizer, TiktokenTokenizer) and SPARE_BYTE in tokenizer.ranks:
+        spell = {byte: letter for letter, byte in bytes_of_characters().items()}
+        return spell[SPARE_BYTE[0]], tokenizer.ranks[SPARE_BYTE]
+    return None
+
+
+def check_default_call(folder: Path, tokenizer: Tokenizer) -> Any:
     """Refuses a folder where `AutoTokenizer.from_pretrained(folder)(text)` gives other ids than training saw.
+
+    Returns:
+        What transformers loads.
 
     Raises:
         InputError: names the first text that differs.
@@ -61,10 +94,11 @@ def check_default_call(folder: Path, tokenizer: Tokenizer) -> None:
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    end = tokenizer.decode([tokenizer.eod_id])
-    for text in (*HARD_TEXTS, f"a text that quotes {end} and{end}goes on"):
+    end, pad = tokenizer.decode([tokenizer.eod_id]), loaded.pad_token or ""
+    for text in (*HARD_TEXTS, f"a text that quotes {end} and{end}goes on, {pad} or a{pad}b"):
         if list(loaded(text).input_ids) != tokenizer.encode(text):
             raise InputError(f"{tokenizer.name}: the exported tokenizer's default call gives other ids for {text!r}")
+    return loaded
 
 
 def first_difference(fast: FastTokenizer, tokenizer: Tokenizer) -> str | None:
@@ -97,8 +131,12 @@ def check_tokenizer(folder: Path, fingerprint: str) -> None:
         check_default_call(folder, tokenizer)
 
 
-def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
-    """The tokenizer.json whose ids are ``tokenizer``'s; that names of special tokens are text stands elsewhere."""
+def fast_tokenizer_json(tokenizer: TiktokenTokenizer, more: Sequence[tuple[str, int]] = ()) -> str:
+    """The tokenizer.json whose ids are ``tokenizer``'s, with ``more`` special tokens.
+
+    That names of special tokens are text stands elsewhere.
+    """
+    special_tokens = tokenizer.special_tokens | dict(more)
     spell = {byte: letter for letter, byte in bytes_of_characters().items()}
     vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in tokenizer.ranks.items()}
     added = [
@@ -111,7 +149,7 @@ def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
             "normalized": False,
             "special": True,
         }
-        for name, index in sorted(tokenizer.special_tokens.items(), key=lambda entry: entry[1])
+        for name, index in sorted(special_tokens.items(), key=lambda entry: entry[1])
     ]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     split = {
@@ -139,7 +177,7 @@ def fast_tokenizer_json(tokenizer: TiktokenTokenizer) -> str:
             "byte_fallback": False,
             "ignore_merges": True,
             # ids of special tokens may lie behind a gap, which only the vocabulary can express
-            "vocab": vocabulary | tokenizer.special_tokens,
+            "vocab": vocabulary | special_tokens,
             "merges": _merges(tokenizer.ranks, spell),
         },
     }
@@ -167,13 +205,12 @@ def _merges(ranks: dict[bytes, int], spell: dict[int, str]) -> list[list[str]]:
     return merges
 
 
-def _tokenizer_config(tokenizer: Tokenizer, fast: FastTokenizer, max_length: int) -> dict[str, Any]:
-    end = fast.id_to_token(tokenizer.eod_id)
+def _tokenizer_config(end: str, pad: str, max_length: int) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "eos_token": end,
-        "pad_token": end,
+        "pad_token": pad,
         "padding_side": "left",
         "clean_up_tokenization_spaces": False,
         "add_bos_token": False,

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ from common.ranges import LONGEST_SEQUENCE
 from model.config import ModelConfig, Owner
 from model.kinds.registry import kind_names, kind_of
 from scripts.hub.hub_config import HubConfig, read_hub_config
-from scripts.hub.layout import cache_width, hub_name, parameter_shapes, stored_config
+from scripts.hub.layout import cache_width, hub_name, hub_shape, parameter_shapes, stored_config
 from scripts.hub.loading import OWN_TYPE, check_files, check_no_adapter, code_files, say_unused
 from scripts.hub.rope import LARGEST_BASE, SECTIONS, scaling_of, theta_of
 from scripts.hub.weights import WeightFiles, check_finite, open_weights
@@ -39,9 +40,14 @@ class ForeignModel:
     max_length: int
     files: WeightFiles
 
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Logical name and shape of every parameter."""
+        return parameter_shapes(self.config)
+
     def read(self, name: str) -> Tensor:
         """The parameter with this logical name, in fp32."""
-        value = self.files.read(hub_name(name)).float()
+        value = self.files.read(hub_name(name)).float().reshape(self.shapes[name])
         with named(str(self.files.folder)):
             check_finite(value, hub_name(name))
         return value
@@ -176,9 +182,9 @@ def _check_tensors(foreign: ForeignModel) -> None:
     layers = {int(number) for name in files.file_of for number in re.findall(r"^model\.layers\.(\d{1,6})\.", name)}
     if layers != set(range(config.num_layers)):  # before as many layers are built as the configuration says
         raise InputError(f"{files.folder}: holds {len(layers)} layers, config.json names {config.num_layers}")
-    expected = {hub_name(name): shape for name, shape in parameter_shapes(config).items()}
+    expected = {hub_name(name): shape for name, shape in foreign.shapes.items()}
     for name, shape in expected.items():
-        files.check(name, shape)
+        files.check(name, hub_shape(shape, name))
     _check_left_over(foreign, sorted(files.file_of.keys() - expected.keys()))
 
 

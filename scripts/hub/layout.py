@@ -6,6 +6,7 @@ Always: one tensor at a time can be made, from at most three parameters.
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,11 @@ BLOCK = {
     "attention.key.weight": "self_attn.k_proj.weight",
     "attention.value.weight": "self_attn.v_proj.weight",
     "attention.output.weight": "self_attn.o_proj.weight",
-    "attention.query_base.weight": "self_attn.q_proj.base",
-    "attention.query_down": "self_attn.q_proj.down",
+    "attention.query_base.weight": "self_attn.q_proj.base.weight",
+    "attention.query_down": "self_attn.q_proj.down.weight",
     "attention.query_up": "self_attn.q_proj.up",
-    "attention.key_base.weight": "self_attn.k_proj.base",
-    "attention.key_down": "self_attn.k_proj.down",
+    "attention.key_base.weight": "self_attn.k_proj.base.weight",
+    "attention.key_down": "self_attn.k_proj.down.weight",
     "attention.key_up": "self_attn.k_proj.up",
     "attention.lambda_q1": "self_attn.lambda_q1",
     "attention.lambda_k1": "self_attn.lambda_k1",
@@ -44,7 +45,8 @@ BLOCK = {
     "attention.head_norm.weight": "self_attn.head_norm.weight",
 }
 """Logical name inside a block -> name inside a decoder layer of the folder."""
-
+BARE = re.compile(r"self_attn\.[qk]_proj\.(base|down)$")
+"""tensors that exports before format 5 held as bare parameters, where today's have linear modules"""
 
 CACHE_WIDTH = {"standard": 1, "diff": 2, "shared_diff": 2, "diff_v2": 1}
 """Kinds that transformers can run -> width of a key, and of a value, in a cache; in head dims K."""
@@ -84,6 +86,16 @@ def hub_name(logical: str) -> str:
     return f"model.layers.{block}.{BLOCK[name]}"
 
 
+def renewed(name: str) -> str:
+    """Today's name of a tensor of any export."""
+    return f"{name}.weight" if BARE.search(name) else name
+
+
+def hub_shape(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The shape of the folder's tensor ``name`` made of a parameter of ``shape``: linear modules have matrices."""
+    return (math.prod(shape[:-1]), shape[-1]) if name.endswith(".weight") and len(shape) > 2 else shape
+
+
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Logical name and shape of every parameter of the model, in the order of its layers."""
     layers = build_layers(config, Unsharded(), seed=0, device="meta")
@@ -104,7 +116,8 @@ def hub_tensors(config: ModelConfig, factored: bool) -> list[HubTensor]:
     tensors = []
     for name, shape in parameter_shapes(stored).items():
         recipe = None if stored is config else recipe_of(config, stored, name)
-        tensors.append(HubTensor(hub_name(name), shape, recipe or Recipe((name,), _only)))
+        hub = hub_name(name)
+        tensors.append(HubTensor(hub, hub_shape(shape, hub), recipe or Recipe((name,), _only)))
     return tensors
 
 

@@ -16,6 +16,7 @@ from common.errors import InputError
 from common.library_caches import keep_compiled_code_private
 from common.typed import shortened
 from scripts.hub.config_files import CODE_FILES
+from scripts.hub.weights import open_weights
 
 OWN_TYPE = "shared_diff"
 ATTENTION = "sdpa"
@@ -31,6 +32,8 @@ EARLIER_CODE = frozenset(
         "6c9dd0427627400eeacaa70632d44fc97e0267277a5273735db8c774e36d7eca",
         "0f4fddba245319785e4016f2f47db7f415a2c2416c276480c6e8a8ad7c0b899f",
         "185d97706f5bbc9575cfa29077989eac35befd061cb7ed1a312ad710f3ac7753",
+        "93b76ff7bf3ba335d96672021db4a1c64da2da69b1890447c146ec717c548f4b",
+        "dea45cd233edeab6a32d45cd46d50cdedb392d4b9b67eca84c8157f75d4905dc",
     }
 )
 """SHA-256 of the code that earlier versions put into their exports, which today's code computes as well"""
@@ -50,15 +53,25 @@ def load_model(name: str | Path, trust_remote_code: bool, **options: Any) -> Any
 
     safe = {"attn_implementation": ATTENTION, "use_safetensors": True, "output_loading_info": True} | options
     if not trust_remote_code and _model_type(Path(name)) == OWN_TYPE:
-        from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
-
-        model, told = SharedDiffForCausalLM.from_pretrained(name, **safe)
+        model, told = _load_own(Path(name), safe)
     else:
         model, told = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **safe)
     missing = sorted(map(str, told["missing_keys"]))
     if missing:  # which transformers fills with random numbers
         raise InputError(f"{name}: lacks {len(missing)} tensors of its model, such as {missing[0]}")
     return model
+
+
+def _load_own(folder: Path, options: dict[str, Any]) -> Any:
+    """A differential model by this installation's code, and what transformers tells of its loading."""
+    from scripts.hub.modeling_shared_diff import SharedDiffForCausalLM
+
+    weights = open_weights(folder)
+    if not weights.names_before:
+        return SharedDiffForCausalLM.from_pretrained(folder, **options)
+    config = SharedDiffForCausalLM.config_class.from_pretrained(folder)
+    tensors = {name: weights.read(name) for name in weights.file_of}
+    return SharedDiffForCausalLM.from_pretrained(None, config=config, state_dict=tensors, **options)
 
 
 def load_folder_tokenizer(name: str | Path, trust_remote_code: bool) -> Any:

@@ -64,21 +64,23 @@ class SharedProjection(nn.Module):
     """Queries or keys of all heads and streams as a shared base plus low-rank updates.
 
     W[h, s] = base(of the layer, or of head h) + up[h, s] @ down(of the layer, or of head h)[s]
+
+    ``base`` and ``down`` are linear modules, where tools that adapt models look for weights; ``up`` acts on each head
+    by itself, which no linear module does.
     """
 
     def __init__(self, config: SharedDiffConfig, num_heads: int) -> None:
         super().__init__()
-        base_rows = config.stream_dim if config.base == "layer" else num_heads * config.stream_dim
-        down_heads = () if config.down == "layer" else (num_heads,)
-        self.base = nn.Parameter(torch.empty(base_rows, config.hidden_size))
-        self.down = nn.Parameter(torch.empty(*down_heads, 2, config.rank, config.hidden_size))
+        bases, downs = (1 if owner == "layer" else num_heads for owner in (config.base, config.down))
+        self.base = nn.Linear(config.hidden_size, bases * config.stream_dim, bias=False)
+        self.down = nn.Linear(config.hidden_size, downs * 2 * config.rank, bias=False)
         self.up = nn.Parameter(torch.empty(num_heads, 2, config.stream_dim, config.rank))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Returns [B, T, H*2*K]."""
         heads, streams, head_dim, rank = self.up.shape
-        base = F.linear(x_BTD, self.base).unflatten(-1, (-1, 1, head_dim))  # B T (1 or H) 1 K
-        narrow = F.linear(x_BTD, self.down.flatten(0, -2)).unflatten(-1, (-1, streams, rank))  # B T (1 or H) S R
+        base = self.base(x_BTD).unflatten(-1, (-1, 1, head_dim))  # B T (1 or H) 1 K
+        narrow = self.down(x_BTD).unflatten(-1, (-1, streams, rank))  # B T (1 or H) S R
         update = torch.einsum("bthsr,hskr->bthsk", narrow.expand(-1, -1, heads, -1, -1), self.up)
         return (base + update).flatten(2)
 
@@ -139,6 +141,18 @@ def eager_attention_forward(
     return torch.matmul(maps.to(value.dtype), value).transpose(1, 2), maps
 
 
+def check_heads(attention: Any, heads: int) -> None:
+    """Refuses a server's attention for other heads than the ``heads`` that are computed, whose answers had no meaning.
+
+    So it is where weights that have no plan for it are to be split over devices. ``attention``: the layer's in vLLM.
+    """
+    if attention is not None and attention.num_heads != heads:
+        raise ValueError(
+            f"{heads} query heads are computed on this device, the server wants {attention.num_heads}: factored "
+            "weights cannot be split over devices; export them merged (--weights merged)"
+        )
+
+
 class DifferentialHeads(nn.Module):
     """What the kinds share: projections, the cache and one call of attention. A kind says what becomes of its outputs.
 
@@ -182,6 +196,7 @@ class DifferentialHeads(nn.Module):
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
+        check_heads(getattr(self, "attn", None), q.shape[1])  # where vLLM leaves its own
         out, maps = attend(self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs)
         out_BTNE = out.reshape(*x_BTD.shape[:2], -1, self.config.head_dim)  # servers give it flat
         heads = self.finish(self.combine(x_BTD, out_BTNE, 2).to(v.dtype))
@@ -301,8 +316,7 @@ class SharedDiffPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, 0.0, std)
         elif isinstance(module, SharedProjection):
-            for parameter in module.parameters():
-                nn.init.normal_(parameter, 0.0, std)
+            nn.init.normal_(module.up, 0.0, std)
         elif isinstance(module, DiffAttention):
             for parameter in (module.lambda_q1, module.lambda_k1, module.lambda_q2, module.lambda_k2):
                 nn.init.normal_(parameter, 0.0, 0.1)

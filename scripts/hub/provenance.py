@@ -30,9 +30,10 @@ from pretrain.step_lines import read_steps
 from scripts.hub.card import model_card
 
 PROVENANCE = "export.json"
-FORMAT = 4
+FORMAT = 5
 """1 had the run's whole config, with commands and places; 2 counted each stream's keys as heads of their own; 3 had no
-word of what trained the weights, of the runs before theirs, and of licences"""
+word of what trained the weights, of the runs before theirs, and of licences; 4 had shared bases and down-projections as
+bare parameters, and padded with the end token"""
 
 TOLD = {
     "model": tuple(field.name for field in fields(ModelConfig)),

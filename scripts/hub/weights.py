@@ -6,9 +6,9 @@ In: HubTensors and a reader of parameters. Out: `model-00001-of-0000N.safetensor
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import read_json, write_json
-from scripts.hub.layout import HubTensor
+from scripts.hub.layout import HubTensor, hub_shape, renewed
 
 INDEX = "model.safetensors.index.json"
 FILE_NAME = re.compile(r"[\w. +-]+\.safetensors")
@@ -30,20 +30,22 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The tensors of a folder: which file holds which."""
+    """The tensors of a folder, by today's names: which file holds which."""
 
     folder: Path
     file_of: dict[str, str]
+    names_before: Mapping[str, str] = field(default_factory=dict)
+    """today's name -> the name in the file, where an earlier version gave another one"""
 
     def read(self, name: str) -> Tensor:
-        """One tensor as it is stored.
+        """One tensor in the type that it is stored in.
 
         Raises:
             InputError: no such tensor, or a damaged file.
         """
         with self._opened(name) as file:
-            value: Tensor = file.get_tensor(name)
-            return value
+            value: Tensor = file.get_tensor(self.names_before.get(name, name))
+            return value.reshape(self._shape(name, value.shape))
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Looks at the header: is there a tensor of this name and shape, in a type of plain weights?
@@ -52,13 +54,17 @@ class WeightFiles:
             InputError: there is none, or another one.
         """
         with self._opened(name) as file:
-            part = file.get_slice(name)
-            found, kind = tuple(part.get_shape()), str(part.get_dtype())
+            part = file.get_slice(self.names_before.get(name, name))
+            found, kind = self._shape(name, part.get_shape()), str(part.get_dtype())
         where = self.folder / self.file_of[name]
         if found != shape:
             raise InputError(f"{where}: {name} has the shape {list(found)}, by config.json it has {list(shape)}")
         if kind not in STORED_TYPES:
             raise InputError(f"{where}: {name} is stored as {kind}; weights of {', '.join(STORED_TYPES)} can be read")
+
+    def _shape(self, name: str, stored: Sequence[int]) -> tuple[int, ...]:
+        """Today's shape of what is stored with the shape ``stored``."""
+        return hub_shape(tuple(stored), name) if name in self.names_before else tuple(stored)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
@@ -133,7 +139,9 @@ def open_weights(folder: Path) -> WeightFiles:
         missing = expected - set(_names(folder / file))
         if missing:
             raise InputError(f"{folder / file}: lacks {len(missing)} tensors of the index, such as {min(missing)}")
-    return WeightFiles(folder, file_of)
+    today = {name: renewed(name) for name in file_of if renewed(name) not in file_of}
+    file_of = {today.get(name, name): file for name, file in file_of.items()}
+    return WeightFiles(folder, file_of, {new: name for name, new in today.items()})
 
 
 def check_finite(value: Tensor, name: str) -> None:

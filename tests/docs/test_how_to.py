@@ -14,7 +14,7 @@ from tests.docs.page import blocks_of, entry_point, run_words
 PAGE = (ROOT / "docs/how_to.md").read_text()
 BLOCKS = list(blocks_of(PAGE))
 ROOMS = ("configs", "data", "docs", "launch", "model", "pretrain", "scripts")
-NEEDS_MORE = ("--tokenizer cl100k_base", "wandb sync", "--tasks paper_zero_shot", "--push")
+NEEDS_MORE = ("--tokenizer cl100k_base", "wandb sync", "--tasks paper_zero_shot", "vllm serve", "--push")
 """what needs a network or a program that is not installed, unless it is a dry run"""
 
 

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pretrain.checkpoint.reader import CheckpointReader
+from scripts.import_hf import ImportConfig, import_folder
 from tests.old.runs import KEPT, KINDS, MADE, STEPS, config_of, logits, losses, train
 
 
@@ -43,3 +46,12 @@ def test_a_checkpoint_is_read_whole_and_its_config_means_the_same(kind: str) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_gives_the_same_logits(kind: str, expected: dict[str, dict[str, Any]]) -> None:
     assert logits(MADE / kind / "export") == pytest.approx(expected[kind]["logits"], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_becomes_the_checkpoint_that_it_was_made_of(kind: str, tmp_path: Path) -> None:
+    found = CheckpointReader(import_folder(ImportConfig(str(MADE / kind / "export"), str(tmp_path / "run"))))
+    expected = CheckpointReader(MADE / kind / "run" / "checkpoints" / f"step_{KEPT:08d}")
+    assert found.names() == expected.names()
+    for name in found.names():
+        assert torch.equal(found.read(name), expected.read(name)), name

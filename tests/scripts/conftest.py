@@ -114,6 +114,6 @@ def stock_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(1)
     LlamaForCausalLM(config).save_pretrained(folder)
-    write_tokenizer(folder, small_tokenizer(), max_length=600)
+    write_tokenizer(folder, small_tokenizer(), max_length=600, vocab_size=306)
     (folder / "tokenizer_info.json").unlink()  # a stranger's folder has no file of ours
     return folder

@@ -57,7 +57,9 @@ def test_merged_weights_are_plain_matrices_and_factored_ones_are_what_was_traine
     merged = {tensor.name for tensor in hub_tensors(KINDS[kind], factored=False)}
     factored = {tensor.name for tensor in hub_tensors(KINDS[kind], factored=True)}
     assert "model.layers.0.self_attn.q_proj.weight" in merged - factored
-    assert "model.layers.0.self_attn.q_proj.up" in factored - merged
+    assert {
+        f"model.layers.0.self_attn.q_proj.{part}" for part in ("base.weight", "down.weight", "up")
+    } <= factored - merged
     for weights, names in (("merged", merged), ("factored", factored)):
         index = json.loads((export_of(kind, weights) / "model.safetensors.index.json").read_text())
         assert set(index["weight_map"]) == names
@@ -111,6 +113,7 @@ def test_what_a_folder_holds(export_of: Callable[..., Path]) -> None:
     assert facts["config"]["model"]["rank"] == 6
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     assert tokenizer.is_fast and tokenizer.eos_token_id == 299 and tokenizer.padding_side == "left"
+    assert tokenizer.pad_token_id == config.pad_token_id == 300, "the first id that is free in the model"
 
 
 def test_the_same_export_is_not_made_twice_and_another_replaces_it(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.cli import parse_config
+from common.cli import parse_config, run_command
 from common.errors import InputError
+from model.kinds.growth import GROWN
 from pretrain.checkpoint.lineage import lineage_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
@@ -19,6 +20,7 @@ from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub import foreign
 from scripts.hub.check import folder_logits
 from scripts.import_hf import ImportConfig, import_folder
+from scripts.import_hf import main as import_main
 from tests.pretrain.test_run import losses, train
 from tests.scripts.conftest import KINDS
 from tests.world import run_world
@@ -66,6 +68,33 @@ def test_a_stock_llama_can_be_trained_on_and_exported_again(stock_llama: Path, c
     assert json.loads((again / "config.json").read_text())["num_key_value_heads"] == 2
     assert "| begun from | llama" in (again / "README.md").read_text()
     assert "| tokens ever trained on | not known |" in (again / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", GROWN)
+def test_a_llama_becomes_a_differential_model_that_begins_with_its_logits(
+    kind: str, stock_llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Compared beyond the import's own look: two folders in transformers, the Llama's and that of an export."""
+    run, again = tmp_path / "run", tmp_path / "again"
+    command = [f"--model={stock_llama}", f"--output={run}", f"--attention={kind}", "--rank=5", "--down=head"]
+    assert run_command(import_main, command) == 0
+    model = CheckpointReader(find_checkpoint(run, None)).config.model
+    assert (model.attention, model.num_heads, model.num_kv_heads) == (kind, 4, 2)
+    assert kind != "shared_diff" or (model.base, model.down, model.rank) == ("head", "head", 5)
+    for weights in ("factored", "merged") if kind == "shared_diff" else ("factored",):
+        export(ExportConfig(str(run), str(again), weights=weights, tokenizer=str(corpus / "train")))  # type: ignore[arg-type]
+        with torch.no_grad():
+            found, expected = (folder_logits(folder, TOKENS, streamed=False) for folder in (again, stock_llama))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_only_a_plain_model_can_become_another(
+    export_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [f"--model={export_of('diff')}", f"--output={tmp_path / 'run'}", "--attention=diff_v2"]
+    assert run_command(import_main, command) == 2
+    assert "--attention: only standard can become diff_v2, the model is diff" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 SCALED = [

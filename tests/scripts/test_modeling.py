@@ -1,6 +1,7 @@
 """The modelling code that travels with an exported folder, loaded as a stranger loads it."""
 
 import ast
+import copy
 import inspect
 import json
 import shutil
@@ -8,7 +9,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +24,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.hub.check import FP32_TOLERANCE, HALF_TOLERANCE
 from scripts.hub.configuration_shared_diff import SharedDiffConfig
-from scripts.hub.modeling_shared_diff import ATTENTIONS, SharedDiffForCausalLM
+from scripts.hub.modeling_shared_diff import ATTENTIONS, SharedDiffForCausalLM, rotary_tables
 from scripts.import_hf import ImportConfig, import_folder
-from tests.scripts.conftest import KINDS
+from tests.scripts.conftest import KINDS, SHARED
 
 OWN = [kind for kind in KINDS if not kind.startswith("standard")]
 TOKENS = torch.randint(300, (3, 24), generator=torch.Generator().manual_seed(3))
@@ -119,6 +122,42 @@ def test_a_server_may_bring_its_own_attention_and_its_own_norms(kind: str, expor
         del ALL_ATTENTION_FUNCTIONS._global_mapping["server"]
     torch.testing.assert_close(found, expected, atol=FP32_TOLERANCE, rtol=0)
     assert calls == list(range(config.num_hidden_layers))
+
+
+def test_a_server_that_would_split_factored_weights_is_refused(export_of: Callable[..., Path]) -> None:
+    model = load(export_of("shared_diff-layer-layer"))
+    for heads, fits in ((4, True), (2, False)):
+        model.model.layers[1].self_attn.attn = SimpleNamespace(num_heads=heads)
+        with nullcontext() if fits else pytest.raises(ValueError, match=r"4 query heads .* wants 2: factored"):
+            model(TOKENS)
+
+
+@pytest.mark.parametrize("kind", ["diff-grouped", "diff_v2-grouped", "shared_diff-head-head-grouped"])
+def test_two_ranks_by_the_plan_for_tensor_parallelism_add_up_to_the_layer(
+    kind: str, export_of: Callable[..., Path]
+) -> None:
+    model = load(export_of(kind, "merged"))
+    layer = model.model.layers[1]
+    x_BTD = torch.randn(2, 11, model.config.hidden_size, generator=torch.Generator().manual_seed(6))
+    rotary = rotary_tables(torch.arange(11)[None], model.config)
+    styles = {name.removeprefix("layers.*."): style for name, style in model.model.tp_plan.items() if "layers" in name}
+    assert styles.keys() == {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    assert set(styles.values()) == {"colwise", "rowwise"}
+    attended, fed = 0, 0
+    for rank in range(2):
+        part = copy.deepcopy(layer)
+        for name, style in styles.items():
+            linear = part.get_submodule(name)
+            linear.weight = nn.Parameter(linear.weight.chunk(2, dim=0 if style == "colwise" else 1)[rank])
+        attended, fed = attended + part.self_attn(x_BTD, rotary)[0], fed + part.mlp(x_BTD)
+    torch.testing.assert_close(attended, layer.self_attn(x_BTD, rotary)[0])
+    torch.testing.assert_close(fed, layer.mlp(x_BTD))
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_factored_weights_have_no_such_plan(kind: str, export_of: Callable[..., Path]) -> None:
+    assert not load(export_of(kind)).supports_tp_plan
+    assert load(export_of(kind, "merged")).supports_tp_plan
 
 
 @pytest.mark.parametrize("kind", OWN)

@@ -1,0 +1,1 @@
+"""Exports under a server of others."""
