@@ -112,10 +112,13 @@ def test_no_more_than_one_tensor_is_held(written: Path) -> None:
 
 
 class Calls:
-    """A pickle that does something."""
+    """A pickle that makes a file."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("/tmp/shared-diff-was-here"),))
+        return (Path.touch, (self.made,))
 
 
 def hostile(folder: Path, how: str) -> None:
@@ -123,7 +126,7 @@ def hostile(folder: Path, how: str) -> None:
     run_file, table = folder / "run.json", folder / ".metadata"
     facts = json.loads(run_file.read_text())
     if how == "pickle":
-        table.write_bytes(pickle.dumps(Calls()))
+        table.write_bytes(pickle.dumps(Calls(folder.parent / "made")))
     elif how == "cut table":
         table.write_bytes(table.read_bytes()[:100])
     elif how == "no table":
@@ -172,7 +175,7 @@ def test_a_folder_that_is_none_is_one_line_and_leaves_nothing(
     assert run_command(main, ["from-torch", str(tmp_path / "torch"), str(tmp_path / "back")]) == 2
     errors = capsys.readouterr().err
     assert said in errors and errors.count("\n") == 1
-    assert not (tmp_path / "back").exists() and not Path("/tmp/shared-diff-was-here").exists()
+    assert not (tmp_path / "back").exists() and not (tmp_path / "made").exists()
 
 
 def test_what_is_there_is_not_written_over_and_damage_ends_it(
