@@ -58,6 +58,18 @@ def test_it_is_the_smallest_of_the_best_changes() -> None:
     assert len(advice.changes) == min(len(candidate.changes(WASTEFUL)) for candidate in good)
 
 
+def test_of_equally_small_changes_it_is_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = 0.31  # at which more than one neighbour is as good, by as few settings
+    monkeypatch.setattr("pretrain.plan.advice.WORTH", wide)
+    advice = advise(planned())
+    assert advice is not None
+    found = search(WASTEFUL, 6, CLUSTER, nearby(WASTEFUL, CLUSTER.gpus_per_node))
+    good = [candidate for candidate in found if candidate.time.total <= (1 + wide) * found[0].time.total]
+    times = [one.time.total for one in good if len(one.changes(WASTEFUL)) == len(advice.changes)]
+    assert len(set(times)) > 1
+    assert advice.candidate.time.total == min(times)
+
+
 def test_it_keeps_tensor_parallel_ranks_within_a_node() -> None:
     """Of what only four of them could hold, a node of two is told nothing."""
     config = replace(WASTEFUL, model=replace(WASTEFUL.model, num_heads=12, head_dim=64))
