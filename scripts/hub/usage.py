@@ -36,8 +36,8 @@ def _serving(own: bool, factored: bool) -> list[str]:
     lines = ["## Serving", "", "```bash", f"vllm serve DIR{' --trust-remote-code' if own else ''}", "```", ""]
     if own and factored:
         lines += [
-            "These weights are factored, and run on one device. Merged ones (`--weights merged`) are faster, with the same",
-            "logits.",
+            "These weights are factored, and run on one device. Merged ones (`--weights merged`) are faster, and give",
+            "the same logits.",
             "",
         ]
     return lines
