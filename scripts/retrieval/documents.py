@@ -8,7 +8,8 @@ hundreds of tokens is asked for once, hardly any token rewards that, and a small
 that are stated and asked again and again did not move it in 1,500 steps. Where the same few tokens repeat until the
 document is full, nearly every token rewards copying: 500 to 1,000 steps teach it, and 300 more carry it to needles.
 The later stages only let the distance grow. From 1,024 tokens on, needles that are stated again and again would be near
-wherever they are asked for: there each is stated once, and as often far from its question as near.
+wherever they are asked for: there each is stated once and asked once, and half of them across the whole document. With
+places drawn evenly, few questions reach that far, and what stood at the start of 4,096 tokens was not found.
 """
 
 import random
@@ -21,6 +22,7 @@ from scripts.evaluation.needle_text import Needle, draw_needles, question, sente
 from scripts.retrieval.classes import FORM, draw_classes, example
 
 Encode = Callable[[str], list[int]]
+NEAR_AN_END = 0.125  # of a document: where a far needle is stated, and where it is asked
 FILLERS = ("river", "garden", "winter", "story", "train", "lamp", "house", "song")
 
 
@@ -40,6 +42,8 @@ class Recipe:
     """needles are stated once and asked once, and sentences fill the document (``most_haystack`` is not read)"""
     from_start: float = field(default=0.0, repr=False)
     """share of the documents of needles in which one of them stands before all else"""
+    far: float = field(default=0.0, repr=False)
+    """of scattered needles, the share that is stated near the start of the document and asked near its end"""
     most_classes: int = field(default=0, repr=False)
     """instead of needles: texts with their class, of two classes at least, whose labels hold in the document only"""
 
@@ -52,9 +56,9 @@ CURRICULUM = {
     "512": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25),
     "256_from_start": Recipe(256, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
     "512_from_start": Recipe(512, most_needles=8, most_haystack=0.9, copying=0.25, from_start=0.25),
-    "1024_from_start": Recipe(1024, most_needles=16, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
-    "2048_from_start": Recipe(2048, most_needles=32, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
-    "4096_from_start": Recipe(4096, most_needles=64, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.25),
+    "1024_far": Recipe(1024, 16, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.5, far=0.5),
+    "2048_far": Recipe(2048, 32, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.5, far=0.5),
+    "4096_far": Recipe(4096, 64, most_haystack=1.0, copying=0.25, scattered=True, from_start=0.5, far=0.5),
     "classes_128": Recipe(128, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=3),
     "classes_256": Recipe(256, most_needles=0, most_haystack=0.0, copying=0.25, most_classes=6),
 }
@@ -121,8 +125,10 @@ def _scattered_text(recipe: Recipe, encode: Encode, draw: random.Random) -> str:
         room -= len(encode(needle.sentence)) + len(encode(question_with_answer))
         if room < 0:
             break
-        stated = draw.random()
-        blocks += [(stated, needle.sentence), (draw.uniform(stated, 1.0), question_with_answer)]
+        far = draw.random() < recipe.far
+        stated = draw.random() * (NEAR_AN_END if far else 1.0)
+        asked = draw.uniform(1.0 - NEAR_AN_END if far else stated, 1.0)
+        blocks += [(stated, needle.sentence), (asked, question_with_answer)]
     return _filled(blocks, room, encode, draw) + last
 
 

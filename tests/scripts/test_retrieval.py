@@ -33,7 +33,7 @@ def test_cities_are_one_token_and_numbers_three(folder: Path) -> None:
     assert sum(size == 3 for size in sizes) > 250
 
 
-@pytest.mark.parametrize("name", ["64", "128", "512", "1024_from_start"])
+@pytest.mark.parametrize("name", ["64", "128", "512", "1024_far"])
 def test_documents_have_one_length_and_ask_for_what_was_stated(name: str, folder: Path) -> None:
     encode = build_tokenizer(folder / "tokenizer").encode
     recipe = CURRICULUM[name]
@@ -67,6 +67,22 @@ def test_needles_of_long_documents_are_stated_once_and_asked_for_at_all_distance
     assert min(distances) > 0
     for distance in (0.2, 0.5, 0.8):  # of a document
         assert 0.05 < sum(abs(found - distance) < 0.1 for found in distances) / len(distances) < 0.5
+
+
+def test_far_needles_are_asked_across_the_whole_document(folder: Path) -> None:
+    """Of 1,024 tokens: without them, hardly a question reaches from the last eighth to the first."""
+    encode = build_tokenizer(folder / "tokenizer").encode
+    across: dict[float, float] = {}
+    for far in (0.0, 1.0):
+        recipe = Recipe(1024, 16, most_haystack=1.0, copying=0.0, scattered=True, far=far)
+        reached = []
+        for text in islice(documents(recipe, encode, random.Random(5)), 40):
+            stated = {found[1]: found.start() for found in re.finditer(r"\nThe special magic (\w+) number", text)}
+            asked = list(re.finditer(r"\? The special magic (\w+) number", text))
+            reached += [(found.start() - stated[found[1]]) / len(text) > 0.6 for found in asked[:-1]]
+        across[far] = sum(reached) / len(reached)
+    assert across[0.0] < 0.15
+    assert across[1.0] > 0.9
 
 
 def test_a_needle_may_stand_before_all_else(folder: Path) -> None:
