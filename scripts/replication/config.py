@@ -46,14 +46,16 @@ class StudyConfig:
     """ablations"""
     training: dict[str, Any] = field(default_factory=dict)
     """settings of all runs"""
+    summary: str | None = None
+    """a page that has a table of the headlines between the marks `study NAME`, as README.md"""
     keep_runs: bool = False
     """keep checkpoints and exports of cells that are finished"""
     slurm: SlurmSettings | None = None
     """instead of running the cells: write a batch script for each of their runs"""
 
     def __post_init__(self) -> None:
-        check_filled(self, "", "name", "work", "results", "page")
-        check_place(self, "", "work", "results", "page")
+        check_filled(self, "", "name", "work", "results", "page", "summary")
+        check_place(self, "", "work", "results", "page", "summary")
         for what, entries in (
             ("corpora", self.corpora),
             ("sizes", self.sizes),

@@ -16,6 +16,7 @@ from scripts.replication.config import StudyConfig
 from scripts.replication.document import Block, Heading, Paragraph, Picture, Table, markdown, page
 from scripts.replication.fits import exponent
 from scripts.replication.grid import Grid
+from scripts.replication.headlines import write_headlines
 from scripts.replication.pictures import pictures_of
 from scripts.replication.rows import Row, of_cells
 from scripts.replication.sections import PartSettings
@@ -30,7 +31,7 @@ RULE = (
 
 
 def write_page(config: StudyConfig, grid: Grid) -> Path:
-    """Writes the page; returns its path."""
+    """Writes the page, and the headlines where they go; returns the page's path."""
     path = Path(config.page)
     rows = {part.name: grid.rows(part.name) for part in config.parts}
     pictures = {part.name: pictures_of(config, part, rows[part.name]) for part in config.parts}
@@ -40,6 +41,7 @@ def write_page(config: StudyConfig, grid: Grid) -> Path:
         write_atomically(path.with_name(name), content)
     write_atomically(path, markdown(blocks))
     write_atomically(path.with_suffix(".html"), page(blocks, all_pictures))
+    write_headlines(config, rows)
     return path
 
 

@@ -134,6 +134,8 @@ class PartSettings:
     """of the models"""
     seeds: list[int]
     """of weights and order of the data"""
+    headline: str = ""
+    """what is measured, in the words of the table of headlines (default: it has no line there)"""
     better: Literal["lower", "higher"] = "lower"
     """which values of what is measured are the better ones"""
     tokens: list[int] = field(default_factory=list)

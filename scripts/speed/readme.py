@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from scripts.marked import write_between_marks
 from scripts.speed.sizes import MEASUREMENT
 
-BEGIN, END = "<!-- make bench-gpu: begin -->", "<!-- make bench-gpu: end -->"
+MARKS = "make bench-gpu"
 NOT_MEASURED = "not measured yet"
 OWN = "fused"
 """the form of attention that is this project's"""
@@ -23,11 +23,7 @@ def write_readme(path: Path, results: Mapping[str, Any] | None) -> None:
     Raises:
         InputError: the marks are not there.
     """
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"{path}: lacks the lines '{BEGIN}' and '{END}', between which the table goes")
-    path.write_text(before + "\n".join([BEGIN, *table(results), END]) + after, encoding="utf-8")
+    write_between_marks(path, MARKS, table(results))
 
 
 def table(results: Mapping[str, Any] | None) -> list[str]:

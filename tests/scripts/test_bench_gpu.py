@@ -14,8 +14,10 @@ from common.cli import run_command
 from scripts import bench_gpu
 from scripts.speed import rowwise_checks
 from scripts.speed.comparing import WrongResult, expect_close
-from scripts.speed.readme import BEGIN, END, NOT_MEASURED, table, write_readme
+from scripts.speed.readme import MARKS, NOT_MEASURED, table, write_readme
 from tests.conftest import ROOT
+
+BEGIN, END = f"<!-- {MARKS}: begin -->", f"<!-- {MARKS}: end -->"
 
 
 def test_a_rehearsal_goes_all_the_way(tmp_path: Path) -> None:
