@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from scripts.replication.cells import PLAIN
 from scripts.replication.claims_in_context import in_context_claims, noise_claims, retrieval_claims
-from scripts.replication.comparisons import LOSS, Claim, compared, saving
+from scripts.replication.comparisons import BESIDE, LOSS, Claim, Printed, comparison, saving
 from scripts.replication.config import StudyConfig
 from scripts.replication.tables import STEPS, Group
 
@@ -52,7 +52,7 @@ def scaling_claims(config: StudyConfig) -> list[Claim]:
                         name=f"scaling.{axis}.{subject}.{reference}",
                         part="scaling",
                         sentence=f"{subject} reaches the loss of {reference} with fewer {axis}",
-                        source="Shared DIFF, figure 2" if papers else "beside the papers",
+                        source="Shared DIFF, figure 2" if papers else BESIDE,
                         papers=f"{papers} % fewer" if papers else "",
                         how=how[axis],
                         judge=saving(subject, reference, axis, size, tokens, papers / 100 if papers else None),
@@ -61,8 +61,9 @@ def scaling_claims(config: StudyConfig) -> list[Claim]:
     return claims
 
 
+TABLE_6 = "Shared DIFF, table 6"
 ABLATED = {
-    # variant, by role: loss of the default, and with the variant (Shared DIFF, table 6)
+    # variant, by role: loss of the default, and with the variant
     ("no_head_norm", "predecessor"): (3.062, 3.122),
     ("lambda_0.8", "predecessor"): (3.062, 3.065),
     ("lambda_0.5", "predecessor"): (3.062, 3.066),
@@ -85,30 +86,28 @@ def ablation_claims(config: StudyConfig) -> list[Claim]:
     claims = []
     for variant in part.variants:
         for column in config.variant(variant).columns:
-            printed = ABLATED.get((variant, "subject" if column in roles.subjects else "predecessor"))
+            found = ABLATED.get((variant, "subject" if column in roles.subjects else "predecessor"))
             claims.append(
-                Claim(
-                    name=f"ablations.{variant}.{column}",
-                    part="ablations",
-                    sentence=f"{column} as it is learns more than with {variant}",
-                    source="Shared DIFF, table 6" if printed else "beside the papers",
-                    papers=f"{printed[0]:.3f} and {printed[1]:.3f}" if printed else "",
-                    how=how,
-                    judge=compared(
-                        group(column), group(column, variant), LOSS, "lower", printed and printed[1] - printed[0]
-                    ),
+                comparison(
+                    f"ablations.{variant}.{column}",
+                    f"{column} as it is learns more than with {variant}",
+                    how,
+                    (group(column), group(column, variant)),
+                    LOSS,
+                    "lower",
+                    Printed(TABLE_6, *found, digits=3) if found else None,
                 )
             )
     for figure, papers in ((LOSS, (3.057, 3.062)), (HIT, (0.876, 0.880))):
         claims.append(
-            Claim(
-                name=f"ablations.{figure}.{subject}.{roles.predecessor}",
-                part="ablations",
-                sentence=f"{subject} has a lower {figure.replace('_', ' ')} than {roles.predecessor}",
-                source="Shared DIFF, table 6",
-                papers=f"{papers[0]:.3f} and {papers[1]:.3f}",
-                how=how,
-                judge=compared(group(subject), group(roles.predecessor), figure, "lower", papers[1] - papers[0]),
+            comparison(
+                f"ablations.{figure}.{subject}.{roles.predecessor}",
+                f"{subject} has a lower {figure.replace('_', ' ')} than {roles.predecessor}",
+                how,
+                (group(subject), group(roles.predecessor)),
+                figure,
+                "lower",
+                Printed(TABLE_6, *papers, digits=3),
             )
         )
     return claims
@@ -117,7 +116,10 @@ def ablation_claims(config: StudyConfig) -> list[Claim]:
 def copying_claims(config: StudyConfig) -> list[Claim]:
     """Not a claim of the papers, but what may stand behind theirs about retrieval: who learns to copy sooner."""
     part, roles = config.part("copying"), config.roles
-    figure = f"{STEPS}{part.targets[0]:g}"
+    how = (
+        f"steps to a held-out loss of {part.targets[0]:g} on digits that repeat, evaluated every few steps at a "
+        "constant rate, the best of the column's own sweep; a seed that did not get there counts as the bound"
+    )
     pairs = [
         (column, reference)
         for column in [*roles.subjects, *roles.others, roles.predecessor]
@@ -125,15 +127,13 @@ def copying_claims(config: StudyConfig) -> list[Claim]:
         if column != reference and {column, reference} <= set(part.columns)
     ]
     return [
-        Claim(
-            name=f"copying.{size}.{column}.{reference}",
-            part="copying",
-            sentence=f"{column} learns to copy in fewer steps than {reference} (size {size})",
-            source="beside the papers",
-            papers="",
-            how=f"steps to a held-out loss of {part.targets[0]:g} on digits that repeat, evaluated every few steps at "
-            "a constant rate, the best of the column's own sweep; a seed that did not get there counts as the bound",
-            judge=compared(Group(column, size, 0), Group(reference, size, 0), figure, "lower", None),
+        comparison(
+            f"copying.{size}.{column}.{reference}",
+            f"{column} learns to copy in fewer steps than {reference} (size {size})",
+            how,
+            (Group(column, size, 0), Group(reference, size, 0)),
+            f"{STEPS}{part.targets[0]:g}",
+            "lower",
         )
         for size in part.sizes
         for column, reference in pairs

@@ -3,7 +3,9 @@
 In: a StudyConfig. Out: Claims, with a judge each. Always: as scripts/replication/claims.py says.
 """
 
-from scripts.replication.comparisons import Claim, compared
+from dataclasses import replace
+
+from scripts.replication.comparisons import BESIDE, Claim, Printed, compared, comparison
 from scripts.replication.config import StudyConfig
 from scripts.replication.sections import PartSettings
 from scripts.replication.tables import Group
@@ -39,46 +41,37 @@ def retrieval_claims(config: StudyConfig) -> list[Claim]:
     size, claims = part.sizes[-1], []
     how = (
         f"size {size}, after a curriculum whose stages end when their loss is reached; evaluated as in the papers, at "
+        "the length that was trained"
     )
-    how += "the length that was trained"
     for subject, reference, place in _pairs(config, part):
-        first, second = (Group(column, size, 0) for column in (subject, reference))
-        for (needles, asked), printed in NEEDLES.items():
-            if printed[2] == printed[place]:
+        groups = Group(subject, size, 0), Group(reference, size, 0)
+        for (needles, asked), row in NEEDLES.items():
+            if row[2] == row[place]:
                 continue  # which claims nothing
             claims.append(
-                Claim(
-                    name=f"retrieval.needles_{needles}_{asked}.{subject}.{reference}",
-                    part="retrieval",
-                    sentence=f"{subject} finds more of {asked} asked among {needles} needles than {reference}",
-                    source="Shared DIFF, table 4",
-                    papers=f"{printed[2]:.2f} and {printed[place]:.2f}",
-                    how=how,
-                    judge=compared(
-                        first, second, f"needles.needles_{needles}_asked_{asked}", "higher", printed[2] - printed[place]
-                    ),
+                comparison(
+                    f"retrieval.needles_{needles}_{asked}.{subject}.{reference}",
+                    f"{subject} finds more of {asked} asked among {needles} needles than {reference}",
+                    how,
+                    groups,
+                    f"needles.needles_{needles}_asked_{asked}",
+                    "higher",
+                    Printed("Shared DIFF, table 4", row[2], row[place]),
                 )
             )
-        for kind, better in (("answer", "higher"), ("noise", "lower")):
-            for depth, printed in ATTENTION[kind].items():
-                if printed[2] == printed[place]:
+        for kind, better, more in (("answer", "higher", "more"), ("noise", "lower", "less")):
+            for depth, row in ATTENTION[kind].items():
+                if row[2] == row[place]:
                     continue
                 claims.append(
-                    Claim(
-                        name=f"retrieval.{kind}_{depth}.{subject}.{reference}",
-                        part="retrieval",
-                        sentence=f"{subject} gives {'more' if better == 'higher' else 'less'} attention to the {kind} "
-                        f"at depth {float(depth):.0%} than {reference}",
-                        source="Shared DIFF, table 5",
-                        papers=f"{printed[2]:.2f} and {printed[place]:.2f}",
-                        how=how,
-                        judge=compared(
-                            first,
-                            second,
-                            f"attention.{kind}_normalised.{depth}",
-                            better,
-                            abs(printed[2] - printed[place]),
-                        ),
+                    comparison(
+                        f"retrieval.{kind}_{depth}.{subject}.{reference}",
+                        f"{subject} gives {more} attention to the {kind} at depth {float(depth):.0%} than {reference}",
+                        how,
+                        groups,
+                        f"attention.{kind}_normalised.{depth}",
+                        better,
+                        Printed("Shared DIFF, table 5", row[2], row[place]),
                     )
                 )
     return claims
@@ -95,7 +88,7 @@ def in_context_claims(config: StudyConfig) -> list[Claim]:
                 name=f"in_context.accuracy.{subject}.{reference}",
                 part="in_context",
                 sentence=f"{subject} classifies better than {reference} after many demonstrations ({part.measures})",
-                source="Shared DIFF, figure 4 (3B, four data sets)" if place else "beside the papers",
+                source="Shared DIFF, figure 4 (3B, four data sets)" if place else BESIDE,
                 papers="1.5 to 3.3 % more" if place else "",
                 how="classes whose labels are fixed inside a prompt only; labels decoded under constraint",
                 judge=compared(first, second, part.measures, "higher", 0.02 if place else None),
@@ -107,7 +100,7 @@ def in_context_claims(config: StudyConfig) -> list[Claim]:
                     name=f"in_context.{order}.{subject}.{reference}",
                     part="in_context",
                     sentence=f"{subject} depends less on the order ({order}) of its demonstrations than {reference}",
-                    source="Shared DIFF, figure 5" if place else "beside the papers",
+                    source="Shared DIFF, figure 5" if place else BESIDE,
                     papers=f"{share} % less spread" if place else "",
                     how="best minus worst accuracy over orders of the same demonstrations",
                     judge=compared(first, second, f"in_context_orders.trec_{order}_best_minus_worst", "lower", None),
@@ -126,17 +119,20 @@ def noise_claims(config: StudyConfig) -> list[Claim]:
         "quantised.loss_rise_4_bits": "loses less with attention logits of 4 bits",
         "quantised.loss_rise_6_bits": "loses less with attention logits of 6 bits",
     }
-    return [
-        Claim(
-            name=f"noise.{figure}.{column}",
-            part="noise",
-            sentence=f"{column} {what} than {roles.baseline}",
-            source="DIFF, abstract" if column == roles.predecessor else "beside the papers",
-            papers="",
-            how=f"held-out samples, size {size}, the trained models of scaling",
-            judge=compared(Group(column, size, tokens), Group(roles.baseline, size, tokens), figure, "lower", None),
+    claims = [
+        comparison(
+            f"noise.{figure}.{column}",
+            f"{column} {what} than {roles.baseline}",
+            f"held-out samples, size {size}, the trained models of scaling",
+            (Group(column, size, tokens), Group(roles.baseline, size, tokens)),
+            figure,
+            "lower",
         )
         for figure, what in figures.items()
         for column in part.columns
         if column != roles.baseline
+    ]
+    return [
+        replace(claim, source="DIFF, abstract") if claim.name.endswith(f".{roles.predecessor}") else claim
+        for claim in claims  # whose abstract says it in words, without a figure
     ]

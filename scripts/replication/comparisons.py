@@ -68,6 +68,44 @@ def compared(
     return judge
 
 
+BESIDE = "beside the papers"
+"""the source of a claim that they do not make"""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a paper says about two groups of cells."""
+
+    source: str
+    first: float
+    second: float
+    digits: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.first:.{self.digits}f} and {self.second:.{self.digits}f}"
+
+
+def comparison(
+    name: str,
+    sentence: str,
+    how: str,
+    groups: tuple[Group, Group],
+    figure: str,
+    better: str,
+    printed: Printed | None = None,
+) -> Claim:
+    """The claim that the first of two groups is better; its part is the first word of its name."""
+    return Claim(
+        name=name,
+        part=name.partition(".")[0],
+        sentence=sentence,
+        source=printed.source if printed else BESIDE,
+        papers=str(printed) if printed else "",
+        how=how,
+        judge=compared(*groups, figure, better, abs(printed.first - printed.second) if printed else None),
+    )
+
+
 def saving(
     subject: str, reference: str, axis: str, size: str, tokens: int, papers: float | None
 ) -> Callable[[Sequence[Row]], Finding]:
