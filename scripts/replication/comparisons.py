@@ -52,18 +52,48 @@ def told(found: Estimate, digits: int = 4) -> str:
     return f"{least}{found.value:.{digits}g}{ends} (n={found.count})"
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What has to hold before a comparison says anything: a model that has not learned the task is no witness."""
+
+    figure: str
+    """a share of right answers"""
+    chance: float
+    """what answers without knowledge reach"""
+    of_both: bool = False
+    """both sides have to be above chance, not one of them only"""
+
+    def unmet(self, groups: Sequence[Group], rows: Sequence[Row]) -> str:
+        """Why the comparison says nothing; empty: it may say something."""
+        found = [estimate(of_group(rows, group), self.figure) for group in groups]
+        above = [value is not None and value.low > self.chance for value in found]
+        if not (all(above) if self.of_both else any(above)):
+            guesses = [group.title for group, knows in zip(groups, above, strict=True) if not knows]
+            return f"{' and '.join(guesses)} not above chance ({self.figure} {self.chance:.3g})"
+        if not self.of_both and all(value is not None and value.high >= 1 for value in found):
+            return "both find everything"
+        return ""
+
+
 def compared(
-    first: Group, second: Group, figure: str, better: str, papers: float | None
+    first: Group, second: Group, figure: str, better: str, papers: float | None, condition: Condition | None = None
 ) -> Callable[[Sequence[Row]], Finding]:
     """The judge of "``first`` is better than ``second``"."""
 
     def judge(rows: Sequence[Row]) -> Finding:
-        found = [(group, estimate(of_group(rows, group), figure)) for group in (first, second)]
-        known = [(group, value) for group, value in found if value is not None]
-        if len(known) < len(found):
+        of_groups = [(group, of_group(rows, group)) for group in (first, second)]
+        if not all(own for _, own in of_groups):
             return NOT_RUN
-        ours = "; ".join(f"{group.title} {told(value)}" for group, value in known)
-        return Finding(ours, of_two(known[0][1], known[1][1], better, papers))
+        found = [(group, estimate(own, figure)) for group, own in of_groups]
+        ours = "; ".join(f"{group.title} {'-' if value is None else told(value)}" for group, value in found)
+        known = [value for _, value in found if value is not None]
+        if len(known) < len(found):
+            lost = [group.title for group, own in of_groups if any(row["figures"].get("diverged") for row in own)]
+            return Finding(f"{ours}; of {' and '.join(lost)} a seed diverged", Verdict.UNDECIDED) if lost else NOT_RUN
+        why = condition.unmet((first, second), rows) if condition is not None else ""
+        if why:
+            return Finding(f"{ours}; {why}", Verdict.UNDECIDED)
+        return Finding(ours, of_two(known[0], known[1], better, papers))
 
     return judge
 
@@ -93,6 +123,7 @@ def comparison(
     figure: str,
     better: str,
     printed: Printed | None = None,
+    condition: Condition | None = None,
 ) -> Claim:
     """The claim that the first of two groups is better; its part is the first word of its name."""
     return Claim(
@@ -102,7 +133,7 @@ def comparison(
         source=printed.source if printed else BESIDE,
         papers=str(printed) if printed else "",
         how=how,
-        judge=compared(*groups, figure, better, abs(printed.first - printed.second) if printed else None),
+        judge=compared(*groups, figure, better, abs(printed.first - printed.second) if printed else None, condition),
     )
 
 

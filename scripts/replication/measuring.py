@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from scripts.evaluation.result import read_results
 from scripts.replication.folders import Folders
@@ -43,15 +44,20 @@ def measure(plan: Plan, part: PartSettings, folders: Folders, threads: int | Non
             trained.append(train(stage, folders, trained[-1].checkpoint if trained else None, goes_on, threads))
         if trained[-1].diverged:
             break
-    figures = figures_of(plan, trained)
+    figures, within = figures_of(plan, trained), dict[str, tuple[float, float]]()
     if plan.tasks and not trained[-1].diverged:
         for command in evaluation_commands(plan, folders, trained[-1].step):
             run_logged(command, folders.log(plan.key), plan.cell.label, threads)
-        figures |= task_figures(folders.results(plan))
+        found = task_figures(folders.results(plan))
+        figures |= {name: figure["value"] for name, figure in found.items()}
+        within = {
+            name: (figure["low"], figure["high"]) for name, figure in found.items() if figure.get("low") is not None
+        }
     seconds = {"cell": time.monotonic() - started, "training": sum(stage.seconds for stage in trained)}
-    row = row_of(plan, part.measures, figures, seconds)
+    row = row_of(plan, part.measures, figures, seconds, within)
     if plan.targets:
-        row["curve"] = [[line["step"], round(line["validation_loss"], 4)] for line in trained[0].lines]
+        losses = [(line["step"], line["validation_loss"]) for line in trained[0].lines]
+        row["curve"] = [[step, round(loss, 4)] for step, loss in losses if loss is not None]
     return row
 
 
@@ -88,16 +94,19 @@ def evaluation_commands(plan: Plan, folders: Folders, step: int) -> list[list[st
     ]
 
 
-def task_figures(results: Path) -> Figures:
-    """All metrics of all tasks, as TASK.METRIC, and the estimates among their details, as TASK.KIND.KEY."""
-    figures: Figures = {}
+def task_figures(results: Path) -> dict[str, dict[str, Any]]:
+    """All metrics of all tasks, as TASK.METRIC, and the estimates among their details, as TASK.KIND.KEY.
+
+    Each has its `value`, and where it is an estimate `low` and `high`.
+    """
+    figures: dict[str, dict[str, Any]] = {}
     for task, values in read_results(results).items():
         for name, metric in values["metrics"].items():
-            figures[f"{task}.{name}"] = metric["value"]
+            figures[f"{task}.{name}"] = metric
         for kind, row in (values.get("details") or {}).items():
             for key, found in row.items() if isinstance(row, dict) else ():
                 if isinstance(found, dict) and "value" in found:
-                    figures[f"{task}.{kind}.{key}"] = found["value"]
+                    figures[f"{task}.{kind}.{key}"] = found
     return figures
 
 

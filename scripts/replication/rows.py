@@ -71,18 +71,23 @@ def _read(path: Path) -> list[Row]:
     return cells
 
 
-def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds: dict[str, float]) -> Row:
+def row_of(
+    plan: Plan,
+    measures: str,
+    figures: dict[str, float | None],
+    seconds: dict[str, float],
+    within: dict[str, tuple[float, float]] | None = None,
+) -> Row:
     """A row.
 
     Args:
         measures: the figure that is the cell's value.
         figures: by name; None: there is no such number, as of steps to a loss that was never reached.
         seconds: of training and of the whole cell.
+        within: of figures that are estimates, the ends of their intervals over prompts or samples.
     """
     cell: Cell = plan.cell
-    figures = {
-        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in figures.items()
-    }
+    figures = {name: rounded(value) if isinstance(value, float) else value for name, value in figures.items()}
     return {
         "part": cell.part,
         "label": cell.label,
@@ -97,6 +102,8 @@ def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds:
         "measures": measures,
         "value": figures.get(measures),
         "figures": figures,
+        "within": {name: [rounded(end) for end in ends] for name, ends in (within or {}).items()},
+        "bound": plan.stages[0].steps,
         "parameters": plan.parameters,
         "embedding": plan.embedding,
         "seconds": round(seconds["cell"], 1),
@@ -104,6 +111,11 @@ def row_of(plan: Plan, measures: str, figures: dict[str, float | None], seconds:
         "digest": plan.digest,
         **_made_by(),
     }
+
+
+def rounded(value: float) -> float:
+    """To as many digits as are kept."""
+    return float(f"{value:.{DIGITS}g}")
 
 
 @cache

@@ -4,8 +4,9 @@ In: the rows of a part's grid. Out: groups of seeds, points for fits, estimates.
 a group without rows is nothing, not zero.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scripts.evaluation.statistics import Estimate, mean
 from scripts.replication.cells import PLAIN
@@ -38,12 +39,33 @@ def of_group(rows: Sequence[Row], group: Group) -> list[Row]:
 
 
 def estimate(rows: Sequence[Row], figure: str) -> Estimate | None:
-    """The mean of a figure over seeds; None: no row, or one without the figure, as of a run that diverged."""
+    """The mean of a figure over seeds; None: no row, or one without the figure, as of a run that diverged.
+
+    Its interval is Student's t over seeds, or what the prompts leave open, where that is more: seeds that all find
+    nothing, or everything, agree because the prompts are few.
+    """
     values = [row["figures"].get(figure) for row in rows]
     if figure.startswith(STEPS) and values:
-        return with_bound(values, max(row["curve"][-1][0] for row in rows))
+        return with_bound(values, max(row["bound"] for row in rows))
     known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else None
+    if not known or len(known) < len(values):
+        return None
+    within = [row["within"].get(figure) for row in rows]
+    ends = [ends for ends in within if ends is not None]
+    return widened(mean(known), known, ends) if len(ends) == len(rows) else mean(known)
+
+
+def widened(over_seeds: Estimate, values: Sequence[float], within: Sequence[tuple[float, float]]) -> Estimate:
+    """``over_seeds`` with the ends that the seeds' own intervals give their mean, where these lie further out."""
+    below = math.hypot(*(value - low for value, (low, _) in zip(values, within, strict=True))) / len(values)
+    above = math.hypot(*(high - value for value, (_, high) in zip(values, within, strict=True))) / len(values)
+    low, high = over_seeds.value - below, over_seeds.value + above
+    return replace(over_seeds, low=_least(low, over_seeds.low), high=-_least(-high, -over_seeds.high))
+
+
+def _least(value: float, other: float) -> float:
+    """The smaller one; the end of an interval that one seed does not have is NaN, and counts for nothing."""
+    return value if math.isnan(other) else min(value, other)
 
 
 def points(
