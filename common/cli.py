@@ -170,8 +170,9 @@ def _build(config_class: type[Config], parsed: Mapping[str, Any]) -> Config:
 
 def _check_arguments(config_class: type, arguments: Sequence[str]) -> None:
     """Looks at every key and value before the parser does: it takes null for a number, keeps the last of two equal
-    keys, and does not name the nearest known key."""
+    keys, does not name the nearest known key, and lets a file take back in silence what was said before it."""
     rest = iter(arguments)
+    said: list[str] = []
     for argument in rest:
         if not argument.startswith("--"):
             continue  # the parser refuses it
@@ -181,19 +182,33 @@ def _check_arguments(config_class: type, arguments: Sequence[str]) -> None:
         value = text if separator else next(rest, None)
         if flag == "config":
             if value is not None:
-                _check_file(config_class, value)
+                _check_file(config_class, value, said)
             continue
+        said.append(flag.removesuffix("+").replace("-", "_"))
         hint = _hint_of(config_class, flag.removesuffix("+"))
         if value is not None:
             _check_flag(hint, flag, value)
 
 
-def _check_file(config_class: type, name: str) -> None:
+def _check_file(config_class: type, name: str, said: Sequence[str]) -> None:
+    """``said``: the settings that stand before the file, and would be overridden by it."""
     what = f"--config {shortened(name)}"
     content = read_yaml(Path(name), what)
     if not isinstance(content, dict):
         raise InputError(f"{what}: expected a mapping of settings, found {type(content).__name__}")
     check_section(config_class, content, what)
+    for flag in said:
+        if _says(content, flag.split(".")):
+            raise InputError(f"{what}: says {flag}, too, and stands after {option(flag)}; name the file first")
+
+
+def _says(content: Any, keys: Sequence[str]) -> bool:
+    """Whether a value stands at ``keys``."""
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True
 
 
 def _check_flag(hint: Any, flag: str, text: str) -> None:

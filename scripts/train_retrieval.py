@@ -76,8 +76,9 @@ def train_retrieval(settings: RetrievalConfig) -> None:
     lengths = sorted({length, *build_corpora(settings, settings.extension.training, longer)})
     extended: dict[str, list[Measured]] = {}
     for kind, seed, folder in trials:
-        own = ["--nproc", str(settings.processes), f"--model.attention={kind}", f"--seed={seed}"]
-        extended.setdefault(kind, []).append(extend_one(settings.extension, longer, folder, own, seed, lengths))
+        own = [f"--model.attention={kind}", f"--seed={seed}"]
+        measured = extend_one(settings.extension, longer, folder, settings.processes, own, seed, lengths)
+        extended.setdefault(kind, []).append(measured)
     print("\n".join(["", *compare_lengths(extended, output / "lengths")]))
     print(f"\n{output / 'lengths'}.md, .json, .png; {time.monotonic() - started:.0f} s in all")
 

@@ -37,21 +37,29 @@ class Measured:
 
 
 def extend_one(
-    settings: ExtensionSettings, training: Path, folder: Path, own: Sequence[str], seed: int, lengths: Sequence[int]
+    settings: ExtensionSettings,
+    training: Path,
+    folder: Path,
+    processes: int,
+    own: Sequence[str],
+    seed: int,
+    lengths: Sequence[int],
 ) -> Measured:
     """Trains and exports the longer model of ``folder``, evaluates it and the one that it comes from.
 
     Args:
         training: config of the longer training.
         folder: where train_retrieval left run/ and export/ of the kind and seed.
-        own: the training arguments that say the kind, the seed and the number of processes.
+        processes: that train it.
+        own: the training settings that say the kind and the seed.
         lengths: tokens of the prompts.
     """
     run, exported = folder / "long_run", folder / "long_export"
     measured = Measured(folder / "lengths_before.json", folder / "lengths_after.json")
     if not measured.after.exists():
         places = [f"--name={folder.name}_long", f"--run-dir={run}", f"--checkpoint.branch_from={folder / 'run'}"]
-        run_command_line(["-m", "launch", "local", *own, "--config", str(training), *places, *settings.settings])
+        trained = ["--config", str(training), *own, *places, *settings.settings]
+        run_command_line(["-m", "launch", "local", "--nproc", str(processes), *trained])
         run_command_line(["scripts/export.py", "--run", str(run), "--output", str(exported)])
         _evaluate(exported, measured.after, settings.samples, seed, lengths)
     if not measured.before.exists():

@@ -48,6 +48,22 @@ def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path: Path)
     assert parse() == Config()
 
 
+def test_a_file_takes_back_nothing_that_was_said_before_it(tmp_path: Path) -> None:
+    """The file of the later place wins: a kind chosen before it would be another one, in silence."""
+    file = tmp_path / "c.yaml"
+    file.write_text("section: {layers: 5}\n")
+    with pytest.raises(InputError) as refused:
+        parse("--section.layers", "7", "--config", str(file))
+    assert str(refused.value) == (
+        f"--config {file}: says section.layers, too, and stands after --section.layers; name the file first"
+    )
+    file.write_text("end_token: b\nsection: {layers: 5}\n")
+    with pytest.raises(InputError, match="stands after --end-token; name the file first"):
+        parse("--end-token=a", "--config", str(file))
+    assert parse("--name=x", "--config", str(file)).section.layers == 5  # nothing that the file says
+    assert parse("--config", str(file), "--section.layers=7").section.layers == 7
+
+
 def test_a_setting_outside_of_sections_has_an_option_with_hyphens_and_is_told_by_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -58,13 +58,14 @@ def test_the_whole_chain_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(extension, "run_command_line", run)
     settings = ExtensionSettings("configs/long.yaml", samples=3, settings=["--train.steps=9"])
-    own = ["--nproc", "2", "--model.attention=diff", "--seed=5"]
+    own = ["--model.attention=diff", "--seed=5"]
     for _ in range(2):
-        found = extend_one(settings, Path("long.yaml"), tmp_path, own, 5, [512, 4096])
+        found = extend_one(settings, Path("long.yaml"), tmp_path, 3, own, 5, [512, 4096])
         assert found.before.exists() and found.after.exists()
     training, export, after, before = commands
     assert f"--checkpoint.branch_from={tmp_path / 'run'}" in training
-    assert training[training.index("--config") + 1] == "long.yaml"
+    assert training[3:5] == ["--nproc", "3"]
+    assert training[5:9] == ["--config", "long.yaml", *own]  # a file after them would take back what they say
     assert training[-1] == "--train.steps=9"
     assert export[0] == "scripts/export.py"
     questions = ["--seed=5", "--max-length=4096", "--needles.lengths=[512, 4096]", "--needles.pairs=[[1,1]]"]
@@ -77,5 +78,5 @@ def test_a_study_that_was_cut_off_goes_on_with_what_is_missing(tmp_path: Path, m
     commands: list[list[str]] = []
     monkeypatch.setattr(extension, "run_command_line", commands.append)
     (tmp_path / "lengths_after.json").write_text("{}")
-    extend_one(ExtensionSettings("configs/long.yaml"), Path("long.yaml"), tmp_path, [], 5, [512, 4096])
+    extend_one(ExtensionSettings("configs/long.yaml"), Path("long.yaml"), tmp_path, 2, [], 5, [512, 4096])
     assert [command[0] for command in commands] == ["scripts/evaluate.py"]
