@@ -65,6 +65,22 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(centre, centre - half, centre + half, sample.size, "t")
 
 
+def widened(over_seeds: Estimate, values: Sequence[float], within: Sequence[tuple[float, float]]) -> Estimate:
+    """A mean over seeds with the ends that the seeds' own intervals (``within``) give it, where these lie further out.
+
+    Seeds that all find nothing, or everything, agree because their prompts are few.
+    """
+    below = math.hypot(*(value - low for value, (low, _) in zip(values, within, strict=True))) / len(values)
+    above = math.hypot(*(high - value for value, (_, high) in zip(values, within, strict=True))) / len(values)
+    low, high = over_seeds.value - below, over_seeds.value + above
+    return replace(over_seeds, low=_least(low, over_seeds.low), high=-_least(-high, -over_seeds.high))
+
+
+def _least(value: float, other: float) -> float:
+    """The smaller one; the end of an interval that one seed does not have is NaN, and counts for nothing."""
+    return value if math.isnan(other) else min(value, other)
+
+
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int, resamples: int = 1000) -> Estimate:
     """Sum over sum, with a bootstrap over the pairs: a mean per token whose samples have unequal numbers of them."""
     top = np.asarray(numerators, dtype=np.float64)

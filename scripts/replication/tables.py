@@ -4,11 +4,10 @@ In: the rows of a part's grid. Out: groups of seeds, points for fits, estimates.
 a group without rows is nothing, not zero.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from scripts.evaluation.statistics import Estimate, mean
+from scripts.evaluation.statistics import Estimate, mean, widened
 from scripts.replication.cells import PLAIN
 from scripts.replication.fits import Points, with_bound
 from scripts.replication.rows import Row, of_cells
@@ -53,19 +52,6 @@ def estimate(rows: Sequence[Row], figure: str) -> Estimate | None:
     within = [row["within"].get(figure) for row in rows]
     ends = [ends for ends in within if ends is not None]
     return widened(mean(known), known, ends) if len(ends) == len(rows) else mean(known)
-
-
-def widened(over_seeds: Estimate, values: Sequence[float], within: Sequence[tuple[float, float]]) -> Estimate:
-    """``over_seeds`` with the ends that the seeds' own intervals give their mean, where these lie further out."""
-    below = math.hypot(*(value - low for value, (low, _) in zip(values, within, strict=True))) / len(values)
-    above = math.hypot(*(high - value for value, (_, high) in zip(values, within, strict=True))) / len(values)
-    low, high = over_seeds.value - below, over_seeds.value + above
-    return replace(over_seeds, low=_least(low, over_seeds.low), high=-_least(-high, -over_seeds.high))
-
-
-def _least(value: float, other: float) -> float:
-    """The smaller one; the end of an interval that one seed does not have is NaN, and counts for nothing."""
-    return value if math.isnan(other) else min(value, other)
 
 
 def points(

@@ -1,16 +1,18 @@
 """Kinds of attention side by side on the needle task, over seeds.
 
 In: the results files of every kind and seed. Out: a table in Markdown, JSON, and a picture.
-Always: a kind's interval is over seeds where there are several, else over prompts; chance stands in the table.
+Always: a kind's interval is over seeds where there are several, or over their prompts where that is more; chance stands
+in the table.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically, write_json
 from scripts.evaluation.result import read_results, render
-from scripts.evaluation.statistics import Estimate, mean
+from scripts.evaluation.statistics import Estimate, mean, widened
 
 
 def compare(results: Mapping[str, Sequence[Path]], output: Path) -> list[str]:
@@ -25,7 +27,7 @@ def compare(results: Mapping[str, Sequence[Path]], output: Path) -> list[str]:
     lengths = ", ".join(f"{length:,}" for length in first["settings"]["lengths"])
     lines = [
         f"Share of right answers at {lengths} tokens, {first['settings']['samples_per_cell']} prompts for each of "
-        f"{len(first['settings']['depths'])} depths; 95 % intervals over seeds (one seed: over prompts).",
+        f"{len(first['settings']['depths'])} depths; 95 % intervals over seeds, or over prompts where that is more.",
         "",
         f"| attention | seeds | {' | '.join(name.replace('_', ' ') for name in names)} |",
         f"|---|---|{'---|' * len(names)}",
@@ -43,10 +45,12 @@ def compare(results: Mapping[str, Sequence[Path]], output: Path) -> list[str]:
 
 
 def over_seeds(metrics: Sequence[Mapping[str, Any]]) -> Estimate:
-    """The mean over seeds; of one seed its own estimate."""
+    """The mean over seeds of shares of right answers; of one seed its own estimate."""
     if len(metrics) == 1:
         return Estimate(**metrics[0])
-    return mean([metric["value"] for metric in metrics])
+    values = [metric["value"] for metric in metrics]
+    found = widened(mean(values), values, [(metric["low"], metric["high"]) for metric in metrics])
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _chance(name: str, chances: Mapping[str, float]) -> str:

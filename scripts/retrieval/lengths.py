@@ -1,7 +1,8 @@
 """Kinds of attention before and after they were extended to longer samples, by the length of the prompt.
 
 In: results files of every kind and seed, before and after. Out: a table in Markdown, JSON, and heat maps over length
-and depth. Always: an interval is over seeds where there are several, else over prompts; chance stands in the table.
+and depth. Always: an interval is over seeds where there are several, or over their prompts where that is more; chance
+stands in the table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def compare_lengths(results: Mapping[str, Sequence[Measured]], output: Path) -> 
     table = {row: {length: at_length(tasks, length) for length in lengths} for row, tasks in found.items()}
     lines = [
         f"Share of right answers, {first['settings']['samples_per_cell']} prompts for each length and each of "
-        f"{len(depths)} depths; 95 % intervals over seeds (one seed: over prompts).",
+        f"{len(depths)} depths; 95 % intervals over seeds, or over prompts where that is more.",
         "",
         f"| attention | seeds | extended | {' | '.join(f'{length:,} tokens' for length in lengths)} |",
         f"|---|---|---|{'---|' * len(lengths)}",

@@ -140,7 +140,7 @@ def test_the_table_has_intervals_over_seeds_and_chance(tmp_path: Path) -> None:
     rows = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
     }
-    assert rows["diff"][:2] == ["3", "0.900 [0.652, 1.148]"]  # t of 2 degrees: 0.9 +- 4.303 * 0.1 / sqrt(3)
+    assert rows["diff"][:2] == ["3", "0.900 [0.652, 1.000]"]  # t of 2 degrees: 0.9 - 4.303 * 0.1 / sqrt(3); a share
     assert rows["standard"][:2] == ["1", "0.800 [0.700, 0.900]"]
     assert rows["any needle's number"][1:] == ["0.000", "0.500"]
     assert {path.suffix for path in tmp_path.glob("needles.*")} == {".md", ".json", ".png"}

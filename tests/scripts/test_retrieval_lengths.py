@@ -40,9 +40,9 @@ def test_the_table_has_every_length_before_and_after_and_chance(tmp_path: Path) 
     lines = compare_lengths({"diff": seeds, "standard": seeds[:1]}, tmp_path / "lengths")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     assert rows[0] == ["attention", "seeds", "extended", "512 tokens", "4,096 tokens"]
-    assert rows[2] == ["diff", "3", "before", "1.000 [1.000, 1.000]", "0.000 [0.000, 0.000]"]
-    assert rows[3][:4] == ["diff", "3", "after", "1.000 [1.000, 1.000]"]
-    assert rows[3][4].startswith("0.857 [0.502, 1.212]")  # 7, 6, 5 of 7; t of 2 degrees: 4.303 / 7 / sqrt(3)
+    assert rows[2] == ["diff", "3", "before", "1.000 [0.911, 1.000]", "0.000 [0.000, 0.089]"]  # Wilson's over sqrt(3)
+    assert rows[3][:4] == ["diff", "3", "after", "1.000 [0.911, 1.000]"]
+    assert rows[3][4].startswith("0.857 [0.502, 1.000]")  # 7, 6, 5 of 7; t of 2 degrees: 4.303 / 7 / sqrt(3)
     assert rows[4] == ["standard", "1", "before", "1.000 [0.845, 1.000]", "0.000 [0.000, 0.155]"]  # Wilson, of 21
     assert rows[-1] == ["guessing digits", "", "", "0.000", "0.000"]
     assert {path.suffix for path in tmp_path.glob("lengths.*")} == {".md", ".json", ".png"}
