@@ -184,7 +184,7 @@ def _check_arguments(config_class: type, arguments: Sequence[str]) -> None:
             if value is not None:
                 _check_file(config_class, value, said)
             continue
-        said.append(flag.removesuffix("+").replace("-", "_"))
+        said.append(flag.removesuffix("+"))
         hint = _hint_of(config_class, flag.removesuffix("+"))
         if value is not None:
             _check_flag(hint, flag, value)
