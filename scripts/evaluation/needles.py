@@ -16,7 +16,7 @@ from scripts.evaluation.pictures import draw_grid
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig, NeedleSettings
 from scripts.evaluation.statistics import proportion
-from scripts.evaluation.subject import Subject
+from scripts.evaluation.subject import Ids, Subject
 
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:
@@ -85,19 +85,31 @@ def _measure_cell(
 
 
 def ask(subject: Subject, prompts: Sequence[NeedlePrompt]) -> list[list[bool]]:
-    """For each prompt and asked needle: does the model's answer hold the number?"""
-    texts = [prompt.text for prompt in prompts]
+    """For each prompt and asked needle: does the model's answer hold the number?
+
+    The model goes on from its own answer, token by token: a text of its tokens may take more of them than it wrote, as
+    bytes that are no UTF-8 do, and the prompt would outgrow its length.
+    """
+    ids = [list(subject.encode(prompt.text)) for prompt in prompts]
     right: list[list[bool]] = [[] for _ in prompts]
     for turn in range(len(prompts[0].asked)):
-        ids = [subject.encode(text) for text in texts]
+        room = subject.max_length - max(map(len, ids))
+        most = min(room, max(prompt.answer_tokens for prompt in prompts))
         right_answers = [subject.encode(f" {prompt.asked[turn].number}\n") for prompt in prompts]
-        answers = subject.continue_greedily(ids, max(prompt.answer_tokens for prompt in prompts), right_answers)
+        answers = subject.continue_greedily(ids, most, right_answers)
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            line = subject.decode(answer).split("\n")[0]
-            right[index].append(prompt.asked[turn].number in line)
-            if turn + 1 < len(prompt.asked):  # the model goes on from its own answer
-                texts[index] += f"{line}\n{stem(prompt.asked[turn + 1].city)}"
+            line = _first_line(subject, answer)
+            right[index].append(prompt.asked[turn].number in subject.decode(answer).split("\n")[0])
+            if turn + 1 < len(prompt.asked):
+                ids[index] += line[: prompt.answer_tokens]
+                ids[index] += subject.encode(f"\n{stem(prompt.asked[turn + 1].city)}")
     return right
+
+
+def _first_line(subject: Subject, answer: Ids) -> list[int]:
+    """The tokens before the first one with a line break."""
+    ends = (index for index, token in enumerate(answer) if "\n" in subject.decode([token]))
+    return list(answer[: next(ends, len(answer))])
 
 
 def _draw(figure: Any, settings: NeedleSettings, table: list[dict[str, Any]]) -> None:

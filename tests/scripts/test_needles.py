@@ -133,6 +133,18 @@ def test_accuracy_counts_prompts_and_answers(oracle: Oracle, monkeypatch: pytest
     assert [cell["samples"] for cell in result.details["cells"]] == [3] * 4
 
 
+def test_answers_that_are_no_text_do_not_outgrow_the_length(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that has learned nothing writes broken bytes, whose replacements take more tokens than it wrote."""
+    broken = oracle.encode("\N{GRINNING FACE}")[:1] * 40
+    assert len(oracle.encode(oracle.decode(broken))) > len(broken)
+    monkeypatch.setattr(
+        Oracle, "_continuations", lambda self, prompts, length, guesses: [broken[:length]] * len(prompts)
+    )
+    seeds = range(7)
+    prompts = [prompt_of(oracle, 0.5, (4, 3), seed) for seed in seeds]  # as long as the model's positions
+    assert ask(oracle, prompts) == [[False] * 3 for _ in seeds]
+
+
 def test_a_number_in_a_later_line_does_not_count(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Oracle.answer
     monkeypatch.setattr(Oracle, "answer", lambda self, text: "\n" + right(self, text))

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from common.cli import parse_config
+from scripts.replication.claims import claims_of
 from scripts.replication.comparisons import Condition, compared
+from scripts.replication.config import StudyConfig
 from scripts.replication.rows import Row
 from scripts.replication.tables import Group, estimate
 from scripts.replication.verdicts import Verdict
+from tests.conftest import ROOT
 
 RIGHT = "needles.right"
 OURS, OLDER = Group("ours", "s1", 0), Group("older", "s1", 0)
@@ -72,3 +76,24 @@ def test_steps_that_were_not_reached_count_as_the_bound_of_the_stage(tmp_path: P
     two = [{**row, "figures": {figure: steps}} for row, steps in zip(rows("ours", [0, 0]), (7, None), strict=True)]
     found = estimate(two, figure)
     assert found is not None and (found.value, found.high) == (15.0, math.inf)
+
+
+def test_needles_of_which_any_is_named_are_guesses() -> None:
+    """Of four needles, a model that names one of them is right in a quarter of its answers."""
+    config = parse_config(StudyConfig, ["--config", str(ROOT / "studies/desk.yaml")], "test")
+    claims = {claim.name: claim for claim in claims_of(config)}
+    for pair, chance in (((2, 2), 0.5), ((4, 2), 0.25), ((6, 2), 1 / 6)):
+        figure = "needles.needles_{}_asked_{}".format(*pair)
+        cells = [
+            {
+                **row,
+                "column": column,
+                "size": "c2",
+                "figures": {figure: chance},
+                "within": {figure: [0.9 * chance, 0.6]},
+            }
+            for column in ("standard", "shared_diff")
+            for row in rows("ours", [chance] * 3)
+        ]
+        found = claims["retrieval.needles_{}_{}.shared_diff.standard".format(*pair)].judge(cells)
+        assert found.verdict is Verdict.UNDECIDED and "not above chance" in found.ours
