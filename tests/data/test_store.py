@@ -10,6 +10,7 @@ from data.batch import BatchSchedule
 from data.config import CacheConfig, DataConfig, SourceConfig
 from data.dealing import Dealing
 from data.stream import TokenStream, open_stream
+from scripts.stream.lab import bytes_in
 from scripts.stream.store import CREDENTIALS, FAULTS, Server
 from tests.data.helpers import random_tokens, write_dataset
 
@@ -44,10 +45,6 @@ def stream(path: str, cache: Path, megabytes: float = 8.0) -> TokenStream:
     return open_stream(data, 1)
 
 
-def kept_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def test_two_nodes_read_every_token_through_small_caches_and_fetch_it_once(
     server: Server, local: Path, tmp_path: Path
 ) -> None:
@@ -68,7 +65,7 @@ def test_two_nodes_read_every_token_through_small_caches_and_fetch_it_once(
                 ahead.reached(step)
                 assert np.array_equal(far.fetch(numbers(step)), truth.fetch(numbers(step)))
                 ahead.stepped(0.01)
-                assert kept_bytes(cache) <= 3e6
+                assert bytes_in(cache) <= 3e6
     server.store.spoil(0)
     sent = {key: value - before[key] for key, value in server.store.tally().items() if key != "faults"}
     used = 2 * LENGTH * CHUNKS * 1024
