@@ -16,7 +16,7 @@ import deepspeed.utils
 import torch
 import torch.distributed as dist
 from deepspeed.pipe import LayerSpec, PipelineModule
-from deepspeed.runtime import bf16_optimizer
+from deepspeed.runtime import bf16_optimizer, compiler
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.config import DeepSpeedConfig
 from deepspeed.runtime.engine import DeepSpeedEngine
@@ -29,13 +29,20 @@ from pretrain.engines.zero.flat import FlatBucket
 
 
 def compile_nothing() -> None:
-    """``deepspeed.comm.torch.build_shm_op``: keeps DeepSpeed from compiling an all-reduce that only inference uses.
+    """``deepspeed.comm.torch.build_shm_op`` and ``deepspeed.runtime.compiler.compile``.
 
-    A start that is killed while it compiles leaves a lock file in the user's home, on which every later start waits
-    for ever.
+    The first compiles an all-reduce that only inference uses. A start that is killed meanwhile leaves a lock file in
+    the user's home, on which every later start waits for ever. The second decorates functions of DeepSpeed's Muon,
+    which every optimizer of ZeRO imports only to see that ours is another, and with it all of torch's compiler, on
+    every rank: four fifths of a small engine's start. So Muon is imported here, with nothing compiled.
     """
     # Not as an attribute: `deepspeed.comm.torch` is torch itself, which the package's __init__ imports over the module.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
+    compile_function, compiler.compile = compiler.compile, lambda: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        compiler.compile = compile_function
 
 
 def logger() -> logging.Logger:

@@ -141,15 +141,23 @@ def eager_attention_forward(
     return torch.matmul(maps.to(value.dtype), value).transpose(1, 2), maps
 
 
-def check_heads(attention: Any, heads: int) -> None:
-    """Refuses a server's attention for other heads than the ``heads`` that are computed, whose answers had no meaning.
+def check_split(config: SharedDiffConfig, attention: Any) -> None:
+    """Refuses to be split by a server over devices between which the heads do not divide, whose answers had no meaning.
 
-    So it is where weights that have no plan for it are to be split over devices. ``attention``: the layer's in vLLM.
+    ``attention``: the layer's in vLLM, for its share of the query heads; None elsewhere.
     """
-    if attention is not None and attention.num_heads != heads:
+    if attention is None or attention.num_heads == config.num_attention_heads:
+        return
+    devices = config.num_attention_heads // attention.num_heads
+    if config.attention == "shared_diff" and config.factored:
         raise ValueError(
-            f"{heads} query heads are computed on this device, the server wants {attention.num_heads}: factored "
-            "weights cannot be split over devices; export them merged (--weights merged)"
+            f"factored weights cannot be split over {devices} devices, their heads share what would be split; export "
+            "them merged (--weights merged)"
+        )
+    if config.num_key_value_heads % devices:
+        raise ValueError(
+            f"{config.num_key_value_heads} key/value heads cannot be split over {devices} devices; the number of "
+            "devices has to divide them"
         )
 
 
@@ -186,6 +194,7 @@ class DifferentialHeads(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention [B, T, D]; and if the implementation is `eager` the maps [B, H, T, U] that multiply the values."""
+        check_split(self.config, getattr(self, "attn", None))  # where vLLM leaves its own
         implementation = self.config._attn_implementation
         attend: Callable[..., tuple[Tensor, Any]] = eager_attention_forward
         if implementation != "eager":
@@ -196,7 +205,6 @@ class DifferentialHeads(nn.Module):
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
-        check_heads(getattr(self, "attn", None), q.shape[1])  # where vLLM leaves its own
         out, maps = attend(self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs)
         out_BTNE = out.reshape(*x_BTD.shape[:2], -1, self.config.head_dim)  # servers give it flat
         heads = self.finish(self.combine(x_BTD, out_BTNE, 2).to(v.dtype))

@@ -124,12 +124,25 @@ def test_a_server_may_bring_its_own_attention_and_its_own_norms(kind: str, expor
     assert calls == list(range(config.num_hidden_layers))
 
 
-def test_a_server_that_would_split_factored_weights_is_refused(export_of: Callable[..., Path]) -> None:
-    model = load(export_of("shared_diff-layer-layer"))
-    for heads, fits in ((4, True), (2, False)):
-        model.model.layers[1].self_attn.attn = SimpleNamespace(num_heads=heads)
-        with nullcontext() if fits else pytest.raises(ValueError, match=r"4 query heads .* wants 2: factored"):
-            model(TOKENS)
+@pytest.mark.parametrize(
+    ("kind", "weights", "devices", "wrong"),
+    [
+        ("shared_diff-layer-layer", "factored", 1, None),
+        ("shared_diff-layer-layer", "factored", 2, "factored weights cannot be split over 2 devices.*--weights merged"),
+        ("shared_diff-head-head-grouped", "merged", 4, "2 key/value heads cannot be split over 4 devices"),
+        ("diff_v2-grouped", "factored", 4, "2 key/value heads cannot be split over 4 devices"),
+    ],
+)
+def test_a_server_that_would_split_what_does_not_divide_is_refused_before_anything_is_computed(
+    kind: str, weights: str, devices: int, wrong: str | None, export_of: Callable[..., Path]
+) -> None:
+    model = load(export_of(kind, weights))
+    attention = model.model.layers[0].self_attn
+    attention.attn = SimpleNamespace(num_heads=model.config.num_attention_heads // devices)
+    if devices > 1:
+        attention.q_proj = None
+    with pytest.raises(ValueError, match=wrong) if wrong else nullcontext():
+        model(TOKENS)
 
 
 @pytest.mark.parametrize("kind", ["diff-grouped", "diff_v2-grouped", "shared_diff-head-head-grouped"])

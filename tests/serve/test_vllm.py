@@ -4,13 +4,14 @@ In:     exports of small models; the `vllm` command that the variable VLLM names
 Out:    nothing.
 Always: greedy tokens and log-probabilities, of the prompt and of the answer, are those of transformers in this
 process, in fp32: each request alone and all of them in one batch; prompts go in by chunks; the second time their
-beginnings come out of the cache.
+beginnings come out of the cache; on one device or split over two.
 """
 
 import dataclasses
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.errors import InputError
 from data.config import DataConfig, SourceConfig
 from model.config import ModelConfig
 from pretrain.config import RunConfig
@@ -35,12 +37,14 @@ SIZES = ModelConfig(
 )
 MODELS = {
     "standard": (dataclasses.replace(SIZES, attention="standard", num_kv_heads=2), "factored"),
-    "diff": (dataclasses.replace(SIZES, attention="diff", tie_embeddings=False), "factored"),
+    "diff": (dataclasses.replace(SIZES, attention="diff", num_heads=4, tie_embeddings=False), "factored"),
     "diff_v2": (dataclasses.replace(SIZES, attention="diff_v2", num_heads=6, num_kv_heads=2), "factored"),
     "factored": (dataclasses.replace(SIZES, attention="shared_diff"), "factored"),
     "merged": (dataclasses.replace(SIZES, attention="shared_diff", base="head", num_heads=6, num_kv_heads=2), "merged"),
     "no head norm": (dataclasses.replace(SIZES, attention="diff", head_norm=False, lambda_init=0.5), "factored"),
 }
+CASES = [*((name, 1) for name in MODELS), *((name, 2) for name in ("standard", "diff", "diff_v2", "merged"))]
+"""models, and the devices over which they are split by tensor parallelism"""
 LONGEST, NEW, CHUNK, BLOCK = 160, 8, 48, 32
 TOLERANCE = 1e-3
 OPTIONS = ["--dtype=float32", f"--max-model-len={LONGEST}", "--max-num-seqs=20", "--enforce-eager"]
@@ -69,15 +73,31 @@ def folder_of(name: str, place: Path, corpus: Path) -> Path:
     return output
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    return folder_of(request.param, tmp_path_factory.mktemp("served"), corpus)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} on {case[1]}")
+def case(request: pytest.FixtureRequest) -> tuple[str, int]:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    remote = ["--trust-remote-code"] if list(folder.glob("*.py")) else []
-    with serving(Path(os.environ["VLLM"]), folder, folder.parent / "server.log", [*OPTIONS, *remote]) as running:
+def folder(case: tuple[str, int], tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    return folder_of(case[0], tmp_path_factory.mktemp("served"), corpus)
+
+
+@contextmanager
+def serving_on(devices: int, folder: Path) -> Iterator[Server]:
+    """The folder's server on this many devices, each of which is a core."""
+    options = [*OPTIONS, f"--tensor-parallel-size={devices}"]
+    options += ["--trust-remote-code"] if list(folder.glob("*.py")) else []
+    with pytest.MonkeyPatch.context() as environment:
+        if devices > 1:  # else vLLM wants a memory node for each
+            environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, range(devices))))
+        with serving(Path(os.environ["VLLM"]), folder, folder.parent / "server.log", options) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def server(case: tuple[str, int], folder: Path) -> Iterator[Server]:
+    with serving_on(case[1], folder) as running:
         yield running
 
 
@@ -139,3 +159,10 @@ def test_a_request_with_a_text_is_answered_with_one(server: Server, folder: Path
     choice = server.complete("def alpha return", 5)
     assert choice["usage"]["prompt_tokens"] == len(load_folder_tokenizer(folder, True)("def alpha return").input_ids)
     assert isinstance(choice["text"], str) and choice["finish_reason"] in ("length", "stop")
+
+
+def test_factored_weights_are_not_split_and_say_so(tmp_path: Path, corpus: Path) -> None:
+    folder = folder_of("factored", tmp_path, corpus)
+    with pytest.raises(InputError), serving_on(2, folder) as running:
+        running.complete("def", 1)
+    assert "factored weights cannot be split over 2 devices" in (tmp_path / "server.log").read_text()

@@ -6,6 +6,7 @@ Every stage is driven once by two ranks; each name is then asked for what the en
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from model.parallel import logical_parameters
+from pretrain.config import RunConfig
 from pretrain.engines import compat
 from pretrain.engines.zero_bubble import WeightGradients, ZeroBubbleSchedule
 from pretrain.feed import BatchFeed
@@ -228,3 +230,15 @@ def test_nothing_is_compiled_when_process_groups_start() -> None:
     compat.compile_nothing()
     assert module.build_shm_op() is None
     assert "build_shm_op()" in inspect.getsource(module)  # who would compile asks for it by this name
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_start_with_zero_imports_no_compiler(stage: int) -> None:
+    (imported,) = run_world(1, names_imported_by_a_start, variant(parallel={"zero_stage": stage}))
+    assert imported and not [name for name in imported if name.startswith("torch._inductor")]
+
+
+def names_imported_by_a_start(config: RunConfig) -> set[str]:
+    before = set(sys.modules)
+    start_engine(config)
+    return set(sys.modules) - before
