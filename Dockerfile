@@ -5,7 +5,8 @@
 #   docker run --shm-size 2g shared-diff:cpu                 trains, exports and evaluates the small model
 #   docker run --shm-size 2g shared-diff:cpu make test       proves the rest
 #   docker run --gpus all --ipc host -v /data:/data shared-diff:cuda \
-#       python -m launch local --config configs/shared_diff_830m.yaml --run-dir /data/runs/first
+#       python -m launch local --config configs/shared_diff_830m.yaml --run-dir /data/runs/first \
+#       --data.train '[{path: /data/corpora/mine/train}]' --data.validation /data/corpora/mine/validation
 #
 # --build-arg EXTRAS=gpu adds flash-attn and Liger's kernels, compiled for an hour; --build-arg PIP_EXTRA_INDEX_URL=... leads
 # the CPU image to PyTorch's builds without CUDA, which are a tenth as large.

@@ -1,5 +1,5 @@
 # Every target sets up what it needs. `make pretrain` is the tour, `make test` the proof.
-# PYTHON chooses the interpreter of the environment (3.11 or newer).
+# PYTHON chooses the interpreter of the environment (3.11 or 3.12, for which constraints.txt has the versions).
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ setup: $(STAMP) ## create .venv with the pinned dependencies
 # torch comes first: DeepSpeed builds against the one that is installed.
 $(STAMP): setup.py constraints.txt
 	@echo "[setup] creating $(VENV) with $$($(PYTHON) --version); about two minutes, once"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=..."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[setup] 1/3 torch and build tools"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel ninja py-cpuinfo numpy
@@ -114,7 +114,7 @@ bench-gpu: $(STAMP) ## on a CUDA device: kernels checked, then timed; training s
 calibrate: $(STAMP) ## this device's products, norms and links for the planner, into runs/calibration.json
 	$(BIN)/torchrun --nproc-per-node auto scripts/calibrate.py
 
-bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, 40 minutes on 2 idle cores
+bench-scale: $(STAMP) ## as root: step time on slow links between nodes made here, an hour on 2 idle cores
 	$(BIN)/python scripts/bench_scale.py
 
 bench-stream: $(STAMP) ## as root: training from a far store that fails now and then, beside a local disk

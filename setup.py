@@ -45,7 +45,7 @@ setup(
         "jinja2>=3.1",
     ],
     extras_require={
-        # Built from source against the machine's CUDA; see the README. PyPI's `apex` is another project.
+        # Built from source against the machine's CUDA; see docs/using.md. PyPI's `apex` is another project.
         "gpu": ["flash-attn>=2.7", "liger-kernel>=0.6", "triton>=3.6"],
         # pytablewriter: older ones, which pip falls back to, call the columns of lm-eval's table A, B, C.
         "eval": ["transformers>=5", "lm-eval>=0.4.9", "pytablewriter>=1", "accelerate>=1", "scipy>=1.11"],

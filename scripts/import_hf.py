@@ -24,7 +24,7 @@ class ImportConfig:
     """What is imported, and where to."""
 
     model: str
-    """Hugging Face folder: an export, or a Llama without biases and rotary scaling"""
+    """Hugging Face folder: an export, or a Llama or Mistral without biases, rotary scaling linear or yarn"""
     output: str
     """run folder to write; must not exist"""
     attention: str | None = None

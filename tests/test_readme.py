@@ -1,6 +1,7 @@
 """The README's commands work as they stand there, the long ones reduced."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text()
 BLOCKS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)]
 
-# What is shortened: a word of the README -> what stands for it here.
+# What is shortened.
 TRAINING = [
     *("--train.steps", "4", "--schedule.warmup_steps", "1", "--metrics.wandb", "false"),
     *("--batch.global_size", "2", "--batch.micro_size", "1", "--data.sequence_length", "32"),
@@ -21,8 +22,9 @@ TRAINING = [
 
 
 def commands(block: list[str]) -> list[str]:
-    """The commands of a block, without comments and prompts."""
-    return [line.split("#")[0].strip() for line in block if line.split("#")[0].strip()]
+    """The commands of a block, each in one line, without comments."""
+    whole = "\n".join(line.split("#")[0].rstrip() for line in block).replace("\\\n", "")
+    return [line.strip() for line in whole.splitlines() if line.strip()]
 
 
 def test_the_first_screen_names_targets_that_exist() -> None:
@@ -50,11 +52,7 @@ def test_the_commands_of_an_own_run_work_one_after_the_other(workplace: Path) ->
         if not command.startswith("python "):
             assert command == "make setup && source .venv/bin/activate"
             continue
-        words = [sys.executable, *command.split()[1:]]
-        words = ["small-bpe" if word == "cl100k_base" else word for word in words]
-        if "launch" in words:
-            data = "[{path: corpora/mine/train, weight: 1.0}]"
-            words += [*TRAINING, "--data.train", data, "--data.validation", "corpora/mine/validation"]
+        words = [sys.executable, *shlex.split(command)[1:], *(TRAINING if "launch" in command else [])]
         done = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         ran.append(words[1])

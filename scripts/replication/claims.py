@@ -55,7 +55,7 @@ def scaling_claims(config: StudyConfig) -> list[Claim]:
                         source="Shared DIFF, figure 2" if papers else BESIDE,
                         papers=f"{papers} % fewer" if papers else "",
                         how=how[axis],
-                        judge=saving(subject, reference, axis, size, tokens, papers / 100 if papers else None),
+                        judge=saving(subject, reference, axis, part, papers / 100 if papers else None),
                     )
                 )
     return claims

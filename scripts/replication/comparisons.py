@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from scripts.evaluation.statistics import Estimate
 from scripts.replication.fits import NOTHING, saved_share
 from scripts.replication.rows import Row
-from scripts.replication.tables import Group, estimate, of_group, points
+from scripts.replication.sections import PartSettings
+from scripts.replication.tables import Group, estimate, of_group, whole_laws
 from scripts.replication.verdicts import Verdict, of_effect, of_two
 
 LOSS = "validation_loss"
+FARTHEST = 10
+"""times the largest x that has run, beyond which what a fit says is no figure"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class Claim:
 NOT_RUN = Finding("", Verdict.NOT_RUN)
 
 
-def told(found: Estimate, digits: int = 4) -> str:
-    """An estimate for people: value, interval, seeds."""
+def told(found: Estimate, digits: int = 4, unit: str = "") -> str:
+    """An estimate for people: value, interval, unit, seeds."""
     if math.isnan(found.value):
         return "no estimate"
     least = "at least " if found.high == math.inf else ""
     ends = "" if math.isnan(found.low) else f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
-    return f"{least}{found.value:.{digits}g}{ends} (n={found.count})"
+    return f"{least}{found.value:.{digits}g}{ends}{unit} (n={found.count})"
 
 
 @dataclass(frozen=True)
@@ -138,18 +141,28 @@ def comparison(
 
 
 def saving(
-    subject: str, reference: str, axis: str, size: str, tokens: int, papers: float | None
+    subject: str, reference: str, axis: str, part: PartSettings, papers: float | None
 ) -> Callable[[Sequence[Row]], Finding]:
     """The judge of "``subject`` reaches the loss of ``reference`` with less"."""
 
     def judge(rows: Sequence[Row]) -> Finding:
-        theirs, ours = (points(rows, column, axis, LOSS, size, tokens) for column in (reference, subject))
+        theirs, ours = (whole_laws(rows, column, axis, LOSS, part) for column in (reference, subject))
         if not theirs.keys() & ours.keys():
             return NOT_RUN
         share = saved_share(theirs, ours)
         if share is NOTHING:
             return Finding("the loss does not fall with it", Verdict.UNDECIDED)
-        percent = Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.count, share.method)
-        return Finding(f"{told(percent, 3)} % fewer", of_effect(share, papers))
+        return Finding(told_saving(share), of_effect(share, papers))
 
     return judge
+
+
+def told_saving(share: Estimate) -> str:
+    """A saving for people; one that is none as the multiple that is needed, as far as a fit can be followed."""
+    if share.value >= 0:
+        percent = Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.count, share.method)
+        return told(percent, 3, " % fewer")
+    times = Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.count, share.method)
+    if times.value > FARTHEST:
+        return f"more than {FARTHEST} times as many, by a fit that is followed no farther (n={times.count})"
+    return told(times, 3, " times as many")

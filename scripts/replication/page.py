@@ -20,7 +20,7 @@ from scripts.replication.headlines import write_headlines
 from scripts.replication.pictures import pictures_of
 from scripts.replication.rows import Row, of_cells
 from scripts.replication.sections import PartSettings
-from scripts.replication.tables import Group, estimate, of_group, points
+from scripts.replication.tables import Group, estimate, of_group, whole_laws
 from scripts.replication.verdicts import Verdict
 
 RULE = (
@@ -127,7 +127,7 @@ def _exponents(part: PartSettings, rows: Sequence[Row]) -> Table:
     """How fast the loss falls with parameters, at the most tokens, and with tokens, at the largest size."""
     lines = []
     for axis in ("parameters", "tokens"):
-        seeds = [points(rows, column, axis, LOSS, part.sizes[-1], part.tokens[-1]) for column in part.columns]
+        seeds = [whole_laws(rows, column, axis, LOSS, part) for column in part.columns]
         lines.append([axis, *(told(exponent(own)) if own else "" for own in seeds)])
     return Table(["exponent of the loss over", *part.columns], lines)
 

@@ -11,6 +11,7 @@ from scripts.evaluation.statistics import Estimate, mean, widened
 from scripts.replication.cells import PLAIN
 from scripts.replication.fits import Points, with_bound
 from scripts.replication.rows import Row, of_cells
+from scripts.replication.sections import PartSettings
 
 STEPS = "steps_to_"
 """how figures begin that may not have been reached"""
@@ -69,3 +70,13 @@ def points(
             x = row["parameters"] - row["embedding"] if axis == "parameters" else row["figures"]["trained_tokens"]
             found.setdefault(row["seed"], []).append((float(x), value))
     return {seed: sorted(pairs) for seed, pairs in found.items() if len({x for x, _ in pairs}) > 1}
+
+
+def whole_laws(rows: Sequence[Row], column: str, axis: str, figure: str, part: PartSettings) -> dict[int, Points]:
+    """The points of a law over all sizes at the most tokens, or over all tokens at the largest size.
+
+    Of the seeds that have all of them: a law over what has run so far would be another one, read far outside of it.
+    """
+    count = len(part.sizes) if axis == "parameters" else len(part.tokens)
+    found = points(rows, column, axis, figure, part.sizes[-1], part.tokens[-1])
+    return {seed: pairs for seed, pairs in found.items() if len(pairs) == count}

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from common.cli import parse_config
+from scripts.evaluation.statistics import Estimate
 from scripts.replication.claims import claims_of
-from scripts.replication.comparisons import Condition, compared
+from scripts.replication.comparisons import Condition, compared, told_saving
 from scripts.replication.config import StudyConfig
 from scripts.replication.rows import Row
 from scripts.replication.tables import Group, estimate
@@ -97,3 +98,17 @@ def test_needles_of_which_any_is_named_are_guesses() -> None:
         ]
         found = claims["retrieval.needles_{}_{}.shared_diff.standard".format(*pair)].judge(cells)
         assert found.verdict is Verdict.UNDECIDED and "not above chance" in found.ours
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ((0.37, 0.22, 0.5), "37 [22, 50] % fewer (n=3)"),
+        ((-1.5, -3.0, -0.25), "2.5 [1.25, 4] times as many (n=3)"),
+        ((-11.0, -45.0, -2.0), "more than 10 times as many, by a fit that is followed no farther (n=3)"),
+    ],
+)
+def test_a_saving_that_is_none_is_a_multiple_as_far_as_the_fit_can_be_followed(
+    share: tuple[float, float, float], said: str
+) -> None:
+    assert told_saving(Estimate(*share, 3, "t")) == said

@@ -1,8 +1,11 @@
 """The table of headlines on another page: nothing typed by hand, nothing left out for how it came out."""
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 
+from common.cli import parse_config
 from scripts.evaluation.statistics import mean
 from scripts.replication.claims import claims_of
 from scripts.replication.config import StudyConfig
@@ -61,6 +64,14 @@ def test_the_figure_is_that_of_the_largest_size_and_the_most_tokens_over_its_see
     assert "seen here" in page and "the opposite" in page
 
 
-def test_the_readme_has_the_marks_of_the_desk_study() -> None:
-    page = (ROOT / "README.md").read_text()
-    assert page.index("<!-- study desk: begin -->") < page.index("<!-- study desk: end -->")
+def test_the_desk_study_has_the_page_and_the_headlines_that_its_results_make(tmp_path: Path) -> None:
+    """Of the files in the repository, so that none of them is older than the results, or written by hand."""
+    desk = parse_config(StudyConfig, ["--config", str(ROOT / "studies/desk.yaml")], "test")
+    readme = Path(shutil.copy(ROOT / "README.md", tmp_path))
+    (tmp_path / "docs").mkdir()
+    config = dataclasses.replace(desk, page=str(tmp_path / desk.page), summary=str(readme))
+    page = write_page(config, Grid(config, Results(ROOT / desk.results)))
+    assert page.read_text() == (ROOT / desk.page).read_text()
+    assert readme.read_text() == (ROOT / "README.md").read_text()
+    for name in re.findall(r"!\[.*\]\((.*)\)", page.read_text()):
+        assert (ROOT / desk.page).with_name(name).is_file()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from scripts.replication.claims import claims_of
+from scripts.replication.comparisons import NOT_RUN
 from scripts.replication.estimates import Estimator
 from scripts.replication.folders import Folders
 from scripts.replication.grid import Grid
@@ -11,6 +12,7 @@ from scripts.replication.listing import listed, traced
 from scripts.replication.page import write_page
 from scripts.replication.plans import Plan
 from scripts.replication.rows import Results
+from scripts.replication.tables import whole_laws
 from tests.scripts.replication.grids import made_up, study, with_part
 
 NEEDS = {"plain": 1.0, "older": 0.8, "ours": 0.55}
@@ -81,6 +83,18 @@ def test_tokens_for_the_same_loss_are_read_off_the_law(tmp_path: Path) -> None:
     ours = claim.judge(grid.rows("scaling")).ours
     same_loss = 0.55 ** (0.15 / 0.05)
     assert abs(float(ours.split()[0]) - 100 * (1 - same_loss)) < 10
+
+
+def test_a_law_is_that_of_seeds_of_which_all_points_have_run(tmp_path: Path) -> None:
+    """Three sizes stand for seeds 1 and 3, two for seed 2, whose law would be another one."""
+    grid, config = filled(tmp_path), study(tmp_path)
+    rows = [row for row in grid.rows("scaling") if (row["seed"], row["size"]) != (2, "s3")]
+    laws = whole_laws(rows, "ours", "parameters", "validation_loss", config.part("scaling"))
+    assert {seed: len(found) for seed, found in laws.items()} == {1: 3, 3: 3}
+    claim = next(claim for claim in claims_of(config) if claim.name == "scaling.parameters.ours.plain")
+    assert claim.judge(rows).ours.endswith("% fewer (n=2)")
+    unfinished = [row for row in rows if row["size"] != "s2"]
+    assert claim.judge(unfinished) == NOT_RUN
 
 
 def test_parts_of_other_grids_are_not_on_the_page(tmp_path: Path) -> None:
