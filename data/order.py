@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import InputError
 from data.mixture import LARGEST_SLOT, Mixture
 from data.permute import IntArray, make_key
 from data.shuffle import Epoch
@@ -96,6 +97,9 @@ class GlobalOrder:
         ids: one id per source of the run; it enters the keys, so that moving files does not change the order.
         plans: the stages; the first begins at 0 tokens.
         window, by_block: see data/shuffle.py.
+
+    Raises:
+        InputError: a stage would end before its first sample.
     """
 
     def __init__(self, ids: list[str], plans: list[StagePlan], seed: int, window: int, by_block: bool = False) -> None:
@@ -198,6 +202,11 @@ def _place_stages(plans: list[StagePlan], num_sources: int) -> Iterator[_Stage]:
         last = LARGEST_SLOT
         if number + 1 < len(plans):
             last = first + -(-(plans[number + 1].from_tokens - tokens) // length)
+        if last < first:  # the stage before had longer samples; an empty stage is harmless
+            raise InputError(
+                f"data.stages[{number}].from_tokens: must be larger than {tokens}, the first token at which a sample "
+                f"of data.stages[{number - 1}] can begin, is {plans[number + 1].from_tokens}"
+            )
         stage = _Stage(
             plan,
             first,

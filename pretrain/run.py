@@ -36,6 +36,7 @@ from pretrain.restore import find_checkpoint, restore
 from pretrain.run_data import open_data
 from pretrain.run_lock import RunLock
 from pretrain.runfolder import announce, check_own_folder, open_logs, record_start, save_config
+from pretrain.same_data import as_on_main
 from pretrain.sinks.open import open_sinks
 from pretrain.start_up import StartUp
 from pretrain.telemetry.telemetry import Telemetry
@@ -105,6 +106,7 @@ def _pretrain(
             start_up.doing("looking at the nodes")
             check_nodes(config, topology)
             watchdog.beat(0)
+        config, stream = as_on_main(config, topology, stream, validation)
         start_up.doing("reading the newest checkpoint, to check every byte of it")
         run_id = join_remote(config, topology)
         reader = find_checkpoint(config, topology)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from data.stream import TokenStream
+from pretrain.checkpoint.agreement import told_by_main
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine, StepResult
 from pretrain.records import StepFile, forgiving
@@ -150,7 +151,8 @@ class Supervisor:
 
     def _rollback(self, steps: list[int]) -> Ending:
         nearby = min(steps) - self._config.resilience.spike_window
-        before = sum(1 for done in read_rollbacks(self._config.run_folder) if min(done.skipped_steps) >= nearby)
+        rollbacks = told_by_main(self._topology, lambda: read_rollbacks(self._config.run_folder))
+        before = sum(1 for done in rollbacks if min(done.skipped_steps) >= nearby)
         what = f"{len(steps)} steps skipped since step {min(steps) + 1}"
         if before >= self._config.resilience.max_rollbacks:
             return Ending(Outcome.GAVE_UP, f"{what}, after {before} rollbacks; see {SKIPPED_FILE} and docs/failures.md")

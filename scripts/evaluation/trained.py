@@ -17,6 +17,7 @@ from torch import Tensor
 from common.errors import InputError
 from data.tokenizer import Tokenizer
 from model.counts import parameter_counts
+from pretrain.checkpoint.agreement import told_by_main
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.config import RunConfig
 from pretrain.engines.connection import connect, disconnect
@@ -51,16 +52,23 @@ def opened_run(settings: EvaluateConfig) -> Iterator[tuple[Subject, EvaluateConf
     reader = CheckpointReader(find_checkpoint(folder, settings.run.step, ("--model", "--run.step")))
     config = scoring_config(reader.config, settings.run.tensor)
     topology = topology_from_environment(config.parallel)
-    training, validation = config.data.train[0].path, config.data.validation
     tokenizer = find_tokenizer(config, settings.run.tokenizer, "--run.tokenizer")
-    facts = describe_export(folder, reader, {"checkpoint": digest_of(reader), "tokenizer": tokenizer.fingerprint})
-    counting = replace(settings.ar_hit, training=settings.ar_hit.training or training)
     connect(topology)
     try:
+        reader = reader_of_main(topology, reader)
+        config = scoring_config(reader.config, settings.run.tensor)
+        facts = describe_export(folder, reader, {"checkpoint": digest_of(reader), "tokenizer": tokenizer.fingerprint})
         subject = TrainedSubject(settings, Scorer(config, topology, reader), tokenizer, config, topology)
-        yield subject, replace(settings, data=settings.data or validation, ar_hit=counting), facts
+        counting = replace(settings.ar_hit, training=settings.ar_hit.training or config.data.train[0].path)
+        yield subject, replace(settings, data=settings.data or config.data.validation, ar_hit=counting), facts
     finally:
         disconnect()
+
+
+def reader_of_main(topology: Topology, reader: CheckpointReader) -> CheckpointReader:
+    """The checkpoint that rank 0 has found: a save may have ended after it looked, and before this rank did."""
+    chosen = told_by_main(topology, lambda: reader.folder)
+    return reader if chosen == reader.folder else CheckpointReader(chosen)
 
 
 class TrainedSubject(Subject):

@@ -26,6 +26,7 @@ from tests.conftest import ROOT
 from tests.data.conftest import sentences
 from tests.data.reading import read_all
 from tests.disk import small_disk
+from tests.processes import workers_of
 
 TEXTS = [f"document {number}" for number in range(3)]
 
@@ -117,7 +118,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(wait_for: str, tmp_path
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
     workers: list[psutil.Process] = []
     while not list((tmp_path / "out").glob(wait_for)) or len(workers) < 2:
-        workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in str(child.cmdline())]
+        workers = workers_of(process.pid)
         time.sleep(0.005)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)

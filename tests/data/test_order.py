@@ -1,10 +1,12 @@
 """The global order: every sample once per epoch, epochs counted per source over all stages, an exact inverse."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from common.errors import InputError
 from data.order import GlobalOrder, Places, StagePlan, StageSource
 
 IDS = ["first", "second", "third"]
@@ -63,6 +65,16 @@ def test_stages_begin_with_the_first_sample_at_or_after_their_tokens() -> None:
     order = GlobalOrder(IDS, STAGES, seed=3, window=0)
     assert [stage.first for stage in order.stages] == [0, 124, 400]
     assert order.stage_of(np.array([0, 123, 124, 399, 400, 10**6])).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_stage_that_would_end_inside_the_sample_before_it_is_refused() -> None:
+    longer, shorter, next_one = (0, 4096), (1, 16), (2, 16)
+    plans = [StagePlan(start, length, (source(0, 1.0, 100),)) for start, length in (longer, shorter, next_one)]
+    said = r"^data\.stages\[1\]\.from_tokens: must be larger than 4096, the first token at which a sample of "
+    with pytest.raises(InputError, match=said + r"data\.stages\[0\] can begin, is 2$"):
+        GlobalOrder(IDS, plans, seed=3, window=0)
+    plans[2] = replace(plans[2], from_tokens=4097)
+    assert [stage.first for stage in GlobalOrder(IDS, plans, seed=3, window=0).stages] == [0, 1, 2]
 
 
 def test_a_source_goes_on_where_the_stage_before_left_it() -> None:

@@ -20,6 +20,7 @@ from data.prepare import PrepareConfig, prepare
 from data.source import TokenSource, open_source
 from data.tokenizer import TiktokenTokenizer, load_tokenizer
 from tests.data.conftest import sentences
+from tests.processes import workers_of
 
 
 def settings(files: list[str], output: Path, **changes: object) -> PrepareConfig:
@@ -129,7 +130,7 @@ def test_killed_at_any_moment_a_rerun_completes_it(tmp_path: Path, capfd: pytest
     process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.DEVNULL)
     workers: list[psutil.Process] = []
     while not list(output.glob("work/[0-9a-f]*.json")) or len(workers) < 2:  # until a first part is finished
-        workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in str(child.cmdline())]
+        workers = workers_of(process.pid)
         time.sleep(0.005)
         assert process.poll() is None, "finished before it could be killed"
     process.send_signal(signal.SIGKILL)

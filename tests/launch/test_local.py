@@ -19,6 +19,7 @@ from pretrain.config import TrainConfig
 from pretrain.resilience.attempts import ATTEMPT_VARIABLE, next_attempt, read_attempts
 from pretrain.run_lock import RunLock
 from tests.pretrain.test_run import config_for, losses, train
+from tests.processes import environment_of
 from tests.world import run_world
 
 STEPS = 70
@@ -154,7 +155,7 @@ def _wait_for_checkpoint(run: Path) -> None:
 
 def _rank(launcher: int, rank: int) -> int:
     for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-        if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
+        if b"\0RANK=%d\0" % rank in environment_of(int(child)):
             return int(child)
     raise AssertionError(f"no rank {rank}")
 

@@ -12,6 +12,7 @@ import pytest
 from common.errors import InputError
 from launch.torchrun import NodePlan, describe_status, plan_from_slurm, status_of
 from pretrain.resilience.attempts import read_attempts
+from tests.processes import is_alive
 
 
 def start(what: str, folder: Path) -> "subprocess.Popen[str]":
@@ -79,16 +80,9 @@ def test_a_killed_launcher_leaves_no_rank(tmp_path: Path) -> None:
     node.kill()
     node.communicate()
     deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in pids):
+    while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline, "orphaned ranks"
         time.sleep(0.05)
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
 
 
 def test_the_place_among_the_nodes_comes_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:

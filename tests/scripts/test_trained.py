@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from common.errors import InputError
 from data.config import DataConfig, SourceConfig
-from pretrain.config import RunConfig
+from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.topology import topology_from_environment
 from scripts.evaluate import evaluate
 from scripts.evaluation.constrained import build_trie, classify
 from scripts.evaluation.loaded import load_subject
@@ -22,7 +25,7 @@ from scripts.evaluation.settings import (
     SampleSettings,
 )
 from scripts.evaluation.subject import Subject
-from scripts.export import ExportConfig, export
+from scripts.export import ExportConfig, export, find_checkpoint
 from scripts.hub.checkpoint_file import write_checkpoint
 from scripts.hub.layout import parameter_shapes
 from tests.scripts.conftest import KINDS, noisy_value
@@ -122,6 +125,20 @@ def test_a_run_folder_on_split_ranks_measures_what_its_export_does(run: Path) ->
     assert written[0]["tasks"]["held_out"]["settings"]["trainer_tokens"] is True
     texts = [results["tasks"]["sample"]["text"] for results in written]
     assert texts[0] == texts[1] and texts[0].startswith("the thing") and len(texts[0]) > len("the thing")
+
+
+def test_the_checkpoint_that_rank_0_has_found_counts(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save may land between the looks of two ranks, each of which reads its part of the weights."""
+    from scripts.evaluation import trained
+
+    newest = CheckpointReader(find_checkpoint(run, None))
+    topology = topology_from_environment(ParallelConfig())
+    assert trained.reader_of_main(topology, newest) is newest
+    before = shutil.copytree(newest.folder, tmp_path / newest.folder.name)
+    monkeypatch.setattr(trained, "told_by_main", lambda topology, look: before)
+    assert trained.reader_of_main(topology, newest).folder == before
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pretrain.resilience.attempts import AttemptRecord, read_attempts
 from pretrain.step_lines import read_steps
+from tests.processes import environment_of
 from tests.slurm.cluster import CONTROLLER, Answer, Cluster
 
 STEPS = 40
@@ -90,7 +91,7 @@ class Run:
     def ranks(self, node: str) -> list[int]:
         """Process numbers of the run's ranks on a node, as this machine counts."""
         mine = [process for process, line in self.cluster.processes(node) if str(self.folder) in line]
-        return sorted(p for p in mine if b"\0LOCAL_RANK=" in Path(f"/proc/{p}/environ").read_bytes())
+        return sorted(p for p in mine if b"\0LOCAL_RANK=" in environment_of(p))
 
     def cores(self, node: str) -> list[set[int]]:
         """The cores that each of the run's ranks on a node may use."""
