@@ -61,7 +61,8 @@ def _draw_scaling(figure: Any, config: StudyConfig, part: PartSettings, rows: Se
             )
         axes.set(xscale="log", yscale="log", xlabel=title, ylabel="held-out loss, nats per token")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
 
 
 def _draw_learning(figure: Any, config: StudyConfig, part: PartSettings, rows: Sequence[Row]) -> None:
