@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from common.errors import InputError
 
 WHOLE_FILE = "hhqqi4x"
+BETWEEN_TRIES = 0.05
+"""seconds"""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -44,13 +47,13 @@ def is_locked(file: int) -> bool | None:
 
 
 @contextmanager
-def only_holder(path: Path, refusal: str) -> Iterator[None]:
+def only_holder(path: Path, refusal: str, patience: float = 0.0) -> Iterator[None]:
     """Holds the lock of the file ``path``, which is made and goes again; where there are no locks, nothing is held.
 
     Raises:
-        InputError: another process holds it; ``refusal`` is the line.
+        InputError: another process holds it, for ``patience`` seconds already; ``refusal`` is the line.
     """
-    file = _locked(path, refusal)
+    file = _locked(path, refusal, time.monotonic() + patience)
     try:
         yield
     finally:
@@ -59,12 +62,15 @@ def only_holder(path: Path, refusal: str) -> Iterator[None]:
         os.close(file)
 
 
-def _locked(path: Path, refusal: str) -> int:
+def _locked(path: Path, refusal: str, latest: float) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if try_lock(file) is False:
             os.close(file)
-            raise InputError(refusal)
+            if time.monotonic() >= latest:
+                raise InputError(refusal)
+            time.sleep(BETWEEN_TRIES)
+            continue
         if _is_at(file, path):
             return file
         os.close(file)  # the one before took it away between our opening and our lock

@@ -16,6 +16,7 @@ from torch import Tensor
 from common.cli import run_command
 from common.errors import InputError
 from common.flags import FlagParser
+from common.output import in_words
 from common.private import check_trusted
 from pretrain.checkpoint.layout import MANIFEST, checkpoints_of, list_steps
 from pretrain.checkpoint.reader import CheckpointReader
@@ -59,11 +60,11 @@ def list_checkpoints(path: Path) -> int:
     for folder in _folders(path):
         try:
             manifest = CheckpointReader(folder).manifest
-        except InputError as error:
-            print(f"{folder.name:<16}DAMAGED: {error}")
-            status = 1
+            seconds = (folder / MANIFEST).stat().st_mtime
+        except (InputError, OSError) as error:
+            status |= _failed(f"{folder.name:<16}", folder, error)
             continue
-        written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
+        written = datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
         samples = manifest.state.get("data", {}).get("consumed", 0)
         size = sum(manifest.files.values())
         print(f"{folder.name:<16}{samples:>14,}{size:>18,}  {len(manifest.files):>5}  {written}  {manifest.topology}")
@@ -77,10 +78,18 @@ def verify(path: Path) -> int:
         try:
             CheckpointReader(folder).verify()
             print(f"{folder}: whole")
-        except InputError as error:
-            print(f"{folder}: DAMAGED: {error}")
-            status = 1
+        except (InputError, OSError) as error:
+            status |= _failed(f"{folder}: ", folder, error)
     return status
+
+
+def _failed(title: str, folder: Path, error: InputError | OSError) -> int:
+    """Says why ``folder`` cannot be read; returns the status, which is 0 where its run has just removed it."""
+    if not folder.exists():
+        print(f"{title}gone meanwhile")
+        return 0
+    print(f"{title}DAMAGED: {in_words(error) if isinstance(error, OSError) else error}")
+    return 1
 
 
 def inspect(path: Path) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli import run_command
+from common.drawn import literally
 from common.errors import InputError
 from common.files import atomic_file
 from common.flags import FlagParser
@@ -122,10 +123,11 @@ def draw(comparisons: Sequence[Comparison], picture: Path) -> None:
         for series in (comparison.first, comparison.second):
             steps = sorted(series.losses)
             values = [series.losses[step] for step in steps]
-            above.plot(steps, values, marks, ms=4, lw=1.2, label=f"{series.name}: {comparison.key}")
+            above.plot(steps, values, marks, ms=4, lw=1.2, label=f"{literally(series.name)}: {comparison.key}")
         steps = comparison.common
         below.plot(steps, [comparison.difference(step) for step in steps], marks, ms=4, label=comparison.key)
-    above.set(ylabel="loss (nats per token)", title=f"{comparisons[0].first.name} and {comparisons[0].second.name}")
+    title = f"{comparisons[0].first.name} and {comparisons[0].second.name}"
+    above.set(ylabel="loss (nats per token)", title=literally(title))
     below.set(xlabel="step", ylabel="difference")
     below.set_yscale("symlog", linthresh=1e-7)
     for axes in (above, below):

@@ -1,13 +1,16 @@
 """loss.png: training and validation loss over tokens.
 
-In: metrics, and the lines of earlier starts. Out: the picture, as it was at the last evaluation or at the end.
+In: metrics, and the lines of earlier starts. Out: the picture, as it was at the last evaluation or at the end. Always:
+a picture that cannot be drawn is a warning.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.drawn import literally
 from common.files import atomic_file, finite
+from common.typed import shortened
 from pretrain.places import PLOT_FILE
 from pretrain.sinks.base import Sink
 
@@ -38,8 +41,9 @@ class LossPlot(Sink):
         try:
             draw_losses(self._lines, self._picture, self._heading)
             self._lines_drawn = len(self._lines)
-        except OSError as error:
-            print(f"WARNING: {self._picture}: not drawn: {error}", flush=True)
+        except Exception as error:
+            said = shortened(" ".join(str(error).split()) or repr(error))
+            print(f"WARNING: {self._picture}: not drawn: {said}", flush=True)
 
 
 def _drawn(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], picture: Path, heading: str)
         label="validation",
         ms=4,
     )
-    axes.set(xlabel="tokens", ylabel="loss (nats per token)", title=heading)
+    axes.set(xlabel="tokens", ylabel="loss (nats per token)", title=literally(heading))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -7,6 +7,7 @@ the config asks for this sink; without it a line says so, and the run goes on.
 from pathlib import Path
 from typing import Any
 
+from common.typed import shortened
 from pretrain.places import TENSORBOARD
 from pretrain.sinks.base import Dashboard
 
@@ -49,7 +50,7 @@ def open_tensorboard(run_folder: Path, start: int) -> TensorBoard | None:
             flush=True,
         )
         return None
-    except OSError as error:
-        print(f"{TensorBoard.name} is off: {folder}: {error.strerror}", flush=True)
+    except Exception as error:
+        print(f"{TensorBoard.name} is off: {folder}: {shortened(str(error))}", flush=True)
         return None
     return TensorBoard(writer, folder)

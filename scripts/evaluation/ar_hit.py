@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from common.drawn import literally
 from common.errors import InputError
 from data.ar_hits import FrequentBigrams, ar_hits, count_frequent
 from scripts.evaluation.held_out import SAMPLES_PER_PASS, Opened, losses_by_block, open_samples
@@ -94,5 +95,5 @@ def _draw(figure: Any, name: str, metrics: dict[str, Estimate]) -> None:
     bars = axes.bar(["AR-hits", "others", "all"], values, yerr=[below, above], capsize=4)
     axes.bar_label(bars, fmt="%.3f", label_type="center", color="white")
     share = metrics["share_of_hits"].value
-    axes.set(ylabel="nats per token", title=f"{name}: {100 * share:.1f} % of the tokens are AR-hits")
+    axes.set(ylabel="nats per token", title=f"{literally(name)}: {100 * share:.1f} % of the tokens are AR-hits")
     axes.grid(alpha=0.3, axis="y")

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.drawn import literally
 from common.errors import InputError, nearest
 from scripts.evaluation.loaded import LoadedSubject
 from scripts.evaluation.result import TaskResult
@@ -140,7 +141,7 @@ def _draw(figure: Any, headline: Mapping[str, Estimate]) -> None:
     axes = figure.subplots()
     values = [estimate.value for estimate in headline.values()]
     halves = [0.0 if math.isnan(estimate.high) else estimate.high - estimate.value for estimate in headline.values()]
-    axes.bar(list(headline), values, yerr=halves, capsize=4)
+    axes.bar([literally(name) for name in headline], values, yerr=halves, capsize=4)
     axes.set(ylabel="accuracy", title="lm-evaluation-harness")
     axes.tick_params(axis="x", rotation=30)
     axes.grid(alpha=0.3, axis="y")

@@ -59,8 +59,15 @@ def open_samples(subject: Subject, settings: EvaluateConfig, provenance: dict[st
     count = min(wanted, samples.num_samples) if wanted else samples.num_samples
     within_documents = bool(config and config["data"]["document_attention"])
     held_out_id = (provenance.get("validation_data") or {}).get("id") if provenance else None
-    comparable = bool(trained and samples.same_tokens and samples.dataset_id == held_out_id)
-    return Opened(samples, data, count, length, within_documents, trained if comparable else None)
+    is_same = (
+        trained is not None
+        and config is not None
+        and samples.same_tokens
+        and samples.dataset_id == held_out_id
+        and count == trained.get("validation_samples")
+        and length == config["data"]["sequence_length"]
+    )
+    return Opened(samples, data, count, length, within_documents, trained if is_same else None)
 
 
 def run(subject: Subject, settings: EvaluateConfig, provenance: dict[str, Any] | None) -> TaskResult:

@@ -19,7 +19,7 @@ from scripts.evaluation.labelled import SEPARATOR, DataSet, Example, find_data_s
 from scripts.evaluation.pictures import draw_curves
 from scripts.evaluation.result import TaskResult
 from scripts.evaluation.settings import EvaluateConfig, InContextSettings
-from scripts.evaluation.statistics import Estimate, crossed, quantile_bootstrap
+from scripts.evaluation.statistics import Estimate, crossed, distance_bootstrap, quantile_bootstrap
 from scripts.evaluation.subject import Subject
 
 
@@ -168,15 +168,13 @@ def _spread(right: np.ndarray, seed: int) -> dict[str, Estimate]:
     """Mean, best minus worst, and variance over orders; bootstrapped over the test examples, which orders share."""
     draws = np.random.default_rng(seed).integers(right.shape[1], size=(1000, right.shape[1]))
     accuracy = right.mean(axis=1)
-    resampled = right[:, draws].mean(axis=2)  # orders x resamples
-    statistics = {
-        "mean": (accuracy.mean(), resampled.mean(axis=0)),
-        "best_minus_worst": (np.ptp(accuracy), np.ptp(resampled, axis=0)),
-        "variance": (accuracy.var(), resampled.var(axis=0)),
-    }
+    resampled, count = right[:, draws].mean(axis=2), right.shape[1]  # orders x resamples
+    errors = resampled - accuracy[:, None]
+    deviation = distance_bootstrap(errors.std(axis=0), float(accuracy.std()), count)
     return {
-        name: quantile_bootstrap(many.tolist(), float(value), right.shape[1])
-        for name, (value, many) in statistics.items()
+        "mean": quantile_bootstrap(resampled.mean(axis=0).tolist(), float(accuracy.mean()), count),
+        "best_minus_worst": distance_bootstrap(np.ptp(errors, axis=0), float(np.ptp(accuracy)), count),
+        "variance": deviation.map(lambda root: root**2),
     }
 
 

@@ -6,6 +6,7 @@ In: numbers and labels. Out: drawings in matplotlib axes. Always: a cell shows i
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.drawn import literally
 from scripts.evaluation.statistics import Estimate
 
 
@@ -41,7 +42,7 @@ def draw_curves(
     """One line per name over its x values, with its interval as a band."""
     for name, points in curves.items():
         xs = sorted(points)
-        (line,) = axes.plot(xs, [points[x].value for x in xs], "o-", ms=3, lw=1.2, label=name)
+        (line,) = axes.plot(xs, [points[x].value for x in xs], "o-", ms=3, lw=1.2, label=literally(name))
         lows, highs = [points[x].low for x in xs], [points[x].high for x in xs]
         axes.fill_between(xs, lows, highs, color=line.get_color(), alpha=0.2, lw=0)
     if log_x and any(curves.values()):  # matplotlib has no logarithmic axis without a point

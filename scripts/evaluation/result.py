@@ -1,7 +1,8 @@
 """What a task hands back, and the JSON file of an evaluation.
 
 In: estimates, details, a picture. Out: one JSON document for all tasks, pictures beside it.
-Always: a task's settings, seed and counts stand beside its numbers; an existing file keeps the tasks that were not run.
+Always: a task's settings, seed and counts stand beside its numbers; an existing file keeps the tasks that were not run,
+and evaluations that end at once lose nothing of each other's.
 """
 
 import io
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.file_lock import only_holder
 from common.files import finite, read_json, write_atomically, write_json
 from common.typed import check_complete, check_section, shortened
 from common.urls import values_without_credentials
 from scripts.evaluation.statistics import Estimate
+
+LONGEST_WRITE = 120.0
+"""seconds that another evaluation may take to add its results"""
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,26 @@ def check_same_model(path: Path, model: Mapping[str, Any]) -> None:
 
 
 def save_results(path: Path, model: Mapping[str, Any], results: Mapping[str, TaskResult], seed: int) -> list[Path]:
-    """Writes ``path`` and the pictures beside it; returns the pictures' paths."""
-    tasks = read_results(path) if path.exists() else {}
-    pictures = []
-    for name, result in results.items():
-        tasks[name] = result.to_json(seed)
-        if result.draw is not None:
-            picture = path.with_name(f"{path.stem}_{name.replace(':', '_')}.png")
-            write_atomically(picture, render(result.draw))
-            tasks[name]["picture"] = picture.name
-            pictures.append(picture)
-    write_json(path, values_without_credentials({"model": dict(model), "tasks": tasks}))
-    return pictures
+    """Writes ``path`` and the pictures beside it; returns the pictures' paths.
+
+    Raises:
+        InputError: another evaluation has put another model's results there meanwhile, or has been writing for minutes.
+    """
+    drawn = {name: render(result.draw) for name, result in results.items() if result.draw is not None}
+    pictures = {name: path.with_name(f"{path.stem}_{name.replace(':', '_')}.png") for name in drawn}
+    new = {
+        name: result.to_json(seed) | ({"picture": pictures[name].name} if name in pictures else {})
+        for name, result in results.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"--output {path}: another evaluation has been writing it for {LONGEST_WRITE:g} s"
+    with only_holder(path.with_name(f"{path.name}.lock"), refusal, LONGEST_WRITE):
+        check_same_model(path, model)
+        tasks = (read_results(path) if path.exists() else {}) | new
+        for name, content in drawn.items():
+            write_atomically(pictures[name], content)
+        write_json(path, values_without_credentials({"model": dict(model), "tasks": tasks}))
+    return list(pictures.values())
 
 
 def render(draw: Callable[[Any], None]) -> bytes:

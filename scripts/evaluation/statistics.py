@@ -95,13 +95,25 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int, resamples: 
 
 
 def crossed(right: ArrayLike, seed: int, resamples: int = 1000) -> Estimate:
-    """Mean of [draws, examples], with a bootstrap over both: the draws share their examples."""
+    """Mean of [draws, examples], with a bootstrap over both: what is counted are examples, which draws share."""
     table = np.asarray(right, dtype=np.float64)
     generator = np.random.default_rng(seed)
     rows = generator.integers(table.shape[0], size=(resamples, table.shape[0]))
     columns = generator.integers(table.shape[1], size=(resamples, table.shape[1]))
     means = [table[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
-    return quantile_bootstrap(means, float(table.mean()), table.size)
+    return quantile_bootstrap(means, float(table.mean()), table.shape[1])
+
+
+def distance_bootstrap(noise: ArrayLike, distance: float, count: int) -> Estimate:
+    """An Estimate of how far apart numbers lie, from how far apart resampling takes their errors (``noise``).
+
+    For a measure like the range or the standard deviation, which obeys the triangle inequality, what was found is no
+    farther from the truth than the measure of the errors: this holds at least as often as it says, and more often where
+    the numbers are far apart. The quantiles of the resampled distances would not: errors only add to the distance of
+    equal numbers; the basic bootstrap, which turns them round, held 68 times of 100 for equal ones.
+    """
+    half = float(np.quantile(np.asarray(noise), 0.95))
+    return Estimate(distance, max(0.0, distance - half), distance + half, count, "bootstrap of the errors")
 
 
 def quantile_bootstrap(statistics: Sequence[float], value: float, count: int) -> Estimate:

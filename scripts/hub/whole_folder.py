@@ -2,9 +2,12 @@
 
 In: the folder, which need not exist. Out: another one to write into, which takes its name when all is well. Always: a
 second process that would make the same folder is refused in one line, however the first one ends; what a killed one
-left goes with the next.
+left goes with the next. The folder that was there goes when the new one has its name, not before, and never in part: it
+is renamed first, since a program that still reads it may keep some of its files.
 """
 
+import glob
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ from common.file_lock import only_holder
 from common.files import TEMPORARY_SUFFIX
 
 LOCK_SUFFIX = ".lock"
+REPLACED = f".replaced{TEMPORARY_SUFFIX}"
 
 
 @contextmanager
@@ -31,7 +35,20 @@ def whole_folder(output: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            shutil.rmtree(output, ignore_errors=True)
-            temporary.rename(output)
+            _replace(output, temporary)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(output: Path, new: Path) -> None:
+    """Gives ``new`` the name ``output``; a folder of that name goes then, or has its name again where that fails."""
+    old = output.with_name(f"{output.name}.{secrets.token_hex(6)}{REPLACED}")
+    if output.is_dir() and not output.is_symlink():
+        output.rename(old)
+    try:
+        new.rename(output)
+    finally:
+        if old.exists() and not output.exists():
+            old.rename(output)
+    for replaced in output.parent.glob(f"{glob.escape(output.name)}.*{REPLACED}"):  # earlier ones as well
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from common.drawn import literally
 from data.progress import clock
 from pretrain.devices import GIB
 from pretrain.standing import Status
@@ -180,7 +181,7 @@ def _draw_lambdas(figure: Any, runs: Sequence[RunFacts]) -> None:
     axes = figure.subplots()
     for run in runs:
         for step, values in run.lambdas.items():
-            axes.plot(range(1, len(values) + 1), values, "o-", ms=3, label=f"{run.name}, step {step}")
+            axes.plot(range(1, len(values) + 1), values, "o-", ms=3, label=literally(f"{run.name}, step {step}"))
     axes.set(xlabel="layer", ylabel="lambda")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -7,6 +7,7 @@ error; nothing is written.
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,19 +94,29 @@ def _read_evaluations(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str
     """The tasks of all results files; those of a later step win, and no clock is asked."""
     evaluations: dict[str, dict[str, Any]] = {}
     pictures: dict[str, bytes] = {}
-    files = [path for path in folder.glob("*.json") if path.is_file()]
-    for path in sorted(files, key=_place):
-        for task, values in read_results(path).items():
+    files = {path: found for path in folder.glob("*.json") if path.is_file() and (found := _read_results(path))}
+    for path in sorted(files, key=lambda path: _place(path, files[path][0].get("step"))):
+        for task, values in files[path][1].items():
             evaluations[task] = values
             picture = path.parent / Path(values.get("picture") or task).name
             if picture.is_file():
-                pictures[task] = picture.read_bytes()
+                with suppress(FileNotFoundError):
+                    pictures[task] = picture.read_bytes()
     return evaluations, pictures
 
 
-def _place(results: Path) -> tuple[int, list[str | int]]:
+def _read_results(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+    """What a results file says about its model and its tasks; None: it has just gone."""
+    try:
+        return read_model(path), read_results(path)
+    except InputError:
+        if path.exists():
+            raise
+        return None
+
+
+def _place(results: Path, step: Any) -> tuple[int, list[str | int]]:
     """By the step of the model, where it is known, then by name, in which numbers count as numbers."""
-    step = read_model(results).get("step")
     parts = re.split(r"([0-9]{1,18})", results.stem)
     name = [int(part) if number % 2 else part for number, part in enumerate(parts)]
     return (step if isinstance(step, int) else -1), name

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.drawn import literally
+
 Telemetry = Mapping[int, Mapping[str, Any]]
 """step -> name -> a number, or a list with one for each block; None: no number"""
 
@@ -47,7 +49,7 @@ def _draw_heat_map(figure: Any, axes: Any, steps: Sequence[int], columns: Sequen
     axes.set_xticks(ticks, [str(steps[tick]) for tick in ticks], fontsize=7)
     marks = sorted({round(place * (blocks - 1) / 5) for place in range(6)})
     axes.set_yticks(marks, [str(mark) for mark in marks], fontsize=7)
-    axes.set_title(name, fontsize=9, parse_math=False)
+    axes.set_title(literally(name), fontsize=9)
     figure.colorbar(picture, ax=axes).ax.tick_params(labelsize=7)
 
 
@@ -57,8 +59,8 @@ def _draw_curves(axes: Any, steps: Sequence[int], curves: Mapping[str, Sequence[
         dashes = ("-", "--", ":")[place // 10 % 3]
         numbers = [_number(value) for value in values]
         (line,) = axes.plot(steps, numbers, dashes, lw=1, color=f"C{place % 10}")
-        line.set_label(name.partition("/")[2].replace("$", r"\$") or "_")
-    axes.set_title(title, fontsize=9, parse_math=False)
+        line.set_label(literally(name.partition("/")[2]) or "_")
+    axes.set_title(literally(title), fontsize=9)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     if len(curves) > 1:

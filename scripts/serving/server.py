@@ -65,7 +65,7 @@ class Server:
         """Whether it answers already."""
         try:
             self._get("/health")
-        except OSError:
+        except (OSError, InputError):  # nobody listens yet, or it says that it is not ready
             return False
         return True
 

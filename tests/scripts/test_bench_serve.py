@@ -2,7 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from email.message import Message
+from io import BytesIO
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import pytest
 import torch
@@ -114,3 +118,12 @@ def test_every_kind_has_a_line(command: Callable[[str], Path], capsys: pytest.Ca
 def test_the_first_kind_is_the_measure() -> None:
     rows = [Row("one", 5, 8, 40.0), Row("other", 7, 8, 30.0)]
     assert [line.split()[-2:] for line in table(rows)[1:]] == [["40.0", "1.00"], ["30.0", "0.75"]]
+
+
+def test_a_server_that_says_it_is_not_ready_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Early:
+        def open(self, request: Request, timeout: float) -> None:
+            raise HTTPError(request.full_url, 503, "Service Unavailable", Message(), BytesIO(b"loading"))
+
+    monkeypatch.setattr(server, "DIRECT", Early())
+    assert not server.Server("http://127.0.0.1:1", "model").is_ready()

@@ -1,10 +1,14 @@
 """The checkpoint tool: list, verify, inspect, diff."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pretrain.checkpoint.layout import step_folder
+from pretrain.checkpoint.reader import CheckpointReader
+from scripts import checkpoint
 from scripts.checkpoint import main
 from tests.pretrain.checkpoint.test_format import WHOLE, save
 
@@ -39,3 +43,26 @@ def test_damage_and_differences_are_told_and_give_status_1(tmp_path: Path, capsy
     file.write_bytes(content)
     assert main(["verify", str(tmp_path / "a")]) == 1
     assert "DAMAGED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+@pytest.mark.parametrize("when", ["before it is read", "after"])
+def test_a_checkpoint_that_its_run_removes_meanwhile_is_no_damage(
+    command: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (3, 6):
+        save(tmp_path / "checkpoints", step=step)
+
+    class Removed(CheckpointReader):
+        def __init__(self, folder: Path) -> None:
+            goes = folder.name == "step_00000003"
+            if goes and when == "before it is read":
+                shutil.rmtree(folder)
+            super().__init__(folder)
+            if goes:
+                shutil.rmtree(folder)
+
+    monkeypatch.setattr(checkpoint, "CheckpointReader", Removed)
+    assert main([command, str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"step_00000003:? +gone meanwhile\n", told) and "step_00000006" in told

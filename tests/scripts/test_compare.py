@@ -50,3 +50,8 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing: no run there (metrics.jsonl is missing)" in capsys.readouterr().err
     assert run_command(main, [run, later]) == 2
     assert "have logged no step in common" in capsys.readouterr().err
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn(tmp_path: Path) -> None:
+    runs = [run_with(tmp_path / name, [5.0]) for name in ("$x_{$", "b")]
+    assert run_command(main, [*runs, "--output", str(tmp_path / "p.png")]) == 0

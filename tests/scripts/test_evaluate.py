@@ -5,6 +5,8 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 
 from common.cli import run_command
 from common.errors import InputError
+from common.file_lock import only_holder
 from data.ar_hits import FrequentBigrams, ar_hits
 from data.batch import document_starts
 from data.config import DataConfig
@@ -21,9 +24,13 @@ from model.layers import LanguageModel, build_layers
 from model.parallel import Unsharded, logical_parameters
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluate import evaluate, main
+from scripts.evaluation import ar_hit, harness
 from scripts.evaluation.loaded import load_subject
 from scripts.evaluation.outliers import Largest, probing
+from scripts.evaluation.pictures import draw_curves
+from scripts.evaluation.result import TaskResult, read_results, render, save_results
 from scripts.evaluation.settings import ArHitSettings, EvaluateConfig, HeldOutSettings, OutlierSettings, SampleSettings
+from scripts.evaluation.statistics import proportion
 from scripts.evaluation.tasks import TASKS
 from scripts.export import find_checkpoint
 
@@ -197,6 +204,37 @@ def test_results_of_another_model_are_not_mixed_in(export_of: Callable[..., Path
     evaluate(EvaluateConfig(str(export_of("diff")), "sample", output=str(output)))  # the same one, elsewhere
 
 
+def test_evaluations_that_end_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """One ends while the other draws; one waits while the other writes; another model's is refused at the end, too."""
+    output, model = tmp_path / "deep/r.json", {"checkpoint": "c0ffee"}
+
+    def draw(figure: Any) -> None:
+        save_results(output, model, {"a": TaskResult({}, {})}, seed=7)
+        figure.subplots()
+
+    assert save_results(output, model, {"b:x": TaskResult({}, {}, draw=draw)}, seed=7) == [tmp_path / "deep/r_b_x.png"]
+    other = Thread(target=save_results, args=(output, model, {"c": TaskResult({}, {})}, 7))
+    with only_holder(tmp_path / "deep/r.json.lock", "held"):
+        other.start()
+        other.join(0.2)
+        assert set(read_results(output)) == {"a", "b:x"}
+    other.join()
+    assert set(read_results(output)) == {"a", "b:x", "c"}
+    with pytest.raises(InputError, match="holds results of another model"):
+        save_results(output, {"checkpoint": "dead"}, {"d": TaskResult({}, {})}, seed=7)
+    assert {path.name for path in output.parent.iterdir()} == {"r.json", "r_b_x.png"}
+
+
+def test_names_that_look_like_formulas_are_drawn() -> None:
+    """Between two dollars matplotlib reads one."""
+    name, found = "$x_{$", proportion(3, 7)
+    metrics = dict.fromkeys(("ar_hit_loss", "others_loss", "loss", "share_of_hits"), found)
+    assert render(lambda figure: ar_hit._draw(figure, name, metrics))
+    assert render(lambda figure: harness._draw(figure, {name: found}))
+    curves = {name: {1.0: found}, "other": {1.0: found}}
+    assert render(lambda figure: draw_curves(figure.subplots(), curves, "x", "y", "title"))
+
+
 @pytest.fixture
 def damaged(export_of: Callable[..., Path], tmp_path: Path) -> Path:
     """A copy to be damaged."""
@@ -271,6 +309,11 @@ def test_bad_requests_are_one_line_and_status_2(
             "--needles.length=5",
         ],
         "expected [N, R] with 1 <= R <= N": [model, "--tasks=needles", "--needles.pairs=[[1,2]]"],
+        "attention.depths: is empty; name at least one": [model, "--tasks=attention", "--attention.depths=[]"],
+        "needles.pairs: is empty": [model, "--tasks=needles", "--needles.pairs=[]"],
+        "in_context.sets: is empty": [model, "--tasks=in_context", "--in_context.sets=[]"],
+        "in_context.shots: is empty": [model, "--tasks=in_context", "--in_context.shots=[]"],
+        "quantised.bits: is empty": [model, "--tasks=quantised", "--quantised.bits=[]"],
         "--harness.include none: no such folder": [model, "--tasks=harness:x", "--harness.include=none"],
     }
     for message, arguments in requests.items():

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import InputError
 from scripts.evaluation import in_context
 from scripts.evaluation.constrained import END, build_trie, classify, depth_of
-from scripts.evaluation.in_context import _alternating, _draw_demonstrations, _shuffled
+from scripts.evaluation.in_context import _alternating, _draw_demonstrations, _shuffled, _spread
 from scripts.evaluation.labelled import Example, find_data_set, label_in_words, load_split
 from scripts.evaluation.loaded import LoadedSubject, load_subject
 from scripts.evaluation.result import render
@@ -117,7 +118,7 @@ def test_the_curve_ends_where_demonstrations_no_longer_fit(subject: LoadedSubjec
     chosen = InContextSettings(sets=["trec"], folder=str(folder), shots=[1, 4, 32, 60], test_examples=8, draws=3)
     result = in_context.run(subject, EvaluateConfig("", "", in_context=chosen), None)
     assert set(result.metrics) == {"trec_1_shots", "trec_4_shots"}
-    assert result.metrics["trec_4_shots"].count == 3 * 8
+    assert result.metrics["trec_4_shots"].count == 8, "draws share their examples"
     assert result.settings["sets"]["trec"] == {"classes": 5, "train": 60, "test": 8}
 
 
@@ -191,3 +192,18 @@ def test_lines_of_examples_are_read_as_json_lines_are(tmp_path: Path) -> None:
     file.mkdir()
     with pytest.raises(InputError, match=r"trec_test\.jsonl: damaged, or not what its name says: Is a directory"):
         load_split("trec", "test", str(tmp_path))
+
+
+@pytest.mark.parametrize("truth", [[0.6] * 5, [0.6, 0.7], [0.4, 0.6, 0.6, 0.6, 0.8]], ids=["equal", "two", "apart"])
+def test_the_intervals_over_orders_hold_what_is_true_as_often_as_they_say(truth: list[float]) -> None:
+    """Of many answers the orders' accuracies would be ``truth``; most examples are as hard in all orders."""
+    draw, share = np.random.default_rng(0), np.array(truth)[:, None]
+    true = {"mean": share.mean(), "best_minus_worst": np.ptp(share), "variance": share.var()}
+    held = dict.fromkeys(true, 0)
+    for seed in range(100):
+        alike, own = draw.random(61), draw.random((len(truth), 61))
+        found = _spread(np.where(draw.random(own.shape) < 0.7, alike, own) < share, seed)
+        for name, estimate in found.items():
+            assert estimate.low <= estimate.value <= estimate.high and estimate.count == 61
+            held[name] += bool(estimate.low <= true[name] + 1e-12 and true[name] - 1e-12 <= estimate.high)
+    assert min(held.values()) >= 90, held

@@ -19,6 +19,8 @@ from data.manifest import parse_manifest
 from pretrain.checkpoint.lineage import Ancestor, Begun, Lineage, Software
 from pretrain.config import CheckpointConfig, EvaluationConfig, MetricsConfig, RunConfig
 from scripts.evaluate import evaluate
+from scripts.evaluation.held_out import open_samples
+from scripts.evaluation.loaded import load_subject
 from scripts.evaluation.settings import EvaluateConfig, HeldOutSettings
 from scripts.export import ExportConfig, export
 from scripts.hub.checkpoint_file import write_checkpoint
@@ -70,6 +72,7 @@ def exported(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run / "checkpoints", config, shapes, lambda name: noisy_value(name, shapes[name], config.model), state
     )
     evaluated = {"step": 0, "validation_loss": 5.5, "validation_perplexity": None, "validation_of_alice": 1.0}
+    evaluated["validation_samples"] = 2
     lines = [evaluated, {"step": 3, "validation_loss": 1.0}, {"step": 0, "loss": 2.0, "host": "alice"}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     output = tmp_path_factory.mktemp("exports") / "model"
@@ -200,9 +203,13 @@ def test_the_evaluator_finds_the_data_of_this_machine_beside_the_folder(
     assert read_places(exported, facts | {"checkpoint": "another"}) == Places()
     assert read_places(tmp_path / "elsewhere", facts) == Places()
     assert "secret" not in exported.with_name("model.places.json").read_text()
-    settings = EvaluateConfig(str(exported), "held_out", held_out=HeldOutSettings(samples=2))
-    result = evaluate(settings)["held_out"]
+    result = evaluate(EvaluateConfig(str(exported), "held_out"))["held_out"]
+    assert result.settings["samples"] == 2
     assert result.details["trainer"]["validation_loss"] == 5.5, "it is the trainer's own held-out data"
+    subject = load_subject(str(exported), "cpu", "auto", 900)
+    for other in (HeldOutSettings(samples=1), HeldOutSettings(sequence_length=48)):
+        opened = open_samples(subject, EvaluateConfig(str(exported), "held_out", held_out=other), facts)
+        assert opened.trainer is None, "these are other samples than the trainer's"
 
 
 def test_an_export_of_a_version_that_told_more_is_made_anew(run_of: Callable[[str], Path], tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.cli import run_command, to_yaml
+from common.errors import InputError
 from pretrain.checkpoint.reader import CheckpointReader
 from scripts.evaluation.result import TaskResult, save_results
 from scripts.evaluation.statistics import proportion
 from scripts.export import find_checkpoint
 from scripts.report import main
+from scripts.reporting import runs as runs_module
 from scripts.reporting.runs import _read_evaluations, read_run
 
 
@@ -27,7 +30,7 @@ def runs(run_of: Callable[[str], Path], tmp_path: Path) -> list[Path]:
         folder.mkdir()
         (folder / "checkpoints").symlink_to(run_of(kind) / "checkpoints")
         config = CheckpointReader(find_checkpoint(folder, None)).config
-        config = dataclasses.replace(config, name=f"<{kind}>", run_dir=str(folder))
+        config = dataclasses.replace(config, name=f"<{kind}> $x_{{$", run_dir=str(folder))
         (folder / "config.yaml").write_text(to_yaml(config))
         lines = [
             {"step": 1, "tokens": 100, "loss": 5.0},
@@ -108,3 +111,20 @@ def test_lambda_per_layer_is_that_of_the_paper(runs: list[Path]) -> None:
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(main, [str(tmp_path), "--output", str(tmp_path / "r.html")]) == 2
     assert "no run there" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_goes_while_it_is_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        save_results(tmp_path / f"{name}.json", {}, {name: TaskResult({}, {})}, seed=1)
+    read = runs_module.read_results
+
+    def goes_before(path: Path) -> dict[str, dict[str, Any]]:
+        if path.name == "a.json":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(runs_module, "read_results", goes_before)
+    assert list(_read_evaluations(tmp_path)[0]) == ["b"]
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(InputError, match=r"b\.json: not the results"):
+        _read_evaluations(tmp_path)

@@ -1,5 +1,6 @@
 """An output folder is whole or absent, and has one maker at a time."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,3 +47,29 @@ def test_what_fails_leaves_the_folder_that_was_there(tmp_path: Path) -> None:
     make(tmp_path / "out", "new")
     assert (tmp_path / "out/file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failing", ["rename", "rmtree"])
+def test_a_replacement_that_fails_halfway_loses_neither_folder(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one gets no name; or files of the old one stay, since a program on a network file system has them."""
+    output, rename = tmp_path / "out[1]", Path.rename
+    make(output, "old")
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name == "out[1].partial":
+            raise OSError("no")
+        return rename(path, target)
+
+    if failing == "rename":
+        monkeypatch.setattr(Path, "rename", refused)
+        with pytest.raises(OSError, match="no"):
+            make(output, "new")
+    else:
+        monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+        make(output, "new")
+    assert (output / "file").read_text() == ("old" if failing == "rename" else "new")
+    monkeypatch.undo()
+    make(output, "newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["out[1]"], "what stayed goes with the next"

@@ -31,3 +31,19 @@ def test_it_draws_what_it_was_given_and_earlier_lines_without_reading_them_again
     plot.write({**TRAINING, "step": 30})
     plot.close()
     assert [len(lines) for lines in drawn] == [3, 4]
+
+
+def test_no_name_and_no_failure_of_a_drawing_stops_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two dollars matplotlib would read a formula, and this is none."""
+    plot = LossPlot([TRAINING], tmp_path / "loss.png", "lr $x_{$ (standard)")
+    plot.write(VALIDATION)
+    assert capsys.readouterr().out == "" and (tmp_path / "loss.png").exists()
+
+    def fails(*_: object) -> None:
+        raise ValueError("a\nb")
+
+    monkeypatch.setattr(loss_plot, "draw_losses", fails)
+    plot.write(VALIDATION)
+    assert capsys.readouterr().out == f"WARNING: {tmp_path / 'loss.png'}: not drawn: a b\n"
