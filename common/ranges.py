@@ -104,6 +104,13 @@ def check_license(section: Any, where: str) -> None:
         raise InputError(f"{_told(where, 'license')}: must be a word as in apache-2.0 or cc-by-4.0, is {text!r:.80}")
 
 
+def check_any(section: Any, where: str, *names: str) -> None:
+    """Raises InputError if one of these lists is empty."""
+    for name in names:
+        if not getattr(section, name):
+            raise InputError(f"{_told(where, name)}: is empty; name at least one, or leave it out")
+
+
 def check_filled(section: Any, where: str, *names: str) -> None:
     """Raises InputError if one of these names or paths is empty, or longer than any file's may be.
 

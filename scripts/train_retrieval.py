@@ -14,7 +14,16 @@ from pathlib import Path
 
 from common.cli import parse_config, run_command
 from common.errors import InputError
-from common.ranges import LARGEST_SEED, MOST_STEPS, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
+from common.ranges import (
+    LARGEST_SEED,
+    MOST_STEPS,
+    MOST_TOKENS,
+    MOST_WORKERS,
+    check_any,
+    check_filled,
+    check_place,
+    check_range,
+)
 from model.kinds.default import DEFAULT_KIND
 from scripts.retrieval.commands import run_command_line
 from scripts.retrieval.extension import ExtensionSettings, Measured, extend_one
@@ -49,6 +58,7 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         check_filled(self, "--", "training", "corpora", "output")
         check_place(self, "--", "corpora", "output")
+        check_any(self, "--", "kinds", "seeds", "pairs")
         check_range(self, "--", "seeds", low=0, high=LARGEST_SEED)
         check_range(self, "--", "processes", low=1, high=MOST_WORKERS)
         check_range(self, "--", "tokens_per_stage", low=1, high=MOST_TOKENS)

@@ -5,7 +5,7 @@ protocols.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from common.errors import InputError
 from common.ranges import (
@@ -13,6 +13,7 @@ from common.ranges import (
     MOST_PROCESSES,
     MOST_STEPS,
     MOST_TOKENS,
+    check_any,
     check_filled,
     check_place,
     check_range,
@@ -21,13 +22,6 @@ from data.ar_hits import FREQUENT_SHARE
 
 CHUNK_TOKENS = 1024
 """the default of ``chunk_tokens``: at 64K tokens its mask takes 64 MB, 256 MB more where a kernel wants it in fp32"""
-
-
-def _check_any(section: Any, where: str, *names: str) -> None:
-    """Raises InputError if one of these lists is empty."""
-    for name in names:
-        if not getattr(section, name):
-            raise InputError(f"{where}{name}: is empty; name at least one, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class InContextSettings:
     """orders of each kind"""
 
     def __post_init__(self) -> None:
-        _check_any(self, "in_context.", "sets", "shots")
+        check_any(self, "in_context.", "sets", "shots")
         check_range(self, "in_context.", "test_examples", "draws", "order_shots", "orders", low=1, high=MOST_STEPS)
         check_range(self, "in_context.", "shots", low=0, high=MOST_STEPS)
         check_range(self, "in_context.", "longest", low=2, high=LONGEST_SEQUENCE)
@@ -143,7 +137,7 @@ class QuantisedSettings:
     """of a logit, its sign included"""
 
     def __post_init__(self) -> None:
-        _check_any(self, "quantised.", "bits")
+        check_any(self, "quantised.", "bits")
         check_range(self, "quantised.", "samples", low=1, high=MOST_STEPS)
         check_range(self, "quantised.", "bits", low=2, high=24)
 
@@ -164,7 +158,7 @@ class AttentionSettings:
     """text file to hide the needles in (default: sentences of a small grammar)"""
 
     def __post_init__(self) -> None:
-        _check_any(self, "attention.", "depths")
+        check_any(self, "attention.", "depths")
         check_range(self, "attention.", "length", low=2, high=LONGEST_SEQUENCE)
         check_range(self, "attention.", "needles", "samples", low=1, high=MOST_STEPS)
         check_range(self, "attention.", "depths", low=0, high=1)
@@ -186,7 +180,7 @@ class NeedleSettings:
     """text file to hide the needles in (default: sentences of a small grammar)"""
 
     def __post_init__(self) -> None:
-        _check_any(self, "needles.", "lengths", "depths", "pairs")
+        check_any(self, "needles.", "lengths", "depths", "pairs")
         check_range(self, "needles.", "lengths", low=2, high=LONGEST_SEQUENCE)
         check_range(self, "needles.", "depths", low=0, high=1)
         check_range(self, "needles.", "samples", low=1, high=MOST_STEPS)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import InputError
 from data.config import DataConfig
 from data.stream import open_validation
 from scripts.evaluation.needle_text import CITIES
 from scripts.retrieval.comparison import compare
 from scripts.retrieval.corpus import build_corpus, build_tokenizer
 from scripts.retrieval.documents import CURRICULUM, Recipe, documents
+from scripts.train_retrieval import RetrievalConfig
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +146,9 @@ def test_the_table_has_intervals_over_seeds_and_chance(tmp_path: Path) -> None:
     assert rows["standard"][:2] == ["1", "0.800 [0.700, 0.900]"]
     assert rows["any needle's number"][1:] == ["0.000", "0.500"]
     assert {path.suffix for path in tmp_path.glob("needles.*")} == {".md", ".json", ".png"}
+
+
+@pytest.mark.parametrize("name", ["kinds", "seeds", "pairs"])
+def test_nothing_to_train_or_to_measure_is_one_line(name: str) -> None:
+    with pytest.raises(InputError, match=f"^--{name}: is empty; name at least one, or leave it out$"):
+        RetrievalConfig(**{name: []})
