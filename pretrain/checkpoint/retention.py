@@ -3,6 +3,7 @@
 In: the steps that there are. Out: the steps that may go. Always: the newest is never among them.
 """
 
+import contextlib
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from common.files import TEMPORARY_SUFFIX
 from pretrain.checkpoint.layout import list_steps, step_of
+from pretrain.records import forgiving
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Retention:
 
 
 def retire(checkpoints: Path, retention: Retention) -> list[int]:
-    """Removes what has expired, first the name and then the content, and what killed saves left; returns the steps.
+    """Removes what has expired and what killed saves left; returns the steps. What cannot be removed is a warning.
 
     Only rank 0 calls it, while no save is under way.
     """
@@ -51,10 +53,17 @@ def retire(checkpoints: Path, retention: Retention) -> list[int]:
     folders = {step_of(folder): folder for folder in list_steps(checkpoints)}
     expired = retention.expired(list(folders))
     for step in expired:
-        doomed = folders[step].with_name(folders[step].name + TEMPORARY_SUFFIX)
-        folders[step].rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        with forgiving("it has expired, and stays"):
+            remove_checkpoint(folders[step])
     return expired
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Removes one, first its name and then its content. One that is no longer there is as good."""
+    doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
+    with contextlib.suppress(FileNotFoundError):  # a person was quicker
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(checkpoints: Path) -> None:
@@ -63,4 +72,5 @@ def remove_leftovers(checkpoints: Path) -> None:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink(missing_ok=True)
+            with forgiving("it is left over, and stays"):
+                leftover.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from common.files import TEMPORARY_SUFFIX, flush_file, flush_folder, read_json, write_atomically, write_json
+from common.files import TEMPORARY_SUFFIX, flush_file, flush_folder, write_atomically
 from common.urls import without_credentials
 from pretrain.checkpoint.layout import (
     POINTER,
@@ -36,11 +36,12 @@ from pretrain.checkpoint.layout import (
     step_folder,
     write_manifest,
 )
+from pretrain.checkpoint.notes import FAILED, NOTE, collect_notes, leave_note, wait_for_commit
 from pretrain.checkpoint.remote import RemoteCheckpoints
 from pretrain.checkpoint.retention import Retention, retire
 from pretrain.checkpoint.staging import staged_file
 from pretrain.checkpoint.state import LocalFragment
-from pretrain.checkpoint.upload import POLL_SECONDS, upload, wait_for_commit
+from pretrain.checkpoint.upload import upload
 from pretrain.config import RunConfig
 from pretrain.evaluation_job import EvaluationJob
 from pretrain.topology import Topology
@@ -171,23 +172,25 @@ class CheckpointWriter:
 
     def _write(self, snapshot: _Snapshot) -> None:
         """The background thread; what fails here is told by the next ``wait``."""
-        rank = self._topology.rank
+        rank, step = self._topology.rank, snapshot.facts.step
         try:
-            file = snapshot.temporary / rank_file(rank)
-            index = self._write_file(file, snapshot)
-            write_json(snapshot.temporary / rank_file(rank, "json"), index)
+            index = self._write_file(snapshot.temporary / rank_file(rank), snapshot)
+            leave_note(snapshot.temporary, rank, index)
             if self._topology.is_main:
                 self._commit(snapshot)
+        except Exception as error:
+            self._failure = f"checkpoint of step {step} failed on rank {rank}: {without_credentials(str(error))}"
+            with contextlib.suppress(OSError):  # room for other files; an empty one often fits where content does not
+                (snapshot.temporary / rank_file(rank)).unlink(missing_ok=True)
+                (snapshot.temporary / rank_file(rank, FAILED)).touch()
+            return
+        try:
             if self._settings.remote is not None:
                 self._upload(self._settings.remote, snapshot)
             if self._topology.is_main:
-                self._settle(snapshot.facts.step)
-        except Exception as error:
-            reason = without_credentials(str(error))
-            self._failure = f"checkpoint of step {snapshot.facts.step} failed on rank {rank}: {reason}"
-            with contextlib.suppress(OSError):  # room for other files; an empty one often fits where content does not
-                (snapshot.temporary / rank_file(rank)).unlink(missing_ok=True)
-                (snapshot.temporary / rank_file(rank, "failed")).touch()
+                self._settle(step)
+        except Exception as error:  # the checkpoint is whole, whatever becomes of the rest
+            print(f"WARNING: after the save of step {step}: {without_credentials(str(error))}", flush=True)
 
     def _write_file(self, file: Path, snapshot: _Snapshot) -> dict[str, Any]:
         """Writes this rank's part, by way of the staging folder where one is set."""
@@ -203,7 +206,8 @@ class CheckpointWriter:
         return index
 
     def _commit(self, snapshot: _Snapshot) -> None:
-        indexes = self._collect_indexes(snapshot.temporary)
+        size, seconds = self._topology.world_size, self._settings.timeout_seconds
+        indexes = collect_notes(snapshot.temporary, size, seconds, "have written their part")
         tensors: dict[str, TensorLayout] = {}
         fragments: list[Fragment] = []
         files: dict[str, int] = {}
@@ -217,7 +221,7 @@ class CheckpointWriter:
             snapshot.temporary,
             Manifest(facts.step, facts.config, facts.state, facts.topology, tensors, tuple(fragments), files),
         )
-        for leftover in snapshot.temporary.glob("rank_*.json"):
+        for leftover in snapshot.temporary.glob(f"rank_*.{NOTE}"):
             leftover.unlink()
         final = step_folder(self._checkpoints, facts.step)
         if final.exists():  # a damaged one that a resume passed over
@@ -247,19 +251,6 @@ class CheckpointWriter:
                     self._settings.remote.remove(old)
         if self._settings.job is not None:
             self._settings.job.start(step_folder(self._checkpoints, step), step)
-
-    def _collect_indexes(self, temporary: Path) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + self._settings.timeout_seconds
-        while True:
-            failed = next(iter(temporary.glob("rank_*.failed")), None)
-            if failed is not None:
-                raise RuntimeError(f"{failed.stem} could not write its part")
-            paths = sorted(temporary.glob("rank_*.json"))
-            if len(paths) == self._topology.world_size:
-                return [read_json(path, "checkpoint index") for path in paths]
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(paths)} of {self._topology.world_size} ranks have written their part")
-            time.sleep(POLL_SECONDS)
 
 
 def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.ndarray]]) -> dict[str, Any]:

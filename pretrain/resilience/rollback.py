@@ -6,7 +6,6 @@ Always: checkpoints go first and the list is written last, so a kill in between 
 """
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from common.files import TEMPORARY_SUFFIX, read_json, write_atomically, write_json
+from common.files import read_json, write_atomically, write_json
 from common.typed import check_complete, check_section
 from data.batch import BatchSchedule
 from data.config import SkipConfig
 from data.stream import TokenStream
 from pretrain.checkpoint.layout import POINTER, checkpoints_of, list_steps, step_folder, step_of
+from pretrain.checkpoint.retention import remove_checkpoint
 from pretrain.config import RunConfig
 
 ROLLBACKS_FILE = "rollbacks.json"
@@ -86,9 +86,7 @@ def roll_back(run_folder: Path, steps: Sequence[int], samples: list[list[int]]) 
         if step <= min(steps):
             target = step
         else:
-            doomed = folder.with_name(folder.name + TEMPORARY_SUFFIX)
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_checkpoint(folder)
     pointer = checkpoints_of(run_folder) / POINTER
     if target:
         write_atomically(pointer, step_folder(pointer.parent, target).name + "\n")
