@@ -18,7 +18,7 @@ from pretrain.checkpoint.layout import checkpoints_of
 from pretrain.checkpoint.lineage import Lineage, descended, lineage_of
 from pretrain.checkpoint.reader import CheckpointReader
 from pretrain.checkpoint.resume import load, newest_whole
-from pretrain.checkpoint.saved_state import check_resumable, is_imported
+from pretrain.checkpoint.saved_state import check_resumable, is_imported, trainer_state
 from pretrain.checks import check_batch
 from pretrain.config import RunConfig
 from pretrain.engines.engine import Engine
@@ -86,7 +86,7 @@ def restore(
     torch.set_rng_state(torch.frombuffer(bytearray(bytes.fromhex(saved["random"]["torch"])), dtype=torch.uint8))
     for line in describe_changes(before, config, reader.step):
         announce(topology, line)
-    state = TrainerState(**{**saved["trainer"], "applied_steps": reader.applied_steps})
+    state = TrainerState(**{**trainer_state(reader), "applied_steps": reader.applied_steps})
     return Start(resumed, state, reader.step, lineage_of(reader))
 
 

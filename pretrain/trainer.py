@@ -4,6 +4,7 @@ In: the parts that pretrain/run.py composes. Out: a finished (or cleanly stopped
 Always: after a checkpoint of step s, a new start goes on with step s as if nothing had happened.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -90,14 +91,15 @@ class Trainer:
             ending = self.supervisor.after_step(step, result)
             if ending is not None:
                 if ending.saves:
-                    self._save(done)
+                    self._save(done, last=True)
                 break
             if self.held_out is not None and self._due(self.config.evaluation.every, done):
                 self._evaluate(done)
             if self._due(self.config.checkpoint.every, done):
-                self._save(done)
+                self._save(done, last=done == steps)
         self.engine.settle()
-        self._report_failed_save(self.writer.wait(), last=True)
+        # Where nothing is saved at the end, what failed is an older save, and a rollback has to be recorded.
+        self._report_failed_save(self.writer.wait(), ends=ending is None or ending.saves)
         return ending
 
     def _count(self, micro_batches: Sequence[MicroBatch], result: StepResult) -> None:
@@ -111,14 +113,14 @@ class Trainer:
     def _evaluate(self, done: int) -> None:
         assert self.held_out is not None
         metrics = self.held_out.evaluate(self.engine, done)
-        best = self.state.best_validation_loss
-        if best is None or metrics["validation_loss"] < best:
-            self.state.best_validation_loss = metrics["validation_loss"]
+        loss, best = metrics["validation_loss"], self.state.best_validation_loss
+        if math.isfinite(loss) and (best is None or loss < best):
+            self.state.best_validation_loss = loss
         self._tell(metrics)
         self.meter.pause()
         self.supervisor.alive(done)
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int, last: bool) -> None:
         facts = CheckpointFacts(
             step=done,
             config=self.config_values,
@@ -131,14 +133,18 @@ class Trainer:
             },
             topology=self.topology.describe(),
         )
-        self._report_failed_save(self.writer.save(list(local_fragments(self.engine)), facts))
+        failure = self.writer.save(list(local_fragments(self.engine)), facts)
+        settings = self.config.checkpoint
+        own = last and not settings.asynchronous  # else it is the save before that failed
+        self._report_failed_save(failure, ends=own or settings.on_failure == "stop")
         self.meter.pause()
         self.supervisor.alive(done)
 
-    def _report_failed_save(self, failure: str | None, last: bool = False) -> None:
+    def _report_failed_save(self, failure: str | None, ends: bool) -> None:
+        """Warns of ``failure``, or raises CheckpointError where it ends the run."""
         if failure is None:
             return
-        if last or self.config.checkpoint.on_failure == "stop":
+        if ends:
             raise CheckpointError(failure)
         if self.topology.is_main:
             print(f"WARNING: {failure}; training goes on with the checkpoints before it", flush=True)

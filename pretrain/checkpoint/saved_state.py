@@ -4,6 +4,8 @@ In: an opened checkpoint. Out: nothing, or an InputError, so that an older check
 weights, of step 0 and without such a state, begin a run of their own.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +78,16 @@ def is_imported(reader: CheckpointReader) -> bool:
     return reader.step == 0 and "data" not in reader.manifest.state
 
 
+def trainer_state(reader: CheckpointReader) -> Any:
+    """What the trainer counted, as JSON; a best loss that is not finite, which runs once kept, is none."""
+    saved = reader.manifest.state.get("trainer")
+    if not isinstance(saved, Mapping):
+        return saved
+    best = saved.get("best_validation_loss")
+    is_kept = not isinstance(best, float) or math.isfinite(best)
+    return saved if is_kept else {**saved, "best_validation_loss": None}
+
+
 def check_resumable(reader: CheckpointReader) -> None:
     """Raises InputError where a run cannot go on from this checkpoint, whatever the run is."""
     _ = reader.config
@@ -83,6 +95,8 @@ def check_resumable(reader: CheckpointReader) -> None:
     if is_imported(reader):
         return
     where, state = f"{reader.folder}: the trainer's state", reader.manifest.state
+    if "trainer" in state:
+        state = state | {"trainer": trainer_state(reader)}
     check_section(SavedState, state, where)
     for key, section in (("", SavedState), ("data", DataState), ("trainer", CountedState), ("random", RandomState)):
         check_complete(section, state[key] if key else state, f"{where}{f': {key}' if key else ''}")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pretrain.checkpoint.layout import checksum
+from pretrain.checkpoint.reader import CheckpointReader
+from pretrain.checkpoint.saved_state import check_resumable, trainer_state
 from pretrain.config import CheckpointConfig, EvaluationConfig, RunConfig, TrainConfig
 from pretrain.step_lines import read_steps
 from tests.pretrain.checkpoint.edited import edit_manifest
@@ -96,6 +98,19 @@ def test_an_older_one_that_is_whole_is_taken(harm: Any, run_dir: Path, corpus: P
     harm(run_dir / "checkpoints" / "step_00000007")
     assert run_world(1, train, config_of(corpus, run_dir, 8)) == ["finished"]
     assert [line["step"] for line in read_steps(run_dir / "metrics.jsonl") if "loss" in line] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("best", [np.nan, -np.inf])
+def test_a_best_loss_that_is_no_number_is_none_and_does_no_harm(best: float, run_dir: Path) -> None:
+    def change(body: Any) -> Any:
+        body["state"]["trainer"]["best_validation_loss"] = best
+        return body
+
+    edit_manifest(run_dir / "checkpoints" / "step_00000007", change)
+    reader = CheckpointReader(run_dir / "checkpoints" / "step_00000007")
+    check_resumable(reader)
+    assert trainer_state(reader)["best_validation_loss"] is None
+    assert trainer_state(reader)["tokens"] > 0
 
 
 def instead_of_a_folder(checkpoints: Path) -> None:

@@ -14,10 +14,11 @@ import torch
 
 from data.config import StageConfig
 from data.stream import TokenStream
+from pretrain.checkpoint.layout import checkpoints_of, list_steps, step_folder
 from pretrain.config import CheckpointConfig, EvaluationConfig, ResilienceConfig, RunConfig, TrainConfig
 from pretrain.engines.engine import Engine, StepResult
 from pretrain.resilience.attempts import SKIPPED_FILE, Outcome
-from pretrain.resilience.rollback import read_rollbacks
+from pretrain.resilience.rollback import read_rollbacks, roll_back
 from pretrain.resilience.spikes import WARM_UP, SpikeGuard
 from pretrain.run import pretrain
 from pretrain.step_lines import read_steps
@@ -248,6 +249,24 @@ def _poison_samples(numbers: range, first_seen: list[int] | None = None) -> None
         return tokens
 
     TokenStream.fetch = fetch  # type: ignore[method-assign]
+
+
+def test_a_checkpoint_that_a_person_removes_during_a_rollback_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (3, 5, 7):
+        step_folder(checkpoints_of(tmp_path), step).mkdir(parents=True)
+    rename = Path.rename
+
+    def rename_too_late(path: Path, target: Any) -> Any:
+        if path.name == "step_00000005":
+            path.rmdir()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_too_late)
+    assert roll_back(tmp_path, [4, 6], [[32, 39]]) == 3
+    assert [path.name for path in list_steps(checkpoints_of(tmp_path))] == ["step_00000003"]
+    assert [rollback.back_to_step for rollback in read_rollbacks(tmp_path)] == [3]
 
 
 def test_a_series_of_bad_batches_is_rolled_back_over_and_left_out(corpus: Path, tmp_path: Path) -> None:
