@@ -56,7 +56,8 @@ class StepFile:
         if refusal:
             print(f"WARNING: {self._path}: {refusal}; its last lines are lost", flush=True)
         if self._file is not None:
-            self._file.close()
+            with forgiving("its last lines may be lost"):  # a network file system may say only now that it is full
+                self._file.close()
 
     def _write_waiting(self) -> str | None:
         """Writes all that waits; returns why that did not work, or None."""

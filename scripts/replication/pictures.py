@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from common.drawn import literally
 from scripts.evaluation.result import render
 from scripts.evaluation.statistics import Estimate
 from scripts.replication.comparisons import LOSS
@@ -45,7 +46,7 @@ def _draw_scaling(figure: Any, config: StudyConfig, part: PartSettings, rows: Se
     figure.set_size_inches(10.0, 4.5)
     titles = {
         "parameters": f"parameters without embedding, {part.tokens[-1]:,} tokens",
-        "tokens": f"tokens, {part.sizes[-1]}",
+        "tokens": literally(f"tokens, {part.sizes[-1]}"),
     }
     for axes, (axis, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for column in part.columns:
@@ -55,7 +56,7 @@ def _draw_scaling(figure: Any, config: StudyConfig, part: PartSettings, rows: Se
             pairs = [pair for own in seeds.values() for pair in own]
             law, ends = fit(pairs), sorted(x for x, _ in pairs)
             axes.plot(*zip(*pairs, strict=True), "o", ms=3, color=colour(config, column))
-            label = f"{column} (exponent {law.exponent:.3f})"
+            label = f"{literally(column)} (exponent {law.exponent:.3f})"
             axes.plot(
                 [ends[0], ends[-1]], [law.at(ends[0]), law.at(ends[-1])], color=colour(config, column), label=label
             )
@@ -77,8 +78,8 @@ def _draw_learning(figure: Any, config: StudyConfig, part: PartSettings, rows: S
             for step, loss in (point for curve in curves for point in curve):
                 by_step.setdefault(step, []).append(loss)
             middle = {step: statistics.median(losses) for step, losses in by_step.items() if len(losses) == len(curves)}
-            axes.plot(list(middle), list(middle.values()), lw=2, color=colour(config, column), label=column)
-        axes.set(xlabel="step", ylabel="held-out loss, nats per token", title=f"size {size}")
+            axes.plot(list(middle), list(middle.values()), lw=2, color=colour(config, column), label=literally(column))
+        axes.set(xlabel="step", ylabel="held-out loss, nats per token", title=literally(f"size {size}"))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
 
@@ -95,7 +96,7 @@ def _draw_bars(figure: Any, config: StudyConfig, part: PartSettings, rows: Seque
             for column in part.columns:
                 found = estimate(of_group(rows, Group(column, size, tokens, variant)), part.measures)
                 if found is not None:
-                    labels.append(f"{Group(column, size, tokens, variant).title}, {size}")
+                    labels.append(literally(f"{Group(column, size, tokens, variant).title}, {size}"))
                     shown.append((found, colour(config, column)))
     figure.set_size_inches(7.5, 1.5 + 0.28 * len(labels))
     for place, (found, own) in enumerate(shown):
@@ -103,7 +104,7 @@ def _draw_bars(figure: Any, config: StudyConfig, part: PartSettings, rows: Seque
         axes.errorbar([found.value], [place], xerr=ends, fmt="o", capsize=3, color=own)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.invert_yaxis()
-    axes.set(xlabel=part.measures.replace("_", " "))
+    axes.set(xlabel=literally(part.measures.replace("_", " ")))
     axes.grid(alpha=0.3, axis="x")
 
 

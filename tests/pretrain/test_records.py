@@ -1,6 +1,7 @@
 """Records of a run: no step twice, nothing torn, and a full disk costs no step of the training."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def test_what_is_lost_at_last_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     steps.write({"step": 1})
     steps.close()
     assert capsys.readouterr().out.splitlines()[-1] == f"WARNING: {path}: Is a directory; its last lines are lost"
+
+
+def test_a_file_that_refuses_to_close_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a network file system, which may say at last only that it is full."""
+    steps = StepFile(tmp_path / "steps", 0)
+    steps.write({"step": 1})
+    os.close(steps._file.fileno())  # type: ignore[union-attr]
+    steps.close()
+    assert "its last lines may be lost" in capsys.readouterr().out
+    assert [line["step"] for line in read_steps(tmp_path / "steps")] == [1]
 
 
 def test_progress_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
