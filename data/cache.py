@@ -1,7 +1,8 @@
 """A node-local copy of blocks of remote files: bounded in bytes, shared by the processes of a node.
 
 In: a block's name, and a way to fetch it. Out: bytes of the block. Always: a block is there whole or not at all;
-one process fetches it while the others wait; nothing has to be cleaned up after a process was killed.
+one process fetches it while the others wait; nothing has to be cleaned up after a process was killed. A disk that
+fails or is full never keeps a block from its reader: it is fetched, and not kept.
 
 Blocks are spread over folders ("shelves") by a hash of their names; each shelf has its own equal share of the
 bound. Whoever brings a block holds the kernel's lock on its unfinished file, and whoever writes into a shelf the
@@ -15,13 +16,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common.errors import InputError
 from common.files import TEMPORARY_SUFFIX
 from common.private import open_inside, open_private, user_cache_folder
 
@@ -43,32 +44,47 @@ class BlockCache:
         self._named, self._folder = folder, folder or Path()
         self._descriptor: int | None = None
         self._opening = threading.Lock()
+        self._has_warned = False
         self._bound = f"{shelves}x{self._shelf_capacity}"  # another bound is another cache
 
     def read(self, block: str, size: int, offset: int, length: int, fetch: Callable[[], bytes]) -> bytes:
         """``length`` bytes from ``offset`` of ``block``, which has ``size`` bytes; ``fetch`` brings it when missing."""
-        with self._shelf_of(block) as (shelf, name):
+        whole: bytes | None = None
+        with self._forgiving(), self._shelf_of(block) as (shelf, name):
             content = shelf.read(name, size, offset, length)
             if content is not None:
                 return content
             with shelf.claimed(name):
                 content = shelf.read(name, size, offset, length)  # another process may have been faster
-                if content is None:
-                    whole = fetch()
-                    with shelf.locked():
-                        shelf.keep(name, whole, self._shelf_capacity)
-                    content = whole[offset : offset + length]
-            return content
+                if content is not None:
+                    return content
+                whole = fetch()
+                with shelf.locked():
+                    shelf.keep(name, whole, self._shelf_capacity)
+        if whole is None:
+            whole = fetch()
+        return whole[offset : offset + length]
 
     def holds(self, block: str, size: int) -> bool:
         """Whether ``block`` is there."""
-        with self._shelf_of(block) as (shelf, name):
+        with self._forgiving(), self._shelf_of(block) as (shelf, name):
             return shelf.read(name, size, 0, 0) is not None
+        return False
 
     def drop(self, block: str) -> None:
         """Removes ``block``."""
-        with self._shelf_of(block) as (shelf, name):
+        with self._forgiving(), self._shelf_of(block) as (shelf, name):
             shelf.remove(name)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """What the disk refuses within the block is told once; that someone clears the folder away is no fault."""
+        try:
+            yield
+        except _Unusable as error:
+            if not error.is_gone and not self._has_warned:
+                self._has_warned = True
+                logging.getLogger(__name__).error("%s", str(error))
 
     @contextlib.contextmanager
     def _shelf_of(self, block: str) -> Iterator["tuple[_Shelf, str]"]:
@@ -82,7 +98,7 @@ class BlockCache:
                 self._descriptor = None
                 descriptor = open_inside(self._opened(), name, self._folder / name, SETTING)
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise _Unusable(self._folder, error) from None
         try:
             yield _Shelf(descriptor, self._folder / name), digest
         finally:
@@ -119,7 +135,7 @@ class _Shelf:
             while (file := self._hold(unfinished, os.O_CREAT, fcntl.LOCK_EX)) is None:
                 pass  # whoever had it has finished, or cleared it away
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise _Unusable(self._folder, error) from None
         try:
             yield
         finally:
@@ -164,7 +180,7 @@ class _Shelf:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise _Unusable(self._folder, error) from None
         try:
             yield
         finally:
@@ -178,7 +194,7 @@ class _Shelf:
             return None
         except OSError as error:
             if error.errno != errno.ELOOP:
-                raise _unusable(self._folder, error) from None
+                raise _Unusable(self._folder, error) from None
             self.remove(name)  # a link, from a time when others could write here
             return None
         try:
@@ -189,6 +205,8 @@ class _Shelf:
             os.utime(file)  # the shelf gives up first what was not used for longest
             content = os.pread(file, length, offset)
             return content if len(content) == length else None
+        except OSError as error:
+            raise _Unusable(self._folder, error) from None
         finally:
             os.close(file)
 
@@ -196,20 +214,20 @@ class _Shelf:
         """Writes a claimed block, under the shelf's lock, after making room for it; one that never fits is not kept."""
         if len(content) > capacity:
             return
-        for entry in self._entries():
-            if entry.name.endswith(TEMPORARY_SUFFIX) and entry.name != name + TEMPORARY_SUFFIX:
-                self._clear_away(entry.name)
-        self._make_room(capacity - len(content))
         try:
-            self.write(name, content)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise _unusable(self._folder, error) from None
-            self._make_room(0)  # the disk is smaller than the bound says: use what this shelf holds
+            for entry in self._entries():
+                if entry.name.endswith(TEMPORARY_SUFFIX) and entry.name != name + TEMPORARY_SUFFIX:
+                    self._clear_away(entry.name)
+            self._make_room(capacity - len(content))
             try:
                 self.write(name, content)
-            except OSError as second:
-                raise _unusable(self._folder, second) from None
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self._make_room(0)  # the disk, or this user's part of it, is smaller than the bound: use this shelf's
+                self.write(name, content)
+        except OSError as error:
+            raise _Unusable(self._folder, error) from None
 
     def _clear_away(self, unfinished: str) -> None:
         """Removes an unfinished file that no process holds."""
@@ -240,7 +258,7 @@ class _Shelf:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise _Unusable(self._folder, error) from None
 
     def _entries(self) -> list[os.DirEntry[str]]:
         with os.scandir(self._descriptor) as entries:
@@ -266,13 +284,19 @@ class _Shelf:
 _OURS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """no link is followed, and a pipe does not make anyone wait"""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
-def _unusable(folder: Path, error: OSError) -> InputError:
-    free = ""
-    with contextlib.suppress(OSError):
-        status = os.statvfs(folder)
-        free = f" ({status.f_bavail * status.f_frsize:,} bytes free there)"
-    return InputError(
-        f"{SETTING}: cannot keep a block in {folder}: {error.strerror}{free}; free some space, lower "
-        "data.cache.gigabytes or name another folder"
-    )
+
+class _Unusable(Exception):
+    """The disk has refused something of the cache."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        free = ""
+        with contextlib.suppress(OSError):
+            status = os.statvfs(folder)
+            free = f" ({status.f_bavail * status.f_frsize:,} bytes free there)"
+        super().__init__(
+            f"{SETTING}: cannot keep a block in {folder}: {error.strerror}{free}; going on without: what is not kept "
+            "is fetched again; free some space, lower data.cache.gigabytes or name another folder"
+        )
+        self.is_gone = error.errno == errno.ENOENT

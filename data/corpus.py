@@ -6,6 +6,7 @@ not a document, is counted, never dropped in silence. `prepare` and the evaluato
 """
 
 import io
+import os
 import re
 import sysconfig
 from collections import Counter
@@ -75,7 +76,7 @@ def find_units(
     units: list[Unit] = []
     for entry in inputs:
         for file in _files_of(entry, walk, flag):
-            kind = kind_of(file) if "://" in file or Path(file).exists() else None
+            kind = None if _looks_like_hub(file) else kind_of(file)
             if kind is None:
                 units += _hub_units(file, flag)
             elif kind.kind == "text" and "://" not in file:
@@ -200,7 +201,7 @@ def _unit(kind: Kind, files: list[str]) -> Unit:
         if "://" in file:
             identity.append(file)
             continue
-        status = Path(file).stat()
+        status = _status(file)
         identity.append(f"{Path(file).resolve()} {status.st_size} {status.st_mtime_ns}")
         size += status.st_size
     return Unit(kind, tuple(files), tuple(identity), size)
@@ -212,12 +213,19 @@ def _groups(files: list[str]) -> Iterator[list[str]]:
     size = 0
     for file in files:
         group.append(file)
-        size += Path(file).stat().st_size
+        size += _status(file).st_size
         if size >= GROUP_BYTES:
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def _status(file: str) -> os.stat_result:
+    try:
+        return Path(file).stat()
+    except FileNotFoundError:
+        raise InputError(f"{shown(file)}: was found, and has gone since; keep it where it is, and try again") from None
 
 
 def _hub_units(entry: str, flag: str) -> list[Unit]:

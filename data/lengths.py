@@ -69,11 +69,13 @@ def sort_by_length(config: LengthsConfig) -> dict[str, Manifest]:
     output = Path(config.output)
     check_trusted(output, "--output", with_content=True)
     source = open_source(config.input, config.cache)
+    pieces = list(pieces_of(source, config.tokens))
+    if not pieces:
+        raise InputError(f"--input {config.input}: holds no tokens, so there is nothing to sort; name another dataset")
     request = sha256_of_json([source.id, config.classes, config.tokens, config.shard_bytes])
     with only_writer(output), Workers(config.workers) as workers:
         if (output / CLASSES_FILE).exists():
             return _finished(output, request)
-        pieces = list(pieces_of(source, config.tokens))
         tokens_PC = _count(workers, config, pieces)
         tokenizer = tokenizer_of(source)
         made: dict[str, Manifest] = {}

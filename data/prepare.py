@@ -22,7 +22,7 @@ import numpy as np
 
 from common.defaults import VOCABULARY
 from common.errors import InputError
-from common.files import read_json, sha256_of_json, write_json
+from common.files import read_json, remove_unfinished, sha256_of_json, write_json
 from common.private import check_trusted
 from common.ranges import LARGEST_SEED, MOST_TOKENS, MOST_WORKERS, check_filled, check_place, check_range
 from data import small_bpe
@@ -102,6 +102,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         if (summary := _finished(output, request)) is not None:  # by the writer before us
             return summary
         work.mkdir(exist_ok=True)
+        remove_unfinished(work)
         tokenizer = _tokenizer(config, units, work)
         settings = PartSettings(config.text_field, _token_type(tokenizer), config.seed, config.validation)
         parts = _tokenize(workers, units, settings, config.on_damage, tokenizer, work)

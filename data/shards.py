@@ -18,7 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.files import write_atomically
+from common.files import remove_unfinished, write_atomically
 from data.manifest import Manifest, Shard, checksum_file, documents_file
 from data.storage import Span, Storage
 
@@ -49,7 +49,8 @@ def write_shard(
 
 
 def remove_leftovers(folder: Path, shards: set[str]) -> None:
-    """Removes the shards of an attempt that was not finished and had more of them; ``shards`` are those to keep."""
+    """Removes what an attempt that was not finished has begun, or had more of; ``shards`` are those to keep."""
+    remove_unfinished(folder)
     for file in folder.iterdir():
         number, _, kind = file.name.partition(".")
         if kind in ("tokens", "checksums", "documents") and number.isdecimal() and number not in shards:

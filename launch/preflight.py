@@ -4,9 +4,8 @@ In: the training's arguments and the number of processes it is meant for. Out: o
 something must not be trained on. Under srun or torchrun, on several processes, the nodes are looked at, too.
 """
 
-import os
-
 from common.cli import parse_config
+from common.environment import whole_number
 from common.flags import FlagParser
 from common.ranges import check_range
 from launch.node_checks import check_nodes
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     check_range(settings, "--", "world_size", low=1)
     config = parse_config(RunConfig, training, "python -m launch preflight")
     choose_accelerator()
-    connected = int(os.environ.get("WORLD_SIZE", "1"))
+    connected = whole_number("WORLD_SIZE", 1, low=1)
     if connected > 1:
         _look_at_nodes(config)
     else:

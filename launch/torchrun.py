@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.environment import whole_number
 from common.errors import InputError
 from common.files import open_itself
 from common.flags import FlagParser
 from pretrain.places import LOGS
+from pretrain.records import forgiving
 from pretrain.resilience.attempts import HUNG_STATUS, current_attempt
 
 TORCHRUN_FAILED = 1
@@ -64,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 def plan_from_slurm(processes: int) -> NodePlan:
     """This node's place as srun and the batch script tell it; one node where they do not."""
-    nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_NNODES", "1")))
+    nodes = whole_number("SLURM_STEP_NUM_NODES", whole_number("SLURM_NNODES", 1, low=1), low=1)
     if nodes == 1:
         return NodePlan(processes)
     missing = [name for name in ("SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -72,10 +74,8 @@ def plan_from_slurm(processes: int) -> NodePlan:
         raise InputError(
             f"environment: {', '.join(missing)} must be set for {nodes} nodes; start it as pretrain.sbatch does"
         )
-    environment = os.environ
-    return NodePlan(
-        processes, nodes, int(environment["SLURM_NODEID"]), environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    )
+    node, port = (whole_number(name, 0) for name in ("SLURM_NODEID", "MASTER_PORT"))
+    return NodePlan(processes, nodes, node, os.environ["MASTER_ADDR"], port)
 
 
 def run_node(plan: NodePlan, command: list[str], run_folder: Path) -> int:
@@ -104,7 +104,8 @@ def _report(failures: list[tuple[int, Any]], run_folder: Path) -> int:
     for (rank, failure), status in zip(failures, statuses, strict=True):
         told.append({"rank": rank, "status": status, "how": describe_status(failure.exitcode)})
     if statuses[0] != 2:  # bad input: the rank has said everything
-        current_attempt(run_folder).node_failed(host, told)
+        with forgiving("the attempt's record does not tell how its ranks ended"):
+            current_attempt(run_folder).node_failed(host, told)
         print(f"rank {failures[0][0]} on {host} {told[0]['how']}", file=sys.stderr, flush=True)
     return statuses[0]
 
@@ -117,10 +118,17 @@ def status_of(exit_code: int) -> int:
 def describe_status(exit_code: int) -> str:
     """How a process ended, in words: "was killed by SIGKILL"."""
     if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
+        return f"was killed by {_signal_name(-exit_code)}"
     if exit_code == HUNG_STATUS:
         return "was ended by the hang watchdog"
     return f"ended with exit status {exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # of real time: they have no names
+        return f"signal {number}"
 
 
 @contextmanager

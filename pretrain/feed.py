@@ -5,7 +5,6 @@ Always: what step s holds depends on (data config, seed, batch sizes, s) only; n
 """
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.environment import whole_number
 from data.batch import BatchSchedule, document_starts
 from data.dealing import Dealing
 from data.lookahead import Lookahead
@@ -64,7 +64,7 @@ class BatchFeed:
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
         """Steps ``start`` .. ``stop - 1``, read ahead in a thread; an error there is raised here."""
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        processes = whole_number("LOCAL_WORLD_SIZE", 1, low=1)
         with (
             self._samples.look_ahead(self._numbers, start, stop, processes) as ahead,
             closing(self._read_all(start, stop, ahead)) as steps,

@@ -3,6 +3,7 @@
 In: the run folder, at any moment. Out: a Status. Always: only reads; whatever is half-written or missing is left out.
 """
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +122,10 @@ def _silence(run_folder: Path, attempts: list[AttemptRecord], now: float) -> flo
     signs = [run_folder / LOSS_FILE]
     if attempts:
         signs += [attempts[-1].folder / name for name in ("launch.json", "start.json", "progress", "end.json")]
-    times = [path.stat().st_mtime for path in signs if path.exists()]
+    times = []
+    for path in signs:
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
     return max(0.0, now - max(times)) if times else None
 
 

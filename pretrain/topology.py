@@ -15,12 +15,12 @@ split, and pretrain/plan/communication.py counts what it exchanges.
 """
 
 import math
-import os
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 
+from common.environment import whole_number
 from common.errors import InputError
 from model.checks import nearest_multiples
 from pretrain.config import ParallelConfig
@@ -212,9 +212,9 @@ def topology_from_environment(config: ParallelConfig) -> Topology:
     """The topology that torchrun's environment describes; one process where there is none."""
     return plan_topology(
         config,
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-        rank=int(os.environ.get("RANK", "0")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=whole_number("WORLD_SIZE", 1, low=1),
+        rank=whole_number("RANK", 0),
+        local_rank=whole_number("LOCAL_RANK", 0),
     )
 
 

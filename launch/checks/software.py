@@ -3,6 +3,7 @@
 In: the packages that this process would import. Out: one Finding; any difference is an error that names the nodes.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -45,9 +46,13 @@ def software() -> dict[str, str]:
 
 
 def code_hash(project: Path) -> str:
-    """A digest of all Python files of the project's packages, by name and content."""
+    """A digest of all Python files of the project's packages, by name and content, but for hidden ones."""
     digest = hashlib.sha256()
     for room in ROOMS:
         for path in sorted((project / room).rglob("*.py")):
-            digest.update(str(path.relative_to(project)).encode() + b"\0" + path.read_bytes() + b"\0")
+            name = path.relative_to(project)
+            if any(part.startswith(".") for part in name.parts) or not path.is_file():
+                continue  # an editor's, such as Emacs' lock, a link to nothing
+            with contextlib.suppress(FileNotFoundError):  # it has just gone
+                digest.update(str(name).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -17,12 +17,13 @@ from typing import Any
 from pretrain.torch_compat import collectives_started, named_groups
 
 PATIENCE_SECONDS = 3.0
-"""seconds after the first report: a rank that reports later was stopped, and continued only when the job was ended"""
+"""seconds: a rank that reports after so much more silence than another was stopped, and continued only when the job was
+ended"""
 COLLECTIVES = "torch.distributed.distributed_c10d"
 
 
-def hang_report(rank: int, step: int) -> dict[str, Any]:
-    """Where this rank is, for `rank_R.hang.json`.
+def hang_report(rank: int, step: int, silence: float) -> dict[str, Any]:
+    """Where this rank is, for `rank_R.hang.json`, ``silence`` seconds after it has finished ``step``.
 
     ``collective``: the call that it waits in, its group's ranks and partner, or None; ``place``: the innermost line of
     the main thread outside of libraries; ``groups``: every process group's ranks, and how many collectives this rank
@@ -38,6 +39,7 @@ def hang_report(rank: int, step: int) -> dict[str, Any]:
         "host": socket.gethostname(),
         "step": step,
         "time": time.time(),
+        "silence": silence,
         "collective": collectives[0] if collectives else None,
         "place": _place(main),
         "groups": _groups(),
@@ -52,8 +54,9 @@ def explain_hang(reports: Sequence[dict[str, Any]], start: dict[str, Any]) -> st
         start: the attempt's `start.json`; its ``hosts`` name the node of every rank.
     """
     hosts = dict(enumerate(start.get("hosts", [])))
-    first = min((report["time"] for report in reports), default=0.0)
-    reports = [report for report in reports if report["time"] <= first + PATIENCE_SECONDS]
+    silences = [report.get("silence", 0.0) for report in reports]  # each by its own clock: those of nodes differ
+    longest = min(silences, default=0.0) + PATIENCE_SECONDS
+    reports = [report for report, silence in zip(reports, silences, strict=True) if silence <= longest]
     silent = sorted(set(hosts) - {report["rank"] for report in reports})
     step = max((report["step"] for report in reports), default=start.get("step", 0))
     waits: dict[str, list[int]] = {}

@@ -85,7 +85,8 @@ class Watchdog:
             faulthandler.dump_traceback(self._stacks, all_threads=True)
             self._stacks.flush()
         with forgiving("this rank leaves no report"):
-            write_json(self._folder / f"rank_{self._rank:05d}.hang.json", hang_report(self._rank, self._step))
+            report = hang_report(self._rank, self._step, silence)
+            write_json(self._folder / f"rank_{self._rank:05d}.hang.json", report)
         time.sleep(min(LAST_WORDS_SECONDS, self._seconds))
         self._end(HUNG_STATUS)
 

@@ -11,6 +11,7 @@ import pytest
 
 from common.errors import InputError
 from data.corpus import GROUP_BYTES, Reading, find_units, read_documents
+from data.walk import Walk
 from tests.data.reading import read_all
 
 
@@ -86,6 +87,17 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             find_units([name], Counter())
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.jsonl"])
+def test_a_file_that_goes_after_it_was_found_is_said_and_not_looked_for_on_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept.txt").write_text("words")
+    found = [*Walk(Counter()).files_of(str(tmp_path)), str(tmp_path / name)]  # type: ignore[misc]
+    monkeypatch.setattr(Walk, "files_of", lambda walk, entry: found)
+    with pytest.raises(InputError, match=rf"^{tmp_path / name}: was found, and has gone since; "):
+        find_units([str(tmp_path)], Counter())
 
 
 def test_a_hub_name_is_read_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from data.batch import BatchConfig
 from data.config import CacheConfig, DataConfig, SourceConfig, StageConfig
 from data.document_index import document_records
 from data.lengths import LengthsConfig, print_classes, sort_by_length
-from data.manifest import parse_manifest
+from data.manifest import parse_manifest, write_manifest
 from data.outlook import outlook_of
 from data.run_order import ModelOrder, RunOrder, TrainOrder
 from data.source import TokenSource, open_source
@@ -273,6 +273,15 @@ def test_plan_shows_the_classes(classes: Path) -> None:
     assert [Path(source.path).name for source in outlook.sources] == NAMES
     assert outlook.problems == []
     assert [source.epochs for source in outlook.sources] == sorted(source.epochs for source in outlook.sources)
+
+
+def test_an_empty_dataset_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    """As a held-out part is into which no document fell."""
+    empty = tmp_path / "validation"
+    write_manifest(empty, replace(opened(corpus.folder).manifest, tokens=0, documents=0, largest_id=0, shards=[]))
+    with pytest.raises(InputError, match=rf"^--input {empty}: holds no tokens, so there is nothing to sort; "):
+        sort_by_length(LengthsConfig(str(empty), str(tmp_path / "classes"), BOUNDS, workers=1))
+    assert not (tmp_path / "classes").exists()
 
 
 def test_what_is_not_sorted_or_not_weighed_is_named(corpus: Corpus, classes: Path, tmp_path: Path) -> None:

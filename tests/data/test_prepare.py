@@ -107,11 +107,15 @@ def test_kept_parts_are_used_again(corpus_files: list[str], tmp_path: Path, capf
     load_tokenizer(tmp_path / "out" / "train").save(tokenizer)
     (tmp_path / "out" / "summary.json").unlink()
     (tmp_path / "out" / "train" / "00999.tokens").write_bytes(b"of an attempt with more shards")
+    for place in ("summary.json", "train/00000.tokens", "validation/manifest.json", "work/0a1b.index"):
+        (tmp_path / "out" / f"{place}.0123456789ab.partial").write_bytes(b"of an attempt that was killed")
+    (tmp_path / "out" / "train" / "mine.partial").touch()
     capfd.readouterr()
     prepare(settings(corpus_files, tmp_path / "out", keep_parts=True, tokenizer=str(tokenizer)))
     assert "2 of 4 parts are there already" in capfd.readouterr().err
     prepare(settings(corpus_files, tmp_path / "fresh", tokenizer=str(tokenizer)))
     assert not (tmp_path / "out" / "train" / "00999.tokens").exists()
+    assert [path.name for path in (tmp_path / "out").rglob("*.partial")] == ["mine.partial"]
     for split in ("train", "validation"):
         assert opened(tmp_path / "out" / split).id == opened(tmp_path / "fresh" / split).id
 

@@ -93,6 +93,20 @@ def test_the_code_hash_sees_names_and_content(tmp_path: Path) -> None:
     assert len({before, changed, software.code_hash(tmp_path)}) == 3
 
 
+def test_the_code_hash_leaves_an_editors_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that lead nowhere, hidden copies, a file that goes between two looks."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.py").write_text("x = 1\n")
+    before = software.code_hash(tmp_path)
+    (tmp_path / "data/.#a.py").symlink_to("someone@node1.4711")
+    (tmp_path / "data/lost.py").symlink_to("nothing")
+    (tmp_path / "data/.copies").mkdir()
+    (tmp_path / "data/.copies/a.py").write_text("x = 0\n")
+    assert software.code_hash(tmp_path) == before
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert software.code_hash(tmp_path) == before
+
+
 def test_a_clock_that_is_off_is_named() -> None:
     reference = [100.0, 101.0, 102.0]
     close = judge_clocks({"node1": reference, "node2": [time + 0.004 for time in reference]})

@@ -8,9 +8,9 @@ import pytest
 from common.cli import run_command
 from launch.__main__ import main
 from launch.status import describe
-from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, next_attempt
+from pretrain.resilience.attempts import SKIPPED_FILE, Outcome, next_attempt, read_attempts
 from pretrain.resilience.rollback import ROLLBACKS_FILE
-from pretrain.standing import read_status
+from pretrain.standing import _silence, read_status
 
 
 @pytest.fixture
@@ -82,6 +82,11 @@ def test_a_run_without_a_sign_of_life_is_called_quiet(run: Path) -> None:
     status = read_status(run, now=an_hour_later)
     assert status.state == "quiet"
     assert "last sign    1:00:00 ago" in describe(status)
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_sign(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    assert _silence(run, read_attempts(run), now=0.0) == 0.0
 
 
 def test_an_ended_run_says_how(run: Path) -> None:

@@ -1,17 +1,20 @@
 """torchrun under our launcher: signals reach the ranks, deaths are named, the exit status is the training's."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from common.errors import InputError
+from launch import torchrun
 from launch.torchrun import NodePlan, describe_status, plan_from_slurm, status_of
-from pretrain.resilience.attempts import read_attempts
+from pretrain.resilience.attempts import Attempt, read_attempts
 from tests.processes import is_alive
 
 
@@ -108,3 +111,17 @@ def test_the_place_among_the_nodes_comes_from_slurm(monkeypatch: pytest.MonkeyPa
 def test_statuses_are_a_shells() -> None:
     assert [status_of(code) for code in (0, 3, -9)] == [0, 3, 137]
     assert describe_status(76) == "was ended by the hang watchdog"
+    assert [describe_status(-number) for number in (9, 35)] == ["was killed by SIGKILL", "was killed by signal 35"]
+
+
+def test_a_full_disk_does_not_hide_how_a_rank_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(attempt: Attempt, host: str, failures: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"node_{host}.json")
+
+    monkeypatch.setattr(Attempt, "node_failed", refuse)
+    assert torchrun._report([(5, SimpleNamespace(exitcode=76))], tmp_path) == 76
+    out, err = capsys.readouterr()
+    assert "No space left on device; the attempt's record does not tell how its ranks ended" in out
+    assert err == f"rank 5 on {os.uname().nodename} was ended by the hang watchdog\n"

@@ -156,6 +156,13 @@ def test_a_rank_outside_of_the_world_is_refused(rank: int) -> None:
         plan_topology(ParallelConfig(tensor=2), world_size=6, rank=rank)
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK"])
+def test_an_environment_without_numbers_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "")
+    with pytest.raises(InputError, match=f"^{name}: must be a whole number"):
+        topology_from_environment(ParallelConfig())
+
+
 def test_words_name_every_axis_and_a_replica_has_no_data_axis() -> None:
     config = ParallelConfig(tensor=3, pipeline=5, sequence=True)
     assert plan_topology(config, 30).describe() == "tensor 3 x pipeline 5 x data 2 with sequence parallelism"

@@ -68,6 +68,7 @@ def test_silence_leaves_stacks_and_a_report_and_a_status_of_its_own(tmp_path: Pa
     assert "test_watchdog.py" in (tmp_path / "rank_00003.stacks").read_text()
     report = json.loads((tmp_path / "rank_00003.hang.json").read_text())
     assert (report["rank"], report["step"], report["collective"]) == (3, 17, None)
+    assert 0.3 < report["silence"] < 10
 
 
 def test_a_rank_whose_interpreter_is_stuck_is_ended_as_well(tmp_path: Path) -> None:
@@ -124,7 +125,8 @@ def report(rank: int, collective: dict[str, Any] | None, started: int = 7) -> di
     return {
         "rank": rank,
         "step": 57,
-        "time": 1000.0 + rank / 10,
+        "time": 1000.0 + 7 * rank,  # the nodes' clocks differ
+        "silence": 30.0 + rank / 10,
         "collective": collective,
         "place": "data/x.py:1 in f",
         "groups": groups,
@@ -139,7 +141,7 @@ def test_a_rank_that_does_not_answer_is_named_with_its_node() -> None:
         "no progress after step 57: ranks 0-2 waited in all_reduce over ranks 0-3; "
         "rank 3 on node2 did not answer in time: stopped, or cut off"
     )
-    woken = report(3, None) | {"time": 1006.0}
+    woken = report(3, None) | {"silence": 36.0}
     assert explain_hang([report(rank, waiting) for rank in (0, 1, 2)] + [woken], start) == text
 
 
