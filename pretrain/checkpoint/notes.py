@@ -7,6 +7,7 @@ nothing after it: rank 0 may rename or remove the folder as soon as it has all n
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,17 @@ def leave_note(folder: Path, rank: int, value: Any) -> None:
     unfinished.replace(note)
 
 
-def collect_notes(folder: Path, world_size: int, timeout_seconds: float, done: str) -> list[Any]:
+def collect_notes(folder: Path, world_size: int, done: str, given_up: Callable[[], bool]) -> list[Any]:
     """What all ranks said, by rank; waits for it.
 
     Args:
         done: what a rank has done that left its note, as in "have uploaded their file".
+        given_up: whether it has taken too long.
 
     Raises:
         RuntimeError: a rank cannot go on.
         TimeoutError: not all of them have come.
     """
-    deadline = time.monotonic() + timeout_seconds
     while True:
         failed = next(iter(folder.glob(f"rank_*.{FAILED}")), None)
         if failed is not None:
@@ -46,7 +47,7 @@ def collect_notes(folder: Path, world_size: int, timeout_seconds: float, done: s
         notes = sorted(folder.glob(f"rank_*.{NOTE}"))
         if len(notes) == world_size:
             return [read_json(note, "note of a rank") for note in notes]
-        if time.monotonic() > deadline:
+        if given_up():
             raise TimeoutError(f"{len(notes)} of {world_size} ranks {done}")
         time.sleep(POLL_SECONDS)
 

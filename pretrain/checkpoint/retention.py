@@ -45,11 +45,10 @@ class Retention:
 
 
 def retire(checkpoints: Path, retention: Retention) -> list[int]:
-    """Removes what has expired and what killed saves left; returns the steps. What cannot be removed is a warning.
+    """Removes what has expired; returns the steps. What cannot be removed is a warning.
 
-    Only rank 0 calls it, while no save is under way.
+    Only rank 0 calls it.
     """
-    remove_leftovers(checkpoints)
     folders = {step_of(folder): folder for folder in list_steps(checkpoints)}
     expired = retention.expired(list(folders))
     for step in expired:
@@ -67,7 +66,7 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def remove_leftovers(checkpoints: Path) -> None:
-    """Removes what killed saves left."""
+    """Removes what killed saves left. Only rank 0 calls it, while no save is under way."""
     for leftover in checkpoints.glob(f"*{TEMPORARY_SUFFIX}"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -38,10 +38,10 @@ from pretrain.checkpoint.layout import (
 )
 from pretrain.checkpoint.notes import FAILED, NOTE, collect_notes, leave_note, wait_for_commit
 from pretrain.checkpoint.remote import RemoteCheckpoints
-from pretrain.checkpoint.retention import Retention, retire
+from pretrain.checkpoint.retention import Retention, remove_leftovers, retire
 from pretrain.checkpoint.staging import staged_file
 from pretrain.checkpoint.state import LocalFragment
-from pretrain.checkpoint.upload import upload
+from pretrain.checkpoint.upload import Uploads
 from pretrain.config import RunConfig
 from pretrain.evaluation_job import EvaluationJob
 from pretrain.topology import Topology
@@ -68,6 +68,8 @@ class WriterSettings:
     remote: RemoteCheckpoints | None = None
     timeout_seconds: float = 3600.0
     """how long rank 0 waits for the other ranks' files"""
+    patience_seconds: float = 900.0
+    """how long a save waits for the remote copy of the one before, whose store may not answer"""
     job: EvaluationJob | None = None
     """started for every checkpoint that is whole"""
 
@@ -82,12 +84,14 @@ def writer_settings(
         staging: this run's own part of `checkpoint.staging` (``open_staging``).
         tokens_at: tells the tokens of the first so many steps.
     """
-    settings = config.checkpoint
+    settings, hang_seconds = config.checkpoint, config.resilience.hang_seconds
     return WriterSettings(
         retention=Retention(settings.keep, settings.keep_every, settings.keep_tokens, tokens_at),
         asynchronous=settings.asynchronous,
         staging=staging,
         remote=RemoteCheckpoints(settings.remote, run_id) if settings.remote else None,
+        # The watchdog must not take a store that does not answer for a hang.
+        patience_seconds=hang_seconds / 2 if hang_seconds > 0 else WriterSettings.patience_seconds,
         job=EvaluationJob(config.evaluation.command, config.run_folder) if config.evaluation.command else None,
     )
 
@@ -108,6 +112,9 @@ class CheckpointWriter:
         self._checkpoints = checkpoints
         self._topology = topology
         self._settings = settings
+        self._uploads: Uploads | None = None
+        if settings.remote is not None:
+            self._uploads = Uploads(settings.remote, topology.rank, topology.world_size, settings.patience_seconds)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._temporary: Path | None = None
@@ -121,6 +128,8 @@ class CheckpointWriter:
         failure = self.wait()
         temporary = self._temporary = self._checkpoints / self._temporary_name(facts.step)
         if self._topology.is_main:
+            with contextlib.suppress(OSError):
+                remove_leftovers(self._checkpoints)
             with contextlib.suppress(OSError):  # a rank that cannot write says so in the background
                 temporary.mkdir(parents=True, exist_ok=True)
         _barrier(self._topology)
@@ -135,6 +144,8 @@ class CheckpointWriter:
             return None
         self._thread.join()
         self._thread = None
+        if self._uploads is not None:
+            self._uploads.wait()
         failures: list[str | None] = [None] * self._topology.world_size
         if self._topology.world_size > 1:
             dist.all_gather_object(failures, self._failure)
@@ -185,10 +196,7 @@ class CheckpointWriter:
                 (snapshot.temporary / rank_file(rank, FAILED)).touch()
             return
         try:
-            if self._settings.remote is not None:
-                self._upload(self._settings.remote, snapshot)
-            if self._topology.is_main:
-                self._settle(step)
+            self._follow(snapshot)
         except Exception as error:  # the checkpoint is whole, whatever becomes of the rest
             print(f"WARNING: after the save of step {step}: {without_credentials(str(error))}", flush=True)
 
@@ -206,8 +214,13 @@ class CheckpointWriter:
         return index
 
     def _commit(self, snapshot: _Snapshot) -> None:
-        size, seconds = self._topology.world_size, self._settings.timeout_seconds
-        indexes = collect_notes(snapshot.temporary, size, seconds, "have written their part")
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        indexes = collect_notes(
+            snapshot.temporary,
+            self._topology.world_size,
+            "have written their part",
+            given_up=lambda: time.monotonic() > deadline,
+        )
         tensors: dict[str, TensorLayout] = {}
         fragments: list[Fragment] = []
         files: dict[str, int] = {}
@@ -224,33 +237,25 @@ class CheckpointWriter:
         for leftover in snapshot.temporary.glob(f"rank_*.{NOTE}"):
             leftover.unlink()
         final = step_folder(self._checkpoints, facts.step)
+        replaced = final.with_name(f"{snapshot.temporary.name}.replaced{TEMPORARY_SUFFIX}")
         if final.exists():  # a damaged one that a resume passed over
-            final.rename(final.with_name(f"{snapshot.temporary.name}.replaced{TEMPORARY_SUFFIX}"))
+            final.rename(replaced)
         flush_folder(snapshot.temporary)
         snapshot.temporary.rename(final)
         flush_folder(self._checkpoints)
         write_atomically(self._checkpoints / POINTER, final.name + "\n")
+        shutil.rmtree(replaced, ignore_errors=True)
 
-    def _upload(self, remote: RemoteCheckpoints, snapshot: _Snapshot) -> None:
-        """The copy in the remote folder; without it, the local checkpoint is whole all the same."""
-        if not wait_for_commit(snapshot.temporary, self._settings.timeout_seconds):
-            return
-        final = step_folder(self._checkpoints, snapshot.facts.step)
-        notes = snapshot.temporary.with_name(f"{snapshot.temporary.name}.uploads{TEMPORARY_SUFFIX}")
-        rank, size = self._topology.rank, self._topology.world_size
-        problem = upload(remote, final, notes, rank, size, self._settings.timeout_seconds)
-        if problem is not None:
-            print(f"WARNING: {final} is whole, but has no copy in {remote.url}: {problem}", flush=True)
-
-    def _settle(self, step: int) -> None:
-        """What follows a checkpoint: older ones go, and the user's own evaluation begins."""
-        expired = retire(self._checkpoints, self._settings.retention)
-        if self._settings.remote is not None:
-            with contextlib.suppress(Exception):  # a store that is away was told of already
-                for old in expired:
-                    self._settings.remote.remove(old)
-        if self._settings.job is not None:
-            self._settings.job.start(step_folder(self._checkpoints, step), step)
+    def _follow(self, snapshot: _Snapshot) -> None:
+        """After a checkpoint: the user's own evaluation begins, older checkpoints go, and the remote copy begins."""
+        final, expired = step_folder(self._checkpoints, snapshot.facts.step), []
+        if self._topology.is_main:
+            if self._settings.job is not None:
+                self._settings.job.start(final, snapshot.facts.step)
+            expired = retire(self._checkpoints, self._settings.retention)
+        if self._uploads is not None and wait_for_commit(snapshot.temporary, self._settings.timeout_seconds):
+            notes = snapshot.temporary.with_name(f"{snapshot.temporary.name}.uploads{TEMPORARY_SUFFIX}")
+            self._uploads.begin(final, notes, expired)
 
 
 def _write_fragments(path: Path, fragments: Sequence[tuple[LocalFragment, np.ndarray]]) -> dict[str, Any]:

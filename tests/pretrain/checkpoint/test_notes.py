@@ -12,12 +12,12 @@ from pretrain.checkpoint.notes import FAILED, collect_notes, leave_note, wait_fo
 def test_rank_0_hears_all_ranks_in_their_order(tmp_path: Path) -> None:
     for rank in (2, 0, 1):
         leave_note(tmp_path / "save", rank, {"rank": rank})
-    assert collect_notes(tmp_path / "save", 3, 5.0, "are done") == [{"rank": rank} for rank in range(3)]
+    assert collect_notes(tmp_path / "save", 3, "are done", lambda: False) == [{"rank": rank} for rank in range(3)]
     with pytest.raises(TimeoutError, match="3 of 4 ranks are done"):
-        collect_notes(tmp_path / "save", 4, 0.0, "are done")
+        collect_notes(tmp_path / "save", 4, "are done", lambda: True)
     (tmp_path / "save" / rank_file(3, FAILED)).touch()
     with pytest.raises(RuntimeError, match="rank_00003 could not write its part"):
-        collect_notes(tmp_path / "save", 4, 5.0, "are done")
+        collect_notes(tmp_path / "save", 4, "are done", lambda: False)
 
 
 def test_the_folder_may_be_renamed_as_soon_as_the_last_note_is_there(
