@@ -6,7 +6,6 @@ evaluation need, which saves ten seconds each, and dies with whoever asked for i
 """
 
 import contextlib
-import ctypes
 import functools
 import multiprocessing
 import os
@@ -14,13 +13,13 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from common.errors import InputError
 from pretrain.engines.accelerator import choose_accelerator
-from pretrain.resilience.signals import SET_PARENT_DEATH_SIGNAL
 
 PRELOADED = ["pretrain.run", "scripts.hub.modeling_shared_diff"]
 LOOK_EVERY = 0.3
@@ -96,7 +95,7 @@ def _server() -> ForkServerContext:
 
 def _run(arguments: list[str], log: str, threads: int | None) -> None:
     """In the process: becomes the command."""
-    ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    threading.Thread(target=_end_with_who_asked, daemon=True).start()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.write(file, f"$ python {' '.join(arguments)}\n".encode())
     for stream in (sys.stdout, sys.stderr):
@@ -114,6 +113,14 @@ def _run(arguments: list[str], log: str, threads: int | None) -> None:
     else:
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _end_with_who_asked() -> None:
+    """The kernel's signal for a parent's death would not do: the parent is the server, which outlives whoever asked."""
+    asker = multiprocessing.parent_process()
+    assert asker is not None
+    asker.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _last_line(log: Path) -> str:
