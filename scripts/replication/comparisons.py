@@ -18,7 +18,7 @@ from scripts.replication.verdicts import Verdict, of_effect, of_two
 
 LOSS = "validation_loss"
 FARTHEST = 10
-"""times the largest x that has run, beyond which what a fit says is no figure"""
+"""times the largest x that has run, or one part in so many of it, beyond which what a fit says is no figure"""
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,13 @@ def saving(
 
 def told_saving(share: Estimate) -> str:
     """A saving for people; one that is none as the multiple that is needed, as far as a fit can be followed."""
+    no_farther = f", by a fit that is followed no farther (n={share.count})"
+    if share.value > 1 - 1 / FARTHEST:
+        return f"more than {100 - 100 / FARTHEST:g} % fewer{no_farther}"
     if share.value >= 0:
         percent = Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.count, share.method)
         return told(percent, 3, " % fewer")
     times = Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.count, share.method)
     if times.value > FARTHEST:
-        return f"more than {FARTHEST} times as many, by a fit that is followed no farther (n={times.count})"
+        return f"more than {FARTHEST} times as many{no_farther}"
     return told(times, 3, " times as many")
