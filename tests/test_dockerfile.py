@@ -8,6 +8,7 @@ Always: the rules are those of Docker's own reference, as far as the file uses t
 import json
 import re
 import shlex
+import shlex
 import subprocess
 from dataclasses import dataclass, field
 
@@ -108,9 +109,11 @@ def test_the_extra_that_it_names_has_what_it_says() -> None:
 
 
 def test_the_command_for_gpus_names_a_config_that_there_is() -> None:
-    (command,) = re.findall(r"python -m launch local (.*)", TEXT)
-    config = parse_config(RunConfig, command.split(), "test")
-    assert str(config.run_folder).startswith("/data/")
+    """And what it reads and writes lies in the folder that the command mounts: the image has no corpus."""
+    (command,) = re.findall(r"python -m launch local (.*)", TEXT.replace("\\\n#", ""))
+    config = parse_config(RunConfig, shlex.split(command), "test")
+    places = (config.run_folder, config.data.validation, *(source.path for source in config.data.train))
+    assert all(str(place).startswith("/data/") for place in places)
 
 
 def test_the_image_holds_what_git_holds() -> None:
