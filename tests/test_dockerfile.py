@@ -8,7 +8,6 @@ Always: the rules are those of Docker's own reference, as far as the file uses t
 import json
 import re
 import shlex
-import shlex
 import subprocess
 from dataclasses import dataclass, field
 
