@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from common.cli import run_command
+from common.environment import whole_number
 from common.flags import FlagParser
 from pretrain.plan.calibration import Calibration, write_calibration
 from scripts.speed.timing import median_seconds
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path(OUTPUT), help="file for the figures")
     flags = parser.parse_args(arguments)
     device = _device()
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    ranks = whole_number("WORLD_SIZE", 1, low=1)
     if ranks > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
     finally:
         if ranks > 1:
             dist.destroy_process_group()
-    if int(os.environ.get("RANK", "0")) == 0:
+    if whole_number("RANK", 0) == 0:
         write_calibration(flags.output, found)
         print("\n".join([*table(found), f"written to {flags.output}; plan with it: --device {flags.output}"]))
     return 0
@@ -150,7 +151,7 @@ def _links(device: torch.device, sizes: Sizes) -> tuple[float | None, float | No
     """Bytes/s that a rank sends in an all-reduce inside its node, and, as its part of it, in one of all ranks."""
     if not dist.is_initialized():
         return None, None
-    ranks, inside = dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+    ranks, inside = dist.get_world_size(), whole_number("LOCAL_WORLD_SIZE", dist.get_world_size(), low=1)
     values = torch.zeros(sizes.sent // 4, device=device)
 
     def rate(members: int, group: dist.ProcessGroup | None) -> float:
@@ -178,13 +179,13 @@ def _memory(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return pages / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return pages / whole_number("LOCAL_WORLD_SIZE", 1, low=1)
 
 
 def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.device("cuda", whole_number("LOCAL_RANK", 0))
     torch.cuda.set_device(device)
     return device
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from common.environment import whole_number
 from common.flags import FlagParser
 from launch.verdict import (
     Action,
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         time.sleep(pause_before_start(starts_that_failed(attempts_of(settings.run, job))))
     refuse_if_held(settings.run)
     attempt = next_attempt(settings.run)
-    attempt.launch(job=job, nodes=settings.nodes, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+    attempt.launch(job=job, nodes=settings.nodes, restarts=whole_number("SLURM_RESTART_COUNT", 0))
     _say(f"attempt {attempt.number} of {settings.run}: job {job} on {', '.join(settings.nodes)}")
     print(attempt.number)
     return 0
