@@ -46,13 +46,13 @@ class Claim:
 NOT_RUN = Finding("", Verdict.NOT_RUN)
 
 
-def told(found: Estimate, digits: int = 4, unit: str = "") -> str:
-    """An estimate for people: value, interval, unit, seeds."""
+def told(found: Estimate, digits: int = 4) -> str:
+    """An estimate for people: value, interval, seeds."""
     if math.isnan(found.value):
         return "no estimate"
     least = "at least " if found.high == math.inf else ""
     ends = "" if math.isnan(found.low) else f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
-    return f"{least}{found.value:.{digits}g}{ends}{unit} (n={found.count})"
+    return f"{least}{found.value:.{digits}g}{ends} (n={found.count})"
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,13 @@ def told_saving(share: Estimate) -> str:
     no_farther = f", by a fit that is followed no farther (n={share.count})"
     if share.value > 1 - 1 / FARTHEST:
         return f"more than {100 - 100 / FARTHEST:g} % fewer{no_farther}"
-    if share.value >= 0:
-        percent = Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.count, share.method)
-        return told(percent, 3, " % fewer")
-    times = Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.count, share.method)
-    if times.value > FARTHEST:
+    if share.value < 1 - FARTHEST:
         return f"more than {FARTHEST} times as many{no_farther}"
-    return told(times, 3, " times as many")
+    if share.value >= 0:
+        ends = [f"<{100 - 100 * FARTHEST}" if x < 1 - FARTHEST else f"{100 * x:.3g}" for x in (share.low, share.high)]
+        value, unit = f"{100 * share.value:.3g}", " % fewer"
+    else:
+        ends = [f">{FARTHEST}" if x < 1 - FARTHEST else f"{1 - x:.3g}" for x in (share.high, share.low)]
+        value, unit = f"{1 - share.value:.3g}", " times as many"
+    interval = "" if math.isnan(share.low) else f" [{', '.join(ends)}]"
+    return f"{value}{interval}{unit} (n={share.count})"

@@ -18,6 +18,8 @@ from scripts.evaluation.statistics import Estimate, mean
 
 Points = Sequence[tuple[float, float]]
 """(parameters or tokens, loss)"""
+LARGEST_LOG = 700.0
+"""of a number that there is"""
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0, "t")
 
 
@@ -63,9 +65,9 @@ def saved_share(reference: Mapping[int, Points], other: Mapping[int, Points]) ->
     if not logs or not all(map(math.isfinite, logs)):
         return NOTHING
     found = mean(logs)
-    return Estimate(
-        1 - math.exp(found.value), 1 - math.exp(found.high), 1 - math.exp(found.low), found.count, found.method
-    )
+    # An interval over few seeds may reach farther than numbers do.
+    value, low, high = (1 - float(np.exp(min(x, LARGEST_LOG))) for x in (found.value, found.high, found.low))
+    return Estimate(value, low, high, found.count, found.method)
 
 
 def with_bound(values: Sequence[float | None], bound: float) -> Estimate:

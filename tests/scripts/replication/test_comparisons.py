@@ -106,6 +106,9 @@ def test_needles_of_which_any_is_named_are_guesses() -> None:
         ((0.97, 0.91, 0.99), "more than 90 % fewer, by a fit that is followed no farther (n=3)"),
         ((0.37, 0.22, 0.5), "37 [22, 50] % fewer (n=3)"),
         ((-1.5, -3.0, -0.25), "2.5 [1.25, 4] times as many (n=3)"),
+        ((0.37, -45.0, 0.5), "37 [<-900, 50] % fewer (n=3)"),
+        ((-1.5, -1e300, -0.25), "2.5 [1.25, >10] times as many (n=3)"),
+        ((-1.5, math.nan, math.nan), "2.5 times as many (n=3)"),
         ((-11.0, -45.0, -2.0), "more than 10 times as many, by a fit that is followed no farther (n=3)"),
     ],
 )

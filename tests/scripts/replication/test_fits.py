@@ -45,6 +45,13 @@ def test_laws_of_different_exponents_are_compared_at_the_largest_size_of_the_ref
     assert math.isnan(saved_share({1: reference}, {2: other}).value)  # no seed in common
 
 
+def test_a_saving_of_which_two_seeds_know_nothing_has_an_interval_all_the_same() -> None:
+    """The logarithms of what is needed lie hundreds apart, so its interval reaches farther than numbers do."""
+    flat = {1: [(x, 5.0 - 1e-2 * math.log(x)) for x in SIZES], 2: law(9.0, 0.13)}
+    saved = saved_share({1: law(9.0, 0.13), 2: law(9.0, 0.13)}, flat)
+    assert -math.inf < saved.low < saved.value < saved.high
+
+
 def test_the_interval_of_the_exponent_is_over_seeds() -> None:
     powers = (0.11, 0.13, 0.18)
     found = exponent({seed: law(9.0, power) for seed, power in enumerate(powers)})
